@@ -218,4 +218,6 @@ def shipped_folder(kind: str) -> Path:
     clone = package.parents[1] / kind
     if clone.is_dir():
         return clone
-    raise StorageError(f"the shipped folder {kind!r} is missing; reinstall nightjar", path=sys.prefix)
+    raise StorageError(
+        f"the shipped folder {kind!r} is missing; reinstall nightjar", path=sys.prefix
+    )
