@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Everything a person types while working on Nightjar. Needs only Python >= 3.11 and make.
+#   make PYTHON=python3.12 VENV=.venv312 test     another interpreter, in an environment of its own
+#   make PYTEST_ARGS='-k cooler -x' test          arguments passed on to pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+MAKEFLAGS += --no-print-directory
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint types contracts docs docs-check check bench soak clean
+.PHONY: debian-packages demo-venv
+
+help:  ## this list
+	@echo "make TARGET, with TARGET one of"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+venv:  ## make .venv and install everything for development into it
+	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --extras dev
+
+demo-venv:
+	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --extras daemons
+
+demo: demo-venv  ## start the simulated site, take a sequence, show the files, stop in order
+	@$(BIN)/python tools/demo.py
+
+debian-packages:
+	@$(PYTHON) tools/debian_packages.py --install
+
+test: venv debian-packages  ## the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+lint: venv  ## ruff
+	$(BIN)/ruff check .
+
+types: venv  ## mypy --strict
+	$(BIN)/mypy
+
+contracts: venv  ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+docs: venv  ## write the generated reference pages
+	$(BIN)/python tools/generate_docs.py
+
+docs-check: venv
+	$(BIN)/python tools/generate_docs.py --check
+
+check: lint types contracts docs-check test  ## lint, types, contracts, generated pages and tests
+
+bench: venv  ## the figures of the README, each beside its peer
+	@set -e; for program in benchmarks/bench_*.py; do echo "== $$program"; \
+	$(BIN)/python $$program; done
+
+soak: venv  ## one simulated night, minutes long: nothing lost, nothing left over
+	$(BIN)/python tools/soak.py
+
+clean:  ## remove the environment, caches and build products
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find common daemons clients tests tools benchmarks -name __pycache__ -type d \
+		-prune -exec rm -rf {} + 2>/dev/null || true
