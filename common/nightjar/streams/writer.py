@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The writing end of a stream: makes the file, publishes frames, wakes those who wait.
+
+A rolling stream is filled in three steps, so that another process (a detector driver) may map the
+same file and put the pixels into the slot::
+
+    slot = writer.next_slot
+    writer.begin(slot)                      # readers of the old frame in it learn that it goes
+    ... pixels into writer.slot(slot), here or elsewhere ...
+    writer.publish(slot, atime_ns)          # or writer.abandon(slot)
+
+Order of the stores of a frame: write flag, slice count 0, pixels, times, slice count, cnt1, cnt0,
+write flag, semaphores. It is MagAO-X's order, except that the record of the slice is complete
+before cnt0 tells of it. Readers rely on stores becoming visible in that order, as x86-64 does.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from nightjar.clock import Clock, SystemClock
+from nightjar.errors import InvalidArgument, Refused, StorageError
+from nightjar.files import temporary_name
+from nightjar.streams.allocate import (
+    allocate,
+    fill,
+    living_owner,
+    owner_pid,
+    reserve,
+    stream_path,
+)
+from nightjar.streams.keywords import Keyword, KeywordBlock, KeywordValue, plain
+from nightjar.streams.layout import (
+    METADATA_BYTES,
+    OWNER_PID_OFFSET,
+    PATH_LIMIT,
+    PENDING_LIMIT,
+    SEMAPHORE_BYTES,
+    SUFFIX,
+    VERSION,
+    WRITE_FLAG_OFFSET,
+    StreamGeometry,
+    Word,
+    parse_geometry,
+)
+from nightjar.streams.process import is_alive
+from nightjar.streams.semaphores import Semaphore
+
+logger = logging.getLogger(__name__)
+
+_NS = 10**9
+
+Keywords = Mapping[str, KeywordValue | Keyword | tuple[KeywordValue, str]]
+
+
+class StreamWriter:
+    """The owner of a stream file. Made by :meth:`create`, :meth:`attach` or :meth:`open`.
+
+    One thread writes frames; keywords may be set from another. Times are CLOCK_REALTIME (UTC).
+
+    Attributes
+    ----------
+    path, name, geometry
+        The file and what it holds.
+    """
+
+    def __init__(
+        self, path: Path, geometry: StreamGeometry, mapping: mmap.mmap, inode: int, clock: Clock
+    ) -> None:
+        self.path = path
+        self.name = path.name.removesuffix(SUFFIX)
+        self.geometry = geometry
+        self._inode = inode
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._begun: int | None = None
+        self._is_closed = False
+        offsets = geometry.offsets()
+        view = memoryview(mapping)
+        # The mapping is never closed by hand: views may live on elsewhere. It goes with the last.
+        self._mapping = mapping
+        self._bytes = view[:METADATA_BYTES]
+        self._words = view[:METADATA_BYTES].cast("Q")
+        self._keywords = KeywordBlock(view[offsets.keywords : offsets.semaphores])
+        self._semaphores = [
+            Semaphore(mapping, offsets.semaphores + index * SEMAPHORE_BYTES)
+            for index in range(geometry.semaphore_count)
+        ]
+        self._frames: NDArray[Any] = np.frombuffer(
+            mapping, geometry.dtype, geometry.element_count, METADATA_BYTES
+        ).reshape(geometry.depth, *geometry.frame_shape)
+        slices = geometry.depth if geometry.is_rolling else 0
+        self._slice_times = np.frombuffer(
+            mapping, "<i8", 4 * slices, offsets.slice_atimes if slices else 0
+        ).reshape(2, slices, 2)
+        self._slice_counts = np.frombuffer(
+            mapping, "<u8", slices, offsets.slice_counts if slices else 0
+        )
+
+    # ---------------------------------------------------------------- making and taking over
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        *,
+        depth: int | None = None,
+        folder: Path | None = None,
+        keywords: Keywords | None = None,
+        nkw: int = 50,
+        mode: int = 0o660,
+        group: str | None = None,
+        clock: Clock | None = None,
+    ) -> StreamWriter:
+        """Make a stream, under a new inode even where one of that name exists.
+
+        Parameters
+        ----------
+        name
+            Bare name of the stream.
+        shape
+            Of one frame: (rows, columns), or up to 3 axes without `depth`.
+        depth
+            Slots of a rolling stream; None for a plain one that holds one frame.
+        folder
+            Defaults to :func:`nightjar.files.shared_memory_folder`.
+        keywords, nkw
+            First keywords, and the number of slots for them.
+        mode, group
+            Permissions of the file; writers, and readers that want to be woken, need ``rw``.
+
+        Raises
+        ------
+        Refused
+            Another living process owns a stream of that name.
+        StorageError
+            No room for it (code NO_SPACE), or the folder cannot be used.
+        InvalidArgument, ConfigError
+            The name, the geometry or a keyword is impossible; the group does not exist.
+        """
+        clock = clock or SystemClock()
+        geometry = StreamGeometry.make(shape, dtype, depth=depth, keyword_count=nkw)
+        path = stream_path(name, folder)
+        first = plain(keywords or {})
+        owner = living_owner(path)
+        if owner is not None and owner != os.getpid():
+            raise Refused(f"stream {path} belongs to living process {owner}", pid=owner)
+        notes = list(geometry.interop_notes())
+        if len(os.fsencode(path)) > PATH_LIMIT:
+            notes.append(f"ImageStreamIO's C library takes paths of {PATH_LIMIT} bytes at most")
+        for note in notes:
+            logger.warning("stream %s: %s", path, note)
+        temporary = temporary_name(path)
+        try:
+            temporary.unlink(missing_ok=True)  # left by a dead process of our pid
+            descriptor = os.open(
+                temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise StorageError(
+                f"cannot make stream {path}: {error.strerror}", path=str(path)
+            ) from error
+        try:
+            try:
+                mapping, inode = allocate(descriptor, geometry, path, mode, group)
+            finally:
+                os.close(descriptor)
+            fill(mapping, geometry, path, clock.now_ns(), inode)
+            writer = cls(path, geometry, mapping, inode, clock)
+            writer.set_keywords(first)
+            mapping[: len(VERSION)] = VERSION
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return writer
+
+    @classmethod
+    def attach(
+        cls, name_or_path: str | Path, *, folder: Path | None = None, clock: Clock | None = None
+    ) -> StreamWriter:
+        """Take over an existing stream whose owner has gone; counters and keywords go on.
+
+        A frame that the old owner had begun but not published is dropped; one that it had half
+        published is completed.
+
+        Raises
+        ------
+        Refused
+            Its owner is alive, or it keeps a history buffer, which we do not write.
+        StorageError
+            Not there, not writable, or not a stream of a known layout.
+        """
+        path = stream_path(name_or_path, folder)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageError(f"cannot open stream {path}: {error.strerror}") from error
+        try:
+            stat = os.fstat(descriptor)
+            header = os.pread(descriptor, METADATA_BYTES, 0)
+            geometry = parse_geometry(header, stat.st_size, str(path))
+            if geometry.history_depth:
+                raise Refused(f"stream {path} keeps a history (CBsize); nightjar does not write it")
+            owner = owner_pid(header)
+            if owner != os.getpid() and is_alive(owner, stat.st_ino):
+                raise Refused(f"stream {path} belongs to living process {owner}", pid=owner)
+            reserve(descriptor, stat.st_size, path)  # a foreign maker may have left it sparse
+            mapping = mmap.mmap(descriptor, stat.st_size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        finally:
+            os.close(descriptor)
+        writer = cls(path, geometry, mapping, stat.st_ino, clock or SystemClock())
+        writer._recover()
+        return writer
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        *,
+        depth: int | None = None,
+        folder: Path | None = None,
+        nkw: int = 50,
+        **options: Any,
+    ) -> StreamWriter:
+        """Take over a stream left by a dead owner where it has this geometry, else make a new one.
+
+        Parameters and errors are those of :meth:`create`; keywords of a stream taken over are
+        updated.
+        """
+        path = stream_path(name, folder)
+        wanted = StreamGeometry.make(shape, dtype, depth=depth, keyword_count=nkw)
+        if path.exists():
+            try:
+                writer = cls.attach(path, clock=options.get("clock"))
+            except StorageError as error:
+                logger.warning("stream %s is made anew: %s", path, error)
+            else:
+                if writer.geometry == wanted:
+                    writer.set_keywords(options.get("keywords") or {})
+                    return writer
+                writer.close()
+        return cls.create(name, shape, dtype, depth=depth, folder=folder, nkw=nkw, **options)
+
+    def _recover(self) -> None:
+        self._set_owner(os.getpid())
+        if len(self._slice_counts):
+            # The slice count is what commits a frame, cnt1 and cnt0 follow it.
+            newest = int(self._slice_counts.argmax())
+            top = int(self._slice_counts[newest])
+            if top == self.counter + 1:
+                self._words[Word.CNT1] = newest
+                self._words[Word.CNT0] = top
+            elif top == self.counter and top > 0:
+                self._words[Word.CNT1] = newest
+            elif top == 0 and self.counter == 0:
+                self._words[Word.CNT1] = self.geometry.depth - 1
+        self._bytes[WRITE_FLAG_OFFSET] = 0
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def counter(self) -> int:
+        """Frames published since the stream was made (cnt0)."""
+        return self._words[Word.CNT0]
+
+    @property
+    def next_slot(self) -> int:
+        """The slot that the next frame goes into (0 in a plain stream)."""
+        return (self._words[Word.CNT1] + 1) % self.geometry.depth
+
+    @property
+    def begun_slot(self) -> int | None:
+        """The slot between :meth:`begin` and :meth:`publish`; None otherwise."""
+        return self._begun
+
+    def slot(self, index: int) -> NDArray[Any]:
+        """Return the pixels of a slot: a writable view, shape of one frame."""
+        self.geometry.slot_offset(index)
+        view: NDArray[Any] = self._frames[index]
+        return view
+
+    def slot_offset(self, index: int) -> int:
+        """Return the byte offset of a slot in the file, for another process that maps it."""
+        return self.geometry.slot_offset(index)
+
+    def slot_counter(self, index: int) -> int:
+        """Return the counter of the frame in a slot; 0 where it holds none."""
+        self.geometry.slot_offset(index)
+        return int(self._slice_counts[index]) if self.geometry.is_rolling else self.counter
+
+    def is_current(self) -> bool:
+        """Tell whether the name still leads to this file (nobody removed or re-made it)."""
+        try:
+            return os.stat(self.path).st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+    # ---------------------------------------------------------------- frames
+
+    def begin(self, index: int) -> None:
+        """Say that a slot is being overwritten: its old frame counts as gone from now on.
+
+        Raises
+        ------
+        Refused
+            Not the next slot, another frame is begun, or the stream is closed.
+        """
+        self._require_open()
+        if self._begun is not None:
+            raise Refused(f"stream {self.name}: slot {self._begun} is begun and not yet published")
+        if index != self.next_slot:
+            raise Refused(f"stream {self.name}: slot {index} is not the next, {self.next_slot} is")
+        self._begun = index
+        self._bytes[WRITE_FLAG_OFFSET] = 1
+        if self.geometry.is_rolling:
+            self._slice_counts[index] = 0
+
+    def publish(self, index: int, atime_ns: int, writetime_ns: int | None = None) -> int:
+        """Make a begun frame the newest and wake the readers.
+
+        Parameters
+        ----------
+        index
+            The begun slot.
+        atime_ns, writetime_ns
+            UTC of the acquisition, and of the end of writing (default: now).
+
+        Returns
+        -------
+        int
+            The frame's counter (cnt0).
+        """
+        self._require_begun(index)
+        atime = divmod(atime_ns, _NS)
+        writetime = divmod(self._clock.now_ns() if writetime_ns is None else writetime_ns, _NS)
+        words, counter = self._words, self._words[Word.CNT0] + 1
+        words[Word.WRITE_S], words[Word.WRITE_NS] = writetime
+        words[Word.ATIME_S], words[Word.ATIME_NS] = atime
+        words[Word.ACCESS_S], words[Word.ACCESS_NS] = writetime
+        if self.geometry.is_rolling:
+            self._slice_times[0, index] = atime
+            self._slice_times[1, index] = writetime
+            self._slice_counts[index] = counter
+        words[Word.CNT1] = index
+        words[Word.CNT0] = counter
+        self._bytes[WRITE_FLAG_OFFSET] = 0
+        self._begun = None
+        self.wake()
+        return counter
+
+    def abandon(self, index: int) -> None:
+        """End a begun frame without publishing it; the slot stays the next one.
+
+        Raises
+        ------
+        Refused
+            That slot is not begun, or the stream is a plain one, whose only frame is overwritten.
+        """
+        self._require_begun(index)
+        if not self.geometry.is_rolling:
+            raise Refused(f"stream {self.name} has one frame, which is overwritten: publish it")
+        self._bytes[WRITE_FLAG_OFFSET] = 0
+        self._begun = None
+
+    def write(self, array: ArrayLike, atime_ns: int, writetime_ns: int | None = None) -> int:
+        """Copy a whole frame into the next slot and publish it.
+
+        Returns
+        -------
+        int
+            The frame's counter.
+
+        Raises
+        ------
+        InvalidArgument
+            Shape or type differ from the stream's; nothing was touched.
+        """
+        frame = np.asarray(array)
+        if frame.shape != self.geometry.frame_shape or frame.dtype != self.geometry.dtype:
+            raise InvalidArgument(
+                f"stream {self.name} takes {self.geometry.frame_shape} {self.geometry.dtype}, "
+                f"not {frame.shape} {frame.dtype}"
+            )
+        index = self.next_slot
+        self.begin(index)
+        np.copyto(self._frames[index], frame)
+        return self.publish(index, atime_ns, writetime_ns)
+
+    def blank(self) -> None:
+        """Set all pixels to 0 and forget the frames in the slots; the counters stay.
+
+        Raises
+        ------
+        Refused
+            A frame is begun.
+        """
+        self._require_open()
+        if self._begun is not None:
+            raise Refused(f"stream {self.name}: slot {self._begun} is begun")
+        self._bytes[WRITE_FLAG_OFFSET] = 1
+        self._slice_counts[:] = 0
+        self._frames[:] = 0
+        self._bytes[WRITE_FLAG_OFFSET] = 0
+
+    def wake(self) -> None:
+        """Post all semaphores, each up to 10 pending ticks, as the C library does."""
+        for semaphore in self._semaphores:
+            semaphore.post(PENDING_LIMIT)
+
+    # ---------------------------------------------------------------- keywords
+
+    def set_keyword(self, name: str, value: KeywordValue, comment: str | None = None) -> None:
+        """Set one keyword: int, float, or text of 16 bytes; without a comment the old one stays.
+
+        Raises
+        ------
+        InvalidArgument
+            Something does not fit.
+        Refused
+            No slot is free.
+        """
+        self._require_open()
+        with self._lock:
+            self._keywords.set(name, value, comment, self.counter)
+
+    def set_keywords(self, keywords: Keywords) -> None:
+        """Set several keywords: name -> value or (value, comment)."""
+        for name, (value, comment) in plain(keywords).items():
+            self.set_keyword(name, value, comment or None)
+
+    def keywords(self) -> dict[str, Keyword]:
+        """Return all keywords."""
+        with self._lock:
+            return self._keywords.read()
+
+    # ---------------------------------------------------------------- end
+
+    def close(self, *, unlink: bool = False) -> None:
+        """Give the stream up: no owner in the file, and with `unlink` no file. Harmless twice.
+
+        A begun frame is abandoned. Mapped views that were handed out stay valid.
+        """
+        if self._is_closed:
+            return
+        if self._begun is not None:
+            if self.geometry.is_rolling:
+                self.abandon(self._begun)
+            self._begun = None
+        if unlink and self.is_current():
+            self.path.unlink(missing_ok=True)
+        self._set_owner(0)
+        self._is_closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _set_owner(self, pid: int) -> None:
+        field = pid.to_bytes(4, "little", signed=True)
+        self._bytes[OWNER_PID_OFFSET : OWNER_PID_OFFSET + 4] = field
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise Refused(f"stream {self.name} is closed")
+
+    def _require_begun(self, index: int) -> None:
+        self._require_open()
+        if self._begun != index:
+            raise Refused(f"stream {self.name}: slot {index} is not begun (begun: {self._begun})")
