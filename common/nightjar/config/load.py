@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Strict configuration models: an unknown key, a wrong type or a value out of range is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nightjar.config.paths import read_json
+from nightjar.errors import ConfigError
+
+
+class StrictModel(BaseModel):
+    """The base of every configuration model."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+
+
+class DaemonConfig(StrictModel):
+    """What every daemon's configuration has."""
+
+    daemon: str = Field(
+        description="Run the server as this daemon: a name in the registry, which gives its "
+        "machine and port."
+    )
+    log_name: str = Field(
+        min_length=1, max_length=80,
+        description="The name to use when writing messages to the observatory log.",
+    )  # fmt: skip
+    control_machines: tuple[str, ...] = Field(
+        strict=False,
+        description="Machine names (of the registry) that may control, rather than just query.",
+    )
+    query_machines: tuple[str, ...] | None = Field(
+        None, strict=False,
+        description="Machine names that may read status; all of the registry if not given.",
+    )  # fmt: skip
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535,
+        description="TCP port on which Prometheus metrics are served; none if not given.",
+    )  # fmt: skip
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _allowed(error: dict[str, Any], model: type[BaseModel]) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key; known are: {', '.join(sorted(model.model_fields))}"
+    if kind == "missing":
+        return "is missing"
+    text = str(error["msg"])
+    text = text.removeprefix("Value error, ").removeprefix("Input ").removeprefix("should be ")
+    if "expected" in context and "expected" not in text and str(context["expected"]) not in text:
+        text += f" ({context['expected']})"
+    return f"must be {text}" if kind != "value_error" else text
+
+
+def _explain(error: dict[str, Any], model: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "(whole file)"
+    if error["type"] in ("extra_forbidden", "missing"):
+        return f"{key}: {_allowed(error, model)}"
+    value = json.dumps(error.get("input"), default=str)
+    if len(value) > 60:
+        value = value[:57] + "..."
+    if error["loc"] == ():
+        return f"{_allowed(error, model)}"
+    return f"{key}: {value}: {_allowed(error, model)}"
+
+
+def parse(value: dict[str, Any], model: type[Model], source: str) -> Model:
+    """Return the model of a configuration object.
+
+    Raises
+    ------
+    ConfigError
+        One line per fault: source, key path, the value, what is allowed.
+    """
+    try:
+        return model.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        lines = [
+            f"{source}: {_explain(dict(fault), model)}"
+            for fault in error.errors(include_url=False)
+        ]
+        raise ConfigError("\n".join(lines), path=source, faults=len(lines)) from None
+
+
+def load(path: Path, model: type[Model]) -> Model:
+    """Read and check a configuration file."""
+    return parse(read_json(path), model, str(path))
+
+
+def schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of a configuration model, for editors and the reference docs."""
+    return model.model_json_schema()

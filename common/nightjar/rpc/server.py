@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Serving commands: one Pyro5 object per daemon, access by machine, hostile bytes survived.
+
+Strangers are turned away before a byte of theirs is read. Only serpent and JSON are accepted;
+nothing sent can make this process unpickle. Detailed tracebacks stay in the daemon's log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import marshal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import Pyro5.errors
+import Pyro5.server
+from Pyro5 import config as pyro_config
+from Pyro5 import serializers
+from Pyro5.callcontext import current_context
+from Pyro5.svr_threads import ClientConnectionJob, SocketServer_Threadpool
+
+from nightjar.access import AccessPolicy, Role
+from nightjar.api.commands import Command
+from nightjar.api.reply import Reply, failed, ok, plain
+from nightjar.clock import NS_PER_S, Clock
+from nightjar.errors import Code, ConfigError, InvalidArgument, NightjarError, Refused
+from nightjar.registry import Entry, normal_address
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+HANDSHAKE_TIMEOUT_S = 5.0
+IDLE_TIMEOUT_S = 120.0
+MAX_CONNECTIONS_PER_MACHINE = 64
+_REFUSAL_LOG_INTERVAL_S = 10
+
+
+class _RefusingSerializer(serializers.SerializerBase):  # type: ignore[misc]
+    """Stands where marshal and msgpack were: never parses what a client sent."""
+
+    def __init__(self, serializer_id: int) -> None:
+        super().__init__()
+        self.serializer_id = serializer_id
+
+    def dumps(self, data: Any) -> bytes:
+        """Write a refusal text: Pyro answers failed handshakes in marshal."""
+        return marshal.dumps(str(data))
+
+    def dumpsCall(self, obj: Any, method: Any, vargs: Any, kwargs: Any) -> bytes:  # noqa: N802
+        """Refuse."""
+        raise Pyro5.errors.SerializeError("only serpent and json are accepted")
+
+    def loads(self, data: bytes) -> Any:
+        """Refuse."""
+        raise Pyro5.errors.SerializeError("only serpent and json are accepted")
+
+    def loadsCall(self, data: bytes) -> Any:  # noqa: N802
+        """Refuse."""
+        raise Pyro5.errors.SerializeError("only serpent and json are accepted")
+
+
+def _accept_plain_serializers_only() -> None:
+    plain_ones = (serializers.SerpentSerializer, serializers.JsonSerializer)
+    allowed = {kind.serializer_id for kind in plain_ones}
+    for identity in list(serializers.serializers_by_id):
+        if identity not in allowed:
+            serializers.serializers_by_id[identity] = _RefusingSerializer(identity)
+
+
+class _Connection(ClientConnectionJob):  # type: ignore[misc]
+    """One client: handshake under a short deadline, then requests until it goes."""
+
+    def __call__(self) -> None:
+        address = self.caddr[0]
+        self.daemon.connections.add(self)
+        try:
+            self.csock.sock.settimeout(HANDSHAKE_TIMEOUT_S)
+            if not self.daemon._handshake(self.csock):
+                log.warning("turned away %s: not a valid connect message", address)
+                return
+            self.csock.sock.settimeout(IDLE_TIMEOUT_S)
+            while True:
+                self.daemon.handleRequest(self.csock)
+        except (OSError, Pyro5.errors.ConnectionClosedError, Pyro5.errors.TimeoutError):
+            log.debug("%s disconnected", address)
+        except Exception as error:  # noqa: BLE001 - whatever a client sends must not end a thread
+            log.warning("closed the connection of %s: %s", address, _one_line(error))
+        finally:
+            self.daemon.connections.discard(self)
+            self.csock.close()
+            self.daemon.released(address)
+
+    def hang_up(self) -> None:
+        """End the connection from another thread; its thread sees the end and leaves."""
+        with contextlib.suppress(OSError):
+            self.csock.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Gate(SocketServer_Threadpool):  # type: ignore[misc]
+    """Pyro's thread server, but strangers are refused at the door and nobody takes all seats."""
+
+    def events(self, eventsockets: Any) -> None:
+        """Accept one connection if there is one."""
+        if not self._selector.select(pyro_config.POLLTIMEOUT):
+            return
+        try:
+            client, address = self.sock.accept()
+        except TimeoutError:
+            return
+        if self.shutting_down or not self.daemon.admit(address[0]):
+            client.close()
+            return
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        job = _Connection(client, address, self.daemon)
+        threading.Thread(target=job, name=f"rpc-{address[0]}", daemon=True).start()
+
+
+class _PyroDaemon(Pyro5.server.Daemon):  # type: ignore[misc]
+    def __init__(self, entry: Entry, access: AccessPolicy) -> None:
+        self._access = access
+        self.connections: set[_Connection] = set()
+        self._seats: Counter[str] = Counter()
+        self._seats_lock = threading.Lock()
+        self._refused_at: dict[str, float] = {}
+        super().__init__(host=entry.bind, port=entry.port)
+        # Pyro5 offers no hook between accept and the first read; the state is the parent's.
+        self.transportServer.__class__ = _Gate
+
+    def admit(self, address: str) -> bool:
+        """Tell whether a connection from `address` may talk at all; the caller counts as seated."""
+        known = self._access.role(address) is not Role.NONE
+        with self._seats_lock:
+            free = self._seats[address] < MAX_CONNECTIONS_PER_MACHINE
+            if known and free:
+                self._seats[address] += 1
+                return True
+        reason = "too many connections" if known else "not a machine of the registry"
+        self._log_refusal(address, reason)
+        return False
+
+    def released(self, address: str) -> None:
+        """Free the seat of a connection that ended."""
+        with self._seats_lock:
+            self._seats[address] -= 1
+            if self._seats[address] <= 0:
+                del self._seats[address]
+
+    def _log_refusal(self, address: str, reason: str) -> None:
+        # Every refusal is counted; the log is not a way to fill the disk.
+        now = time.monotonic()
+        if now - self._refused_at.get(address, -1e9) >= _REFUSAL_LOG_INTERVAL_S:
+            self._refused_at[address] = now
+            log.warning("refused a connection from %s: %s", address, reason)
+
+
+class Endpoint:
+    """The one object that is exposed."""
+
+    def __init__(self, server: RpcServer) -> None:
+        self._server = server
+
+    def call(self, command: Any, arguments: Any = None) -> Reply:
+        """Carry out a command of the table; see :class:`nightjar.api.reply.Reply`."""
+        address: Any = current_context.client_sock_addr
+        return self._server.handle(command, arguments, address[0] if address else "unknown")
+
+    def status(self) -> Reply:
+        """Return the status snapshot."""
+        return self.call("status")
+
+
+Pyro5.server.expose(Endpoint)
+
+Handler = Callable[..., Any]
+
+
+class RpcServer:
+    """Serves one daemon's commands.
+
+    Parameters
+    ----------
+    entry
+        Name, address and port.
+    commands
+        ``{name: (Command, handler)}``; the handler gets the checked arguments by keyword.
+    access
+        Who may do what.
+    clock
+        Stamps replies.
+
+    Raises
+    ------
+    ConfigError
+        The address is not of this machine, or the port is taken.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        commands: Mapping[str, tuple[Command, Handler]],
+        access: AccessPolicy,
+        clock: Clock,
+    ) -> None:
+        self._entry = entry
+        self._access = access
+        self._clock = clock
+        self._commands = dict(commands)
+        for command, handler in list(commands.values()):
+            for alias in command.aliases:
+                self._commands[alias] = (command, handler)
+        self._warned: dict[str, int] = {}
+        pyro_config.MAX_MESSAGE_SIZE = MAX_MESSAGE_BYTES
+        pyro_config.POLLTIMEOUT = 0.5
+        pyro_config.THREADPOOL_SIZE_MIN = 1  # connections have threads of their own
+        pyro_config.THREADPOOL_SIZE = 1
+        pyro_config.ITER_STREAMING = False
+        pyro_config.DETAILED_TRACEBACK = False
+        _accept_plain_serializers_only()
+        self._pyro = self._listen()
+        self._pyro.register(Endpoint(self), entry.name)
+        self._thread = threading.Thread(target=self._loop, name="rpc-accept", daemon=True)
+
+    def _listen(self) -> _PyroDaemon:
+        entry = self._entry
+        where = f"{entry.bind}:{entry.port}"
+        try:
+            return _PyroDaemon(entry, self._access)
+        except OSError as error:
+            if error.errno == 98:  # EADDRINUSE
+                raise ConfigError(
+                    f"port {where} is already in use: is {entry.name} already running?",
+                    port=entry.port,
+                ) from error
+            raise ConfigError(
+                f"cannot listen on {where}: {error.strerror}; the registry says that {entry.name} "
+                f"runs on {entry.machine}"
+            ) from error
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def _loop(self) -> None:
+        self._pyro.requestLoop()
+
+    def stop(self) -> None:
+        """Stop answering; returns when the accepting thread has ended (at most 5 s)."""
+        if self._thread.is_alive():
+            self._pyro.shutdown()
+            self._thread.join(5)
+            for connection in list(self._pyro.connections):
+                connection.hang_up()
+        else:
+            self._pyro.close()
+
+    def handle(self, command: Any, arguments: Any, address: str) -> Reply:
+        """Return the reply to a call from `address`; never raises."""
+        now_ns = self._clock.now_ns()
+        try:
+            value = self._carry_out(command, arguments, normal_address(address))
+            return ok(plain(value), self._clock.now_ns())
+        except NightjarError as error:
+            if isinstance(error, Refused):
+                self._log_refusal(str(command)[:40], error, address)
+            return failed(error, now_ns)
+        except Exception as error:
+            number = f"{now_ns:x}"[-8:]
+            log.exception("internal error %s in %s", number, str(command)[:40])
+            return failed(
+                NightjarError(
+                    f"internal error {number} ({_one_line(error)}); see the daemon's log",
+                    code=Code.INTERNAL,
+                ),
+                now_ns,
+            )
+
+    def _carry_out(self, command: Any, arguments: Any, address: str) -> Any:
+        if not isinstance(command, str):
+            raise InvalidArgument("the command must be a text")
+        if command not in self._commands:
+            known = ", ".join(sorted(self._commands))
+            raise InvalidArgument(f"unknown command {command[:40]!r}; known: {known}")
+        described, handler = self._commands[command]
+        needed = Role.QUERY if described.access == "query" else Role.CONTROL
+        self._access.require(address, needed, described.name)
+        given = {} if arguments is None else arguments
+        if not isinstance(given, dict) or any(not isinstance(key, str) for key in given):
+            raise InvalidArgument("arguments must be an object of values by name")
+        return handler(**described.check(given))
+
+    def _log_refusal(self, command: str, error: NightjarError, address: str) -> None:
+        now = self._clock.monotonic_ns()
+        key = f"{address}/{command}/{error.code.name}"
+        if now - self._warned.get(key, -(10**18)) >= _REFUSAL_LOG_INTERVAL_S * NS_PER_S:
+            if len(self._warned) > 1000:
+                self._warned.clear()
+            self._warned[key] = now
+            log.warning("refused %s from %s: %s", command, address, error.message)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
