@@ -287,9 +287,12 @@ def install_project(python: Path, extras: list[str]) -> None:
     target = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
     say(f"installing nightjar[{','.join(extras)}] and what it needs (a minute or two at first)")
     started = time.monotonic()
-    code, output = run(python, "-m", "pip", "install", "--quiet", "--retries", "2", "-e", target)
+    trouble = index_trouble()
+    # By environment, not option: pip hands it on to the pip that fetches the build backend. With
+    # the index away one try must do, which still succeeds where wheels lie in a local folder.
+    os.environ["PIP_RETRIES"] = "0" if trouble else "3"
+    code, output = run(python, "-m", "pip", "install", "--quiet", "-e", target)
     if code != 0:
-        trouble = index_trouble()
         if trouble:
             raise BootstrapError(f"no package index, which is needed once: {trouble}")
         sys.stderr.write(output)
@@ -345,15 +348,15 @@ def bootstrap(venv: Path, extras: list[str]) -> None:
         stamp = json.loads(stamp_path.read_text())
     except (OSError, ValueError):
         stamp = {}
-    same = stamp.get("fingerprint") == mark
-    if same and wanted <= set(stamp.get("extras", ())) and os.access(venv / "bin/python", os.X_OK):
+    present = list(stamp.get("extras", ())) if stamp.get("fingerprint") == mark else None
+    usable = present is not None and os.access(venv / "bin/python", os.X_OK)
+    if usable and wanted <= contained_extras(present or []):
         say(f"{venv.name} is up to date")
         return
     stamp_path.unlink(missing_ok=True)
     python = make_environment(venv)
     provide_pip(python)
-    # Never take away what an earlier call put in: `make demo` after `make test` stays a test tree.
-    total = sorted(wanted | set(stamp.get("extras", ()) if same else ()))
+    total = sorted({*extras, *(present or [])})
     install_project(python, total)
     stamp_path.write_text(json.dumps({"fingerprint": mark, "extras": total}) + "\n")
 
