@@ -155,7 +155,9 @@ class SimulatedOptions(DriverOptions):
     dark_current: float = Field(0.003, ge=0, description="e-/s/pixel at dark_reference.")
     dark_reference: float = Field(-10.0, description="Temperature of dark_current, C.")
     dark_doubling: float = Field(6.0, gt=0, description="Degrees that double the dark current.")
-    hot_pixels: int = Field(2000, ge=0, description="Number in the whole read-out.")
+    hot_pixels: int | None = Field(
+        None, ge=0, description="Number in the read-out; default 30 per million pixels."
+    )
     hot_current: float = Field(20.0, ge=0, description="Their mean rate at dark_reference, e-/s.")
     cosmic_rate: float = Field(
         1.0, ge=0, description="Cosmic ray hits per second and 10 million pixels."
@@ -165,7 +167,10 @@ class SimulatedOptions(DriverOptions):
     scene: Literal["stars", "flat", "bias", "dark"] = Field("stars", description="What it sees.")
     sky_level: float = Field(20.0, ge=0, description="stars: sky, e-/s/pixel.")
     flat_level: float = Field(5000.0, ge=0, description="flat: light, e-/s/pixel.")
-    stars: int = Field(1500, ge=0, le=200_000, description="stars: number in the image region.")
+    stars: int | None = Field(
+        None, ge=0, le=200_000,
+        description="stars: number in the image region; default 25 per million pixels.",
+    )  # fmt: skip
     brightest_star: float = Field(2e6, gt=0, description="stars: flux of the brightest, e-/s.")
     fwhm: float = Field(3.0, gt=0.1, le=50, description="stars: width of the PSF, pixels.")
     noise: Literal["pool", "fresh"] = Field(
@@ -238,10 +243,79 @@ class SimulatedOptions(DriverOptions):
         return self
 
 
+class IndiProperty(BaseModel):
+    """Members of an INDI property that are set whenever the camera is opened."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+
+    device: str | None = Field(
+        None, min_length=1,
+        description="INDI device that has the property; the camera when absent.",
+    )  # fmt: skip
+    vector: str = Field(min_length=1, description="Name of the property.")
+    members: dict[str, str | bool | float] = Field(
+        min_length=1,
+        description="Member name to value: text, number, or true/false for a switch.",
+    )
+
+
 class IndiOptions(DriverOptions):
     """Any CCD behind an INDI server."""
 
     name: Literal["indi"]
+    host: str = Field("localhost", min_length=1, description="Machine that runs indiserver.")
+    port: int = Field(7624, ge=1, le=65535, description="TCP port of indiserver.")
+    device: str = Field(
+        min_length=1, description='Name of the camera as INDI clients see it: "CCD Simulator".'
+    )
+    blob: str = Field(
+        "CCD1", min_length=1, description="INDI property that carries the image; CCD2 is a guider."
+    )
+    filter_wheel: str | None = Field(
+        None, min_length=1,
+        description="Name of the INDI device that has the filter wheel; null without a wheel.",
+    )  # fmt: skip
+    upload_mode: Literal["client", "both"] = Field(
+        "client", description='"both" lets the server keep a copy of each image on its own disk.'
+    )
+    device_binning: bool = Field(
+        True,
+        description="Let the camera sum pixels; false: the daemon does it, without saturation.",
+    )
+    properties_at_open: list[IndiProperty] = Field(
+        default_factory=list,
+        description="Properties that are set when the camera is opened, in this order.",
+    )
+    connect_timeout: float = Field(
+        12.0, gt=0, le=120,
+        description="Seconds that server, camera and wheel have to appear and connect; below "
+        "open_timeout.",
+    )  # fmt: skip
+    reply_timeout: float = Field(
+        2.5, gt=0, le=60,
+        description="Seconds in which the device confirms settings; below call_timeout.",
+    )  # fmt: skip
+    answer_timeout: float = Field(
+        20.0, gt=0, le=600,
+        description="Seconds of silence after a question until the server counts as lost. Some "
+        "camera drivers are silent during a read-out: longer than that.",
+    )  # fmt: skip
+    exposure_margin: float = Field(
+        30.0, gt=0, le=600,
+        description="Seconds after the end of an exposure in which the image must have arrived.",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _check_timeouts(self) -> IndiOptions:
+        for inner, outer in (("reply", "call"), ("connect", "open")):
+            inner_s = getattr(self, f"{inner}_timeout")
+            outer_s = getattr(self, f"{outer}_timeout")
+            if inner_s >= outer_s:
+                raise ValueError(
+                    f"{inner}_timeout ({inner_s:g} s) must be shorter than {outer}_timeout "
+                    f"({outer_s:g} s)"
+                )
+        return self
 
 
 class AtikOptions(DriverOptions):
