@@ -20,7 +20,7 @@ U64 = npt.NDArray[np.uint64]
 MODULUS = 0xFFFF_FFFF
 CHECKSUM_PLACEHOLDER = "0" * 16
 _SHIFT = np.uint64(32)
-_CHUNK_BYTES = 1 << 19
+_CHUNK_BYTES = 1 << 18
 
 if sys.byteorder != "little":  # pragma: no cover - no such machine is supported
     raise ImportError("nightjar.fits is written for little-endian machines")
@@ -72,6 +72,8 @@ class DataSum:
     def __init__(self) -> None:
         self.count = 0
         self._total = 0
+        self._swapped = np.empty(0, np.uint64)
+        self._scratch = self._swapped
 
     @property
     def value(self) -> int:
@@ -96,11 +98,15 @@ class DataSum:
         raw = np.frombuffer(data, dtype=np.uint8)
         for start in range(0, len(raw), _CHUNK_BYTES):
             piece = raw[start : start + _CHUNK_BYTES]
-            whole = len(piece) // 4 * 4
-            total = int(piece[:whole].view(">u4").sum(dtype=np.uint64))
-            if whole < len(piece):
-                total += int.from_bytes(piece[whole:].tobytes().ljust(4, b"\0"), "big")
-            self.add_sum(total, len(piece))
+            whole = len(piece) // 8
+            if whole > len(self._swapped):
+                self._swapped = np.empty(whole, np.uint64)
+                self._scratch = np.empty(whole, np.uint64)
+            swapped = self._swapped[:whole]
+            np.copyto(swapped, piece[: 8 * whole].view(">u8"))
+            total = native_word_sum(swapped, self._scratch)
+            rest = int.from_bytes(piece[8 * whole :].tobytes().ljust(8, b"\0"), "big")
+            self.add_sum(total + (rest >> 32) + (rest & MODULUS), len(piece))
 
 
 def datasum(data: Any) -> int:
