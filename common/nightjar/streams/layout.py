@@ -131,6 +131,7 @@ class Word:
 
 
 WRITE_FLAG_OFFSET = 288
+NO_FRAME = 2**64 - 1  # our slice count of a slot that is being overwritten or was blanked
 OWNER_PID_OFFSET = 220
 
 

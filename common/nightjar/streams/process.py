@@ -63,6 +63,12 @@ def try_lock(descriptor: int, byte: int) -> bool:
     return True
 
 
+def unlock(descriptor: int, byte: int) -> None:
+    """Give up a lock at once, although copies of the descriptor (a mapping's) live on."""
+    request = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0)
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
+
+
 def is_locked(descriptor: int, byte: int) -> bool:
     """Tell whether another open file holds a lock on that byte."""
     request = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)

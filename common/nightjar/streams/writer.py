@@ -9,8 +9,8 @@ same file and put the pixels into the slot::
     ... pixels into writer.slot(slot), here or elsewhere ...
     writer.publish(slot, atime_ns)          # or writer.abandon(slot)
 
-Order of the stores of a frame: write flag, slice count 0, pixels, times, slice count, cnt1, cnt0,
-write flag, semaphores. It is MagAO-X's order, except that the record of the slice is complete
+Order of the stores of a frame: write flag, slice count "none", pixels, times, slice count, cnt1,
+cnt0, write flag, semaphores. It is MagAO-X's order, except that the record of the slice is complete
 before cnt0 tells of it. Readers rely on stores becoming visible in that order, as x86-64 does.
 """
 
@@ -41,6 +41,7 @@ from nightjar.streams.allocate import (
 from nightjar.streams.keywords import Keyword, KeywordBlock, KeywordValue, plain
 from nightjar.streams.layout import (
     METADATA_BYTES,
+    NO_FRAME,
     OWNER_PID_OFFSET,
     PATH_LIMIT,
     PENDING_LIMIT,
@@ -259,8 +260,9 @@ class StreamWriter:
         self._set_owner(os.getpid())
         if len(self._slice_counts):
             # The slice count is what commits a frame, cnt1 and cnt0 follow it.
-            newest = int(self._slice_counts.argmax())
-            top = int(self._slice_counts[newest])
+            counts = np.where(self._slice_counts == NO_FRAME, 0, self._slice_counts)
+            newest = int(counts.argmax())
+            top = int(counts[newest])
             if top == self.counter + 1:
                 self._words[Word.CNT1] = newest
                 self._words[Word.CNT0] = top
@@ -300,7 +302,8 @@ class StreamWriter:
     def slot_counter(self, index: int) -> int:
         """Return the counter of the frame in a slot; 0 where it holds none."""
         self.geometry.slot_offset(index)
-        return int(self._slice_counts[index]) if self.geometry.is_rolling else self.counter
+        count = int(self._slice_counts[index]) if self.geometry.is_rolling else self.counter
+        return 0 if count == NO_FRAME else count
 
     def is_current(self) -> bool:
         """Tell whether the name still leads to this file (nobody removed or re-made it)."""
@@ -327,7 +330,7 @@ class StreamWriter:
         self._begun = index
         self._bytes[WRITE_FLAG_OFFSET] = 1
         if self.geometry.is_rolling:
-            self._slice_counts[index] = 0
+            self._slice_counts[index] = NO_FRAME
 
     def publish(self, index: int, atime_ns: int, writetime_ns: int | None = None) -> int:
         """Make a begun frame the newest and wake the readers.
@@ -412,7 +415,7 @@ class StreamWriter:
         if self._begun is not None:
             raise Refused(f"stream {self.name}: slot {self._begun} is begun")
         self._bytes[WRITE_FLAG_OFFSET] = 1
-        self._slice_counts[:] = 0
+        self._slice_counts[:] = NO_FRAME
         self._frames[:] = 0
         self._bytes[WRITE_FLAG_OFFSET] = 0
 

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The reading end of a stream: every frame once, in order, or counted as lost or torn.
+
+::
+
+    with StreamReader("camera") as reader:
+        for frame in reader.frames(timeout_s=5.0, stop_event=stop):
+            ...  # frame.counter, frame.atime_ns, frame.data
+
+A wait sleeps in the stream's semaphore, without the GIL and in slices of 0.1 s, so that it can be
+stopped and sees when the stream is made anew. Where the file is not writable for us, or all its
+semaphores are taken, the counter is polled instead.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from numpy.typing import NDArray
+
+from nightjar.clock import Clock, SystemClock
+from nightjar.errors import NightjarError
+from nightjar.streams.allocate import stream_path
+from nightjar.streams.attachment import Attachment
+from nightjar.streams.keywords import Keyword
+from nightjar.streams.layout import StreamGeometry
+from nightjar.streams.process import is_alive
+
+logger = logging.getLogger(__name__)
+
+_SLICE_S = 0.1
+_POLL_S = (0.0002, 0.005)  # first and longest pause of a polling wait
+_RETRIES = 3
+
+
+class Wake(enum.Enum):
+    """Why a wait ended."""
+
+    FRAME = "frame"  # at least one frame is unread
+    TIMEOUT = "timeout"
+    STOPPED = "stopped"  # the stop event was set, or the reader closed
+    REPLACED = "replaced"  # the name leads to a new file: relink()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One frame.
+
+    Attributes
+    ----------
+    counter
+        Its number since the stream was made (cnt0).
+    slot, generation
+        Where it lay, and in which attachment; another generation may have another geometry.
+    atime_ns, writetime_ns
+        UTC of acquisition and of the end of writing; 0 where the writer gave none.
+    data
+        Pixels, shape of one frame: a copy, or a read-only view that the writer will overwrite.
+    missed
+        Frames lost or torn since the one delivered before.
+    """
+
+    counter: int
+    slot: int
+    generation: int
+    atime_ns: int
+    writetime_ns: int
+    data: NDArray[Any]
+    missed: int = 0
+
+
+class StreamReader:
+    """Follows a stream. One thread reads; others may look at the numbers or close it.
+
+    Parameters
+    ----------
+    name_or_path
+        Bare name in `folder` (default :func:`nightjar.files.shared_memory_folder`), or a path.
+    start
+        "next": frames published from now on; "oldest": also those still in the ring.
+    use_semaphore
+        False polls, and leaves the ten semaphores to others.
+
+    Attributes
+    ----------
+    delivered, lost, torn
+        Frames handed out in order; overwritten before they were read; changed while being copied
+        and thrown away. Their sum is what the counters went on by.
+    generation
+        How often :meth:`relink` attached to a new file.
+
+    Raises
+    ------
+    Refused
+        No such stream (code UNKNOWN_ITEM).
+    StorageError
+        Not readable, or not a stream of a known layout.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | Path,
+        *,
+        folder: Path | None = None,
+        start: Literal["next", "oldest"] = "next",
+        use_semaphore: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        self.path = stream_path(name_or_path, folder)
+        self._clock = clock or SystemClock()
+        self._use_semaphore = use_semaphore
+        self._at = Attachment(self.path, use_semaphore=use_semaphore)
+        self._closed = threading.Event()
+        self._poll_s = _POLL_S[0]
+        self.generation = 0
+        self.delivered = self.lost = self.torn = 0
+        self._missed = 0
+        newest = self._at.counter
+        self._seen = newest if start == "next" else max(0, newest - self.geometry.depth)
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def geometry(self) -> StreamGeometry:
+        """What the attached file holds; changes only in :meth:`relink`."""
+        return self._at.geometry
+
+    @property
+    def counter(self) -> int:
+        """Number of the newest frame (cnt0)."""
+        return self._at.counter
+
+    @property
+    def unread(self) -> int:
+        """Frames published and not yet read or counted as lost."""
+        return max(0, self._at.counter - self._seen)
+
+    @property
+    def semaphore_index(self) -> int | None:
+        """The claimed semaphore; None while polling."""
+        return self._at.lease.index if self._at.lease is not None else None
+
+    @property
+    def is_writer_alive(self) -> bool | None:
+        """Whether the owner lives; None where nobody claims the stream (closed, or foreign)."""
+        pid = self._at.owner_pid
+        return is_alive(pid, self._at.inode) if pid > 0 else None
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since the newest frame was written; None before the first, or without times."""
+        if self.counter == 0:
+            return None
+        written = self._at.times(self._at.counter, self._at.newest_slot)[1]
+        return (self._clock.now_ns() - written) / 1e9 if written else None
+
+    def keywords(self) -> dict[str, Keyword]:
+        """Return the keywords as they are now."""
+        return self._at.keywords()
+
+    # ---------------------------------------------------------------- frames
+
+    def next_frame(self, *, copy: bool = True) -> Frame | None:
+        """Return the next frame in order, None where all are read; never waits for one.
+
+        Parameters
+        ----------
+        copy
+            False gives a view: after using it, ask :meth:`is_intact`.
+        """
+        while True:
+            newest = self._at.counter
+            if newest < self._seen:
+                logger.warning("stream %s: its counter went back to %d", self.path, newest)
+                self._seen = max(0, newest - 1)
+            if newest == self._seen:
+                return None
+            skipped = max(0, newest - self._at.geometry.depth - self._seen)
+            self._count_lost(skipped)
+            frame = self._take(self._seen + 1, copy=copy)
+            self._seen += 1
+            if frame is not None:
+                self.delivered += 1
+                self._missed = 0
+                return frame
+
+    def latest(self, *, copy: bool = True) -> Frame | None:
+        """Return the newest frame, None before the first. Counts nothing, moves no position."""
+        for _ in range(_RETRIES):
+            counter = self._at.counter
+            slot = self._at.settle(counter) if counter else None
+            if slot is not None:
+                frame = self._read(counter, slot, copy=copy)
+                if frame is not None:
+                    return frame
+        return None
+
+    def frames(
+        self,
+        timeout_s: float,
+        stop_event: threading.Event | None = None,
+        *,
+        copy: bool = True,
+    ) -> Iterator[Frame]:
+        """Yield every frame in order, following the stream when it is made anew.
+
+        Ends when none came for `timeout_s`, when `stop_event` is set or the reader closed.
+        """
+        deadline = time.monotonic() + timeout_s
+        checked = time.monotonic()
+        while not self._is_stopped(stop_event):
+            frame = self.next_frame(copy=copy)
+            if frame is not None:
+                yield frame
+                deadline = time.monotonic() + timeout_s
+                # A writer may go on filling a file whose name was taken from it.
+                if time.monotonic() - checked > 1.0:
+                    checked = time.monotonic()
+                    self.relink()
+                continue
+            wake = self.wait(deadline - time.monotonic(), stop_event)
+            if wake is Wake.REPLACED:
+                self.relink()
+            elif wake is not Wake.FRAME:
+                return
+
+    def wait(self, timeout_s: float, stop_event: threading.Event | None = None) -> Wake:
+        """Wait until a frame is unread; see :class:`Wake` for what else ends it."""
+        at, deadline = self._at, time.monotonic() + timeout_s
+        while True:
+            if at.counter != self._seen:
+                self._poll_s = _POLL_S[0]
+                return Wake.FRAME
+            if self._is_stopped(stop_event):
+                return Wake.STOPPED
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return Wake.REPLACED if self.is_replaced() else Wake.TIMEOUT
+            if at.lease is None:
+                self._poll(min(_SLICE_S, remaining))
+            elif at.lease.wait(min(_SLICE_S, remaining)):
+                at.lease.drain()
+                at.await_count(self._seen)
+                continue
+            if at.counter == self._seen and self.is_replaced():
+                return Wake.REPLACED
+
+    def view(self, slot: int) -> NDArray[Any]:
+        """Return a slot's pixels without copying: read-only, overwritten when its turn comes."""
+        self.geometry.slot_offset(slot)
+        view: NDArray[Any] = self._at.frames[slot]
+        return view
+
+    def is_intact(self, frame: Frame) -> bool:
+        """Tell whether what was read from a view of this frame up to now was the frame itself."""
+        return frame.generation == self.generation and self._at.is_intact(frame.counter, frame.slot)
+
+    # ---------------------------------------------------------------- re-creation, end
+
+    def is_replaced(self) -> bool:
+        """Tell whether the name leads to another file now."""
+        try:
+            return os.stat(self.path).st_ino != self._at.inode
+        except FileNotFoundError:
+            return False
+
+    def is_removed(self) -> bool:
+        """Tell whether the stream's file has lost its name and no other has taken it."""
+        return not self.path.exists()
+
+    def relink(self) -> bool:
+        """Attach to the file that the name leads to now; False where it is the same or unfinished.
+
+        All frames of the new file count as unread.
+        """
+        if not self.is_replaced():
+            return False
+        try:
+            new = Attachment(self.path, use_semaphore=self._use_semaphore)
+        except NightjarError as error:
+            logger.debug("stream %s was made anew but cannot be opened yet: %s", self.path, error)
+            return False
+        old, self._at = self._at, new
+        old.release()
+        if self._closed.is_set():
+            new.release()
+        self.generation += 1
+        self._seen = 0
+        logger.info(
+            "stream %s was made anew: %s %s", self.path, new.geometry.shape, new.geometry.dtype
+        )
+        return True
+
+    def close(self) -> None:
+        """Stop waits and free the semaphore. Harmless twice; views stay valid."""
+        self._closed.set()
+        self._at.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- inside
+
+    def _is_stopped(self, stop_event: threading.Event | None) -> bool:
+        return self._closed.is_set() or (stop_event is not None and stop_event.is_set())
+
+    def _count_lost(self, count: int) -> None:
+        self.lost += count
+        self._missed += count
+        self._seen += count
+
+    def _take(self, counter: int, *, copy: bool) -> Frame | None:
+        slot = self._at.settle(counter)
+        if slot is None:
+            self.lost += 1
+        else:
+            frame = self._read(counter, slot, copy=copy)
+            if frame is not None:
+                return frame
+            self.torn += 1
+        self._missed += 1
+        return None
+
+    def _read(self, counter: int, slot: int, *, copy: bool) -> Frame | None:
+        at = self._at
+        for _ in range(_RETRIES):
+            access = at.access
+            data = self._copy(at.frames[slot]) if copy else at.frames[slot]
+            atime_ns, writetime_ns = at.times(counter, slot)
+            if not at.is_intact(counter, slot):
+                return None
+            # pyMilk lowers the flag before it counts; between both only this time has changed. It
+            # changes when a C program opens the stream, too: therefore once more, not "torn".
+            if at.geometry.is_rolling or at.access == access:
+                return Frame(
+                    counter, slot, self.generation, atime_ns, writetime_ns, data, self._missed
+                )
+        return None
+
+    @staticmethod
+    def _copy(pixels: NDArray[Any]) -> NDArray[Any]:
+        return pixels.copy()
+
+    def _poll(self, duration_s: float) -> None:
+        end = time.monotonic() + duration_s
+        while self._at.counter == self._seen and (left := end - time.monotonic()) > 0:
+            time.sleep(min(self._poll_s, left))
+            self._poll_s = min(self._poll_s * 1.5, _POLL_S[1])
