@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nightjar.errors import InvalidArgument
+from nightjar.errors import ConfigError, InvalidArgument
 from nightjard.camd.geometry import Region
 
 
@@ -327,3 +328,13 @@ class AtikOptions(DriverOptions):
 AnyDriverOptions = Annotated[
     SimulatedOptions | IndiOptions | AtikOptions, Field(discriminator="name")
 ]
+
+
+def options_from_json(text: str) -> DriverOptions:
+    """Return the validated options of one driver (built alone: it makes a child start faster)."""
+    kinds: tuple[type[DriverOptions], ...] = (SimulatedOptions, IndiOptions, AtikOptions)
+    name = json.loads(text).get("name", "simulated")
+    for kind in kinds:
+        if name in get_args(kind.model_fields["name"].annotation):
+            return kind.model_validate_json(text)
+    raise ConfigError(f"there is no detector driver {name!r}", value=name)

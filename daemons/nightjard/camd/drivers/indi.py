@@ -1,0 +1,514 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Any CCD behind an INDI server.
+
+The INDI protocol does not number exposures, and a driver may still send the image of an exposure
+that was aborted while it was read out. That image must never be taken for the next one, so:
+
+- an image counts only while an exposure is in course, and only if its first byte came after the
+  exposure can have ended;
+- an abort that the device confirmed before the exposure's end cannot leave an image behind; after
+  any other, the next exposure begins when the old image has come (and was dropped) or when the
+  longest read-out seen so far has passed twice;
+- the image's EXPTIME must be that of the exposure.
+
+Times are those of this machine's clock at the command, uncertain by the time in which the device
+confirmed it; DATE-OBS of the image goes into card INDIDATE for comparison.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nightjar.clock import NS_PER_S, Clock
+from nightjar.errors import Code, DeviceError, DeviceLost, DeviceNotFound, FrameInvalid, Refused
+from nightjard.camd.drivers import indi_protocol as protocol
+from nightjard.camd.drivers.base import (
+    Capabilities,
+    CardValue,
+    FrameBuffer,
+    FrameRecord,
+    Phase,
+    Progress,
+    Range,
+    Readout,
+    Settings,
+    Telemetry,
+)  # fmt: skip
+from nightjard.camd.drivers.indi_client import IndiClient, Vector
+from nightjard.camd.drivers.indi_device import IndiDevice
+from nightjard.camd.drivers.indi_image import BlobImage, copy_pixels, parse_image
+from nightjard.camd.drivers.indi_protocol import Blob
+from nightjard.camd.drivers.options import IndiOptions
+from nightjard.camd.geometry import check_window
+
+# After so long without a byte the server is asked something.
+_QUIET_NS = 2 * NS_PER_S
+# Drivers count exposures in steps of some ms and may be this much early.
+_EARLY_NS = 20_000_000
+# How long the image of an aborted exposure is waited for: at least, and before any was seen.
+_STRAY_LEAST_NS = NS_PER_S
+_STRAY_FIRST_NS = 5 * NS_PER_S
+_EXPTIME_TOLERANCE = 0.1
+_EXPTIME_TOLERANCE_S = 0.01
+
+
+@dataclass(slots=True)
+class _Exposure:
+    """An exposure in course; times are monotonic but for start_ns."""
+
+    length_ns: int
+    revision: int = -1  # what the server says later than this is about it
+    sent_ns: int | None = None  # None until the command has been sent
+    start_ns: int = 0
+    confirmed_ns: int | None = None
+    blob: Blob | None = None
+    read_end_ns: int = 0
+
+    @property
+    def due_ns(self) -> int:
+        """The earliest end."""
+        assert self.sent_ns is not None
+        return self.sent_ns + self.length_ns
+
+
+@dataclass(slots=True)
+class _Aborted:
+    """An exposure that was aborted and whose image may still come."""
+
+    due_ns: int
+    revision: int
+    sent_ns: int
+    confirmed_ns: int | None = None
+    has_come: bool = False
+
+
+class IndiDetector:
+    """A CCD behind an INDI server; see :class:`nightjard.camd.drivers.base.Detector`.
+
+    Parameters
+    ----------
+    options
+        Where the server is, and the device's name.
+    serial
+        Checked only where the INDI driver reports a serial number.
+    """
+
+    def __init__(self, options: IndiOptions, serial: int | str, clock: Clock) -> None:
+        self._options = options
+        self._serial = str(serial)
+        self._clock = clock
+        self._client: IndiClient | None = None
+        self._device: IndiDevice | None = None
+        self._capabilities: Capabilities | None = None
+        self._settings: Settings | None = None
+        self._readout: Readout | None = None
+        # Guards the exposure and the aborted one, which the reading thread looks at too.
+        self._lock = threading.Lock()
+        self._exposure: _Exposure | None = None
+        self._aborted: _Aborted | None = None
+        self._slowest_ns: int | None = None
+        self._dropped = 0
+        self._question_ns: int | None = None
+        self._wheel_revision = -1
+
+    def open(self) -> Capabilities:
+        """Connect to server and device; see :meth:`IndiDevice.open`."""
+        self.close()
+        options = self._options
+        client = IndiClient(
+            options.host, options.port, self._clock, self._take_blob, self._take_vector
+        )
+        device = IndiDevice(client, options)
+        try:
+            client.connect(options.connect_timeout)
+            device.open()
+            capabilities = device.capabilities()
+            if capabilities.serial and self._serial not in ("", "0", capabilities.serial):
+                raise DeviceNotFound(
+                    f"INDI device {options.device} has serial {capabilities.serial}, not "
+                    f"{self._serial}"
+                )
+            client.send(protocol.enable_blob(options.device, options.blob))
+        except BaseException:
+            client.close()
+            raise
+        self._client, self._device, self._capabilities = client, device, capabilities
+        return capabilities
+
+    def close(self) -> None:
+        """Abort what is in course and close the connection; the device stays connected."""
+        client, self._client, self._device = self._client, None, None
+        if client is not None:
+            if client.failure is None and self._exposure is not None:
+                self._send_abort(client)
+            client.close()
+        with self._lock:
+            self._exposure = self._aborted = None
+        self._question_ns = None
+        self._readout = self._settings = None
+
+    def configure(self, settings: Settings) -> Readout:
+        """Set gain, offset, binning and window, and wait for the device to confirm them."""
+        device, capabilities = self._check_open()
+        if self._exposure is not None:
+            raise DeviceError("cannot be configured during an exposure", code=Code.NOT_IDLE)
+        if settings.stream:
+            raise Refused("INDI cameras have no stream mode here", code=Code.UNSUPPORTED)
+        _check_range("exposure", settings.exposure_ns / NS_PER_S, capabilities.exposure_s)
+        for name, value, limits in (
+            ("gain", settings.gain, capabilities.gain),
+            ("offset", settings.offset, capabilities.offset),
+        ):
+            if value is not None:
+                _check_range(name, value, limits)
+        is_summed = settings.binning_method == "sum" and settings.binning in capabilities.binnings
+        binning = settings.binning if is_summed else 1
+        if settings.window is not None:
+            check_window(settings.window, capabilities.readout, 1)
+        region = device.configure(settings, binning, capabilities.readout)
+        self._settings = settings
+        self._readout = Readout(region, binning)
+        return self._readout
+
+    def start(self) -> None:
+        """Start one exposure; after an abort it may begin later, when no old image can come."""
+        self._check_open()
+        if self._settings is None:
+            raise DeviceError("exposure started before configure()", code=Code.NOT_PERMITTED)
+        if self._exposure is not None:
+            raise DeviceError("an exposure is already in course", code=Code.NOT_IDLE)
+        exposure = _Exposure(self._settings.exposure_ns)
+        with self._lock:
+            self._exposure = exposure
+        self._begin(exposure)
+
+    def poll(self) -> Progress:
+        """Look at the exposure.
+
+        Raises
+        ------
+        DeviceError
+            The device has ended it with an error, or its image did not come in time.
+        """
+        exposure = self._exposure
+        if exposure is not None and exposure.blob is not None:
+            # Whole, and thus good, even when the server is gone meanwhile.
+            return Progress(Phase.READY, exposure.length_ns)
+        self._check_open()
+        if exposure is None:
+            return Progress(Phase.IDLE)
+        if exposure.sent_ns is None:
+            self._begin(exposure)
+            return Progress(Phase.EXPOSING)
+        elapsed_ns = self._clock.monotonic_ns() - exposure.sent_ns
+        self._check_exposure(exposure, elapsed_ns)
+        if elapsed_ns < exposure.length_ns:
+            return Progress(Phase.EXPOSING, elapsed_ns)
+        return Progress(Phase.READING, exposure.length_ns)
+
+    def fetch(self, buffer: FrameBuffer, is_cancelled: Callable[[], bool]) -> FrameRecord:
+        """Copy the image into the buffer.
+
+        Raises
+        ------
+        FrameInvalid
+            Damaged, of another size or exposure time than asked for, or not plain FITS.
+        """
+        exposure, readout = self._exposure, self._readout
+        if exposure is None or exposure.blob is None or readout is None:
+            raise DeviceError("no frame is ready", code=Code.NOT_PERMITTED)
+        blob = exposure.blob
+        with self._lock:
+            self._exposure = None
+        image = self._check_blob(blob, exposure, readout)
+        copy_pixels(blob.data, image, buffer.array, is_cancelled)
+        if self._client is not None:
+            self._client.give_back(blob.data)
+        assert exposure.sent_ns is not None
+        cards: dict[str, tuple[CardValue, str]] = {
+            "INDIDATE": (_text(image.header.get("DATE-OBS")), "[UTC] DATE-OBS by the INDI driver"),
+            "INDISRV": (f"{self._options.host}:{self._options.port}", "INDI server"),
+        }
+        confirmed_ns = exposure.confirmed_ns
+        return FrameRecord(
+            start_ns=exposure.start_ns,
+            end_ns=exposure.start_ns + exposure.length_ns,
+            read_end_ns=exposure.read_end_ns,
+            time_source="PC",
+            time_error_ns=None if confirmed_ns is None else confirmed_ns - exposure.sent_ns,
+            cards=cards,
+        )
+
+    def abort(self) -> None:
+        """End the exposure; returns at once, and its image will be dropped if it comes."""
+        exposure = self._exposure
+        if exposure is None:
+            return
+        with self._lock:
+            self._exposure = None
+        if exposure.blob is None and exposure.sent_ns is not None:
+            client = self._client
+            if client is None or client.failure is not None:
+                return  # it ended with the connection, which the next call reports
+            aborted = _Aborted(exposure.due_ns, -1, self._clock.monotonic_ns())
+            with self._lock:
+                self._aborted = aborted
+            aborted.revision = self._send_abort(client)
+
+    def telemetry(self) -> Telemetry:
+        """Return temperature, cooler and filter as the device last reported them."""
+        device, _ = self._check_open()
+        temperature = device.find("CCD_TEMPERATURE")
+        power = device.find("CCD_COOLER_POWER")
+        humidity = device.find("CCD_HUMIDITY")
+        name, fault = self._filter(device)
+        if temperature is not None and temperature.state == "Alert":
+            fault = f"cooler: {device.said()}"
+        percent = _number(power, "CCD_COOLER_VALUE")
+        return Telemetry(
+            temperature_c=_number(temperature, "CCD_TEMPERATURE_VALUE"),
+            cooler_power=None if percent is None else percent / 100,
+            humidity_percent=_number(humidity, "HUMIDITY"),
+            filter=name,
+            fault=fault,
+        )
+
+    def set_cooler_power(self, pwm: int) -> None:
+        """Refused: INDI coolers regulate by themselves."""
+        raise Refused("INDI cameras regulate their cooler themselves", code=Code.UNSUPPORTED)
+
+    def set_cooler_target(self, celsius: float | None) -> None:
+        """Set the temperature; None switches the cooler off where that is possible.
+
+        A cooler without a switch is set to its warmest temperature, 20 degrees at most.
+        """
+        device, capabilities = self._check_open()
+        limits = capabilities.setpoint_c
+        if capabilities.cooler == "none":
+            raise Refused(f"INDI device {device.name} has no cooler", code=Code.UNSUPPORTED)
+        deadline = self._deadline()
+        switch = device.find("CCD_COOLER")
+        target = device.require("CCD_TEMPERATURE")
+        if celsius is None and switch is not None:
+            device.command(switch, {"COOLER_OFF": True}, deadline)
+            return
+        if celsius is None:
+            celsius = min(20.0, limits.high if limits else 20.0)
+        elif limits is not None:
+            _check_range("cooler temperature", celsius, limits)
+        if switch is not None and not switch.is_on("COOLER_ON"):
+            device.command(switch, {"COOLER_ON": True}, deadline)
+        device.command(target, {"CCD_TEMPERATURE_VALUE": float(celsius)}, deadline)
+
+    def move_filter(self, name: str) -> None:
+        """Send the wheel to the filter of that name; does not wait for it."""
+        device, capabilities = self._check_open()
+        if name not in capabilities.filters:
+            names = ", ".join(capabilities.filters) or "no filters"
+            raise Refused(f"no filter {name!r}; there are {names}", code=Code.UNKNOWN_FILTER)
+        slot = device.require("FILTER_SLOT", self._options.filter_wheel)
+        value = float(capabilities.filters.index(name) + 1)
+        self._wheel_revision = device.client.set(slot, {"FILTER_SLOT_VALUE": value})
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._options.reply_timeout
+
+    def _check_open(self) -> tuple[IndiDevice, Capabilities]:
+        """Return the open device, or raise: never opened, or lost with the exposure in course."""
+        client, device, capabilities = self._client, self._device, self._capabilities
+        if client is None or device is None or capabilities is None:
+            raise DeviceError("the INDI camera is not open", code=Code.NOT_INITIALIZED)
+        reason = self._reason_of_loss(client, device)
+        if reason is None:
+            return device, capabilities
+        with self._lock:
+            was_exposing, self._exposure = self._exposure is not None, None
+        lost = "; the exposure in course is lost" if was_exposing else ""
+        raise DeviceLost(f"INDI server at {client.address}: {reason}{lost}")
+
+    def _reason_of_loss(self, client: IndiClient, device: IndiDevice) -> str | None:
+        if client.failure is not None:
+            return client.failure
+        if client.was_removed(device.name):
+            return f"withdrew device {device.name}; its driver has ended"
+        connection = device.find("CONNECTION")
+        if connection is not None and not connection.is_on("CONNECT"):
+            return f"device {device.name} was disconnected by another client"
+        # Now and then a question, since a stopped server keeps its connections.
+        now_ns = self._clock.monotonic_ns()
+        if self._question_ns is None:
+            if now_ns - client.received_ns > _QUIET_NS:
+                self._question_ns = now_ns
+                client.send(protocol.get_properties(device.name, "CONNECTION"))
+        elif client.received_ns > self._question_ns:
+            self._question_ns = None
+        elif now_ns - self._question_ns > self._options.answer_timeout * NS_PER_S:
+            return f"no answer for {self._options.answer_timeout:g} s"
+        return client.failure
+
+    def _begin(self, exposure: _Exposure) -> None:
+        """Send the command, unless an image of an aborted exposure may still come."""
+        device, _ = self._check_open()
+        if self._must_wait(device):
+            return
+        vector = device.require("CCD_EXPOSURE")
+        now_ns = self._clock.monotonic_ns()
+        with self._lock:
+            # Before sending: the answer may be faster than the return of the call.
+            exposure.revision = vector.revision
+            exposure.start_ns = self._clock.now_ns()
+            exposure.sent_ns = now_ns
+            self._aborted = None
+            self._dropped = 0
+        device.client.set(vector, {"CCD_EXPOSURE_VALUE": exposure.length_ns / NS_PER_S})
+
+    def _must_wait(self, device: IndiDevice) -> bool:
+        aborted = self._aborted
+        if aborted is None:
+            return device.client.is_receiving
+        now_ns = self._clock.monotonic_ns()
+        if aborted.confirmed_ns is None:
+            if now_ns - aborted.sent_ns > self._options.answer_timeout * NS_PER_S:
+                with self._lock:
+                    self._exposure = self._aborted = None
+                raise DeviceError(
+                    f"INDI device {device.name} did not confirm the abort of the last exposure "
+                    f"within {self._options.answer_timeout:g} s"
+                )
+            return True
+        if aborted.confirmed_ns < aborted.due_ns or aborted.has_come:
+            return device.client.is_receiving
+        patience_ns = _STRAY_FIRST_NS
+        if self._slowest_ns is not None:
+            patience_ns = max(_STRAY_LEAST_NS, 2 * self._slowest_ns)
+        return device.client.is_receiving or now_ns - aborted.confirmed_ns < patience_ns
+
+    def _send_abort(self, client: IndiClient) -> int:
+        switch = client.find(self._options.device, "CCD_ABORT_EXPOSURE")
+        if switch is None:
+            raise DeviceError(f"INDI device {self._options.device} has no CCD_ABORT_EXPOSURE")
+        return client.set(switch, {"ABORT": True})
+
+    def _check_exposure(self, exposure: _Exposure, elapsed_ns: int) -> None:
+        """Raise DeviceError, and forget the exposure, when it cannot succeed any more."""
+        device, _ = self._check_open()
+        vector = device.require("CCD_EXPOSURE")
+        margin_s = self._options.exposure_margin
+        if vector.revision > exposure.revision and vector.state == "Alert":
+            problem = f"failed the exposure; {device.said()}"
+        elif exposure.confirmed_ns is not None and vector.state == "Idle":
+            problem = "says that the exposure was aborted, by another client or by itself"
+        elif elapsed_ns > exposure.length_ns + margin_s * NS_PER_S and not (
+            device.client.is_receiving
+        ):
+            problem = f"sent no image within {margin_s:g} s of the exposure's end"
+            if self._dropped:
+                problem += f" ({self._dropped} that did not belong to it were dropped)"
+        else:
+            return
+        with self._lock:
+            if exposure.blob is not None:
+                return  # it came while this was being found out
+            self._exposure = None
+        raise DeviceError(f"INDI device {device.name} {problem}")
+
+    def _check_blob(self, blob: Blob, exposure: _Exposure, readout: Readout) -> BlobImage:
+        if blob.format != ".fits":
+            raise FrameInvalid(
+                f"the INDI image comes as {blob.format!r}, not '.fits'; switch off compression "
+                "and native formats in the INDI driver"
+            )
+        if blob.received != blob.size:
+            raise FrameInvalid(
+                f"{blob.received} bytes of an INDI image of {blob.size} bytes came: transfer cut"
+            )
+        image = parse_image(blob.data, blob.size)
+        if image.shape != readout.shape:
+            raise FrameInvalid(
+                f"the INDI image has {image.shape[1]} x {image.shape[0]} pixels; "
+                f"{readout.shape[1]} x {readout.shape[0]} were asked for"
+            )
+        told_s, asked_s = image.header.get("EXPTIME"), exposure.length_ns / NS_PER_S
+        allowed_s = _EXPTIME_TOLERANCE * asked_s + _EXPTIME_TOLERANCE_S
+        if isinstance(told_s, (int, float)) and abs(told_s - asked_s) > allowed_s:
+            raise FrameInvalid(
+                f"the INDI image has EXPTIME {told_s:g} s; {asked_s:g} s were asked for"
+            )
+        return image
+
+    def _filter(self, device: IndiDevice) -> tuple[str | None, str | None]:
+        """Return the filter in the beam, and a fault of the wheel."""
+        wheel = self._options.filter_wheel
+        if wheel is None or self._capabilities is None:
+            return None, None
+        slot = device.find("FILTER_SLOT", wheel)
+        if slot is None:
+            return None, f"filter wheel {wheel} is gone"
+        if slot.revision <= self._wheel_revision or slot.state == "Busy":
+            return None, None
+        if slot.state == "Alert":
+            return None, f"filter wheel: {device.said(wheel)}"
+        number = _number(slot, "FILTER_SLOT_VALUE")
+        names = self._capabilities.filters
+        if number is None or not 1 <= number <= len(names):
+            return None, None
+        return names[int(number) - 1], None
+
+    # --- called by the reading thread -------------------------------------------------------
+
+    def _take_vector(self, vector: Vector) -> None:
+        if vector.device != self._options.device:
+            return
+        now_ns = self._clock.monotonic_ns()
+        with self._lock:
+            exposure, aborted = self._exposure, self._aborted
+            if vector.name == "CCD_EXPOSURE" and exposure is not None:
+                is_answer = exposure.sent_ns is not None and vector.revision > exposure.revision
+                if is_answer and vector.state == "Busy" and exposure.confirmed_ns is None:
+                    exposure.confirmed_ns = now_ns
+            elif vector.name == "CCD_ABORT_EXPOSURE" and aborted is not None:
+                is_answer = vector.revision > aborted.revision and vector.state != "Busy"
+                if is_answer and aborted.confirmed_ns is None:
+                    aborted.confirmed_ns = now_ns
+
+    def _take_blob(self, blob: Blob) -> None:
+        if (blob.device, blob.vector) != (self._options.device, self._options.blob):
+            return
+        with self._lock:
+            exposure = self._exposure
+            if self._aborted is not None:
+                self._aborted.has_come = True
+            if (
+                exposure is None or exposure.sent_ns is None or exposure.blob is not None
+                or blob.first_ns < exposure.due_ns - _EARLY_NS
+            ):  # fmt: skip
+                self._dropped += 1
+                return
+            exposure.read_end_ns = self._clock.now_ns()
+            exposure.blob = blob
+            self._slowest_ns = max(self._slowest_ns or 0, blob.last_ns - exposure.due_ns)
+
+
+def _check_range(name: str, value: float, limits: Range | None) -> None:
+    if limits is None:
+        raise Refused(f"this INDI camera has no {name} to set", code=Code.UNSUPPORTED)
+    if not limits.low <= value <= limits.high:
+        raise Refused(
+            f"{name} {value:g} is outside of {limits.low:g} .. {limits.high:g}",
+            code=Code.OUT_OF_RANGE, value=value, low=limits.low, high=limits.high,
+        )  # fmt: skip
+
+
+def _number(vector: Vector | None, member: str) -> float | None:
+    value = math.nan if vector is None else vector.number(member)
+    return None if math.isnan(value) else value
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
