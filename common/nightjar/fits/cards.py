@@ -185,8 +185,8 @@ def parse_cards(images: bytes) -> Iterator[Card]:
 def _plain(keyword: str, value: object) -> Value:
     """Return the Python value to write; None for what FITS cannot express as a number."""
     if not isinstance(value, (bool, int, float, str, Decimal, type(None))):
-        item = getattr(value, "item", None)  # a numpy scalar
-        value = item() if callable(item) else value
+        if getattr(value, "shape", None) == ():  # a numpy scalar
+            value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Decimal):
