@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from nightjar.errors import Code, InvalidArgument, Refused
 
-Kind = Literal["float", "int", "str", "bool", "ints", "strs", "object"]
+Kind = Literal["float", "int", "str", "bool", "ints", "strs", "list", "object"]
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "float": (int, float),
@@ -19,6 +19,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "ints": (list, tuple),
     "strs": (list, tuple),
+    "list": (list, tuple),
     "object": (dict,),
 }
 _REQUIRED = "required"
@@ -32,7 +33,8 @@ class Parameter:
     Attributes
     ----------
     kind
-        JSON type: float (an integer will do), int, str, bool, ints, strs, object.
+        JSON type: float (an integer will do), int, str, bool, ints, strs, list (of anything:
+        who handles it checks its parts), object.
     help, unit
         For people.
     default
@@ -74,8 +76,8 @@ class Parameter:
         if isinstance(value, bool) and self.kind != "bool":
             fits = False  # Python's bool is an int; on this wire it is not
         if fits and isinstance(value, list | tuple):
-            wanted = int if self.kind == "ints" else str
-            fits = all(type(part) is wanted for part in value)
+            wanted = {"ints": int, "strs": str}.get(self.kind)
+            fits = wanted is None or all(type(part) is wanted for part in value)
             value = list(value)
         if not fits:
             raise InvalidArgument(
@@ -167,6 +169,7 @@ def _article(kind: str) -> str:
         "bool": "true or false",
         "ints": "a list of whole numbers",
         "strs": "a list of texts",
+        "list": "a list",
         "object": "an object",
     }[kind]
 
