@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The ``cam`` command: ``cam ID COMMAND``, the camera's commands as a person types them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nightjar.errors import InvalidArgument
+from nightjarctl import app
+
+if TYPE_CHECKING:
+    from nightjarctl.connection import Connection, Operation
+
+KIND = "camd"
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Cameras(app.IdentityGroup):
+    """``cam ID COMMAND``."""
+
+    kind = KIND
+    noun = "camera"
+
+
+@app.group("cam", "Command and watch cameras.", cls=Cameras)
+def cam() -> None:
+    """Command and watch cameras."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return app.run(cam, arguments)
+
+
+# --- helpers ------------------------------------------------------------------------------------
+
+
+def identity() -> str:
+    """Return the camera id of this command line."""
+    context = click.get_current_context()
+    return (context.parent.info_name if context.parent else None) or ""
+
+
+def camera(session: app.Session, *, waits: bool = False) -> Connection:
+    """Return the connection; where the command waits, ``--timeout`` is not that of the calls."""
+    connection = session.configured(KIND, identity())
+    if waits:
+        connection.timeout_s = app.DEFAULT_TIMEOUT_S
+    return connection
+
+
+def send(session: app.Session, command: str, line: str, **arguments: Any) -> None:
+    """Send a command that is done when it replies, and confirm it."""
+    value = camera(session).call(command, arguments)
+    session.done({"command": command, "value": value}, line)
+
+
+def begin(
+    session: app.Session, command: str, what: str, follow: bool, **arguments: Any
+) -> None:
+    """Send a command that begins an operation; follow it to its end or say how to."""
+    operation = camera(session, waits=follow).start_operation(command, arguments)
+    if not follow:
+        session.done(
+            {"operation": operation.id},
+            f"{what} began ({operation.id}); follow it: cam {identity()} wait",
+        )
+        return
+    finish(session, operation, what)
+
+
+def finish(
+    session: app.Session, operation: Operation, what: str, *, is_ours: bool = True
+) -> None:
+    """Follow an operation and say how it ended."""
+    from nightjarctl.follow import Subject, follow
+
+    name = identity()
+    stop = f"cam {name} {'abort' if operation.id.startswith('init') else 'stop or abort'}"
+    subject = Subject(
+        f"{what} of camera {name}", f"cam {name} wait, or cam {name} status", stop, is_ours
+    )
+    state = follow(session, operation, subject)
+    ending = f": {state['message']}" if state["message"] else ""
+    session.done(state, f"{what} of camera {name} is done{ending}")
+
+
+def following(default: bool) -> Callable[[Function], Function]:
+    """Return the option pair ``--wait/--no-wait``."""
+    return click.option(
+        "--wait/--no-wait", "wait", default=default,
+        help=f"Wait for the end and show progress (default: {'yes' if default else 'no'}).",
+    )  # fmt: skip
+
+
+def number(text: str, what: str) -> float:
+    """Return a number that a person typed.
+
+    Raises
+    ------
+    InvalidArgument
+        It is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        raise InvalidArgument(f"{what} must be a number, not {text!r}") from None
+    if value - value != 0:
+        raise InvalidArgument(f"{what} must be a finite number, not {text!r}")
+    return value
+
+
+def whole(text: str, what: str) -> int:
+    """Return a whole number that a person typed.
+
+    Raises
+    ------
+    InvalidArgument
+        It is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidArgument(f"{what} must be a whole number, not {text!r}") from None
+
+
+def filter_names(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Complete filter names, as the camera reports them."""
+    from nightjarctl.completion import identity_of, status_words
+
+    names = status_words(KIND, identity_of(context), "filters")
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def words(*choices: str) -> Any:
+    """Return a completion of fixed words for an argument that takes numbers as well."""
+
+    def complete(_context: Any, _parameter: Any, incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+@cam.command()
+@app.pass_session
+def status(session: app.Session) -> None:
+    """Show what the camera does, its settings and its frames."""
+    from nightjarctl import render
+
+    snapshot = camera(session).status()
+    known = "cooler_mode" in snapshot
+    session.result(
+        snapshot,
+        render.camera_lines(snapshot, session.paint) if known else render.plain_lines(snapshot),
+    )
+
+
+@cam.command()
+@click.option("--interval", type=app.Seconds(), default=1.0, metavar="SECONDS",
+              help="Time between two looks (default 1 s).")  # fmt: skip
+@app.pass_session
+def watch(session: app.Session, interval: float) -> None:
+    """Show the status again and again, until Ctrl-C; piped: a line for each change."""
+    from nightjarctl.watching import watch_camera
+
+    watch_camera(session, camera(session), identity(), interval)
+
+
+@cam.command()
+@click.option("--state", "states", multiple=True, metavar="STATE",
+              help="State to wait for: READY, BUSY ... or IDLE, EXPOSING ...; may be repeated.")
+@click.option("--cooler", "coolers", multiple=True, metavar="MODE",
+              help="Cooler mode to wait for: LOCKED, WARM ...; may be repeated.")
+@click.option("--operation", metavar="ID", help="Operation to wait for.")  # fmt: skip
+@app.pass_session
+def wait(
+    session: app.Session, states: tuple[str, ...], coolers: tuple[str, ...], operation: str | None
+) -> None:
+    """Wait for a state, a cooler mode, or the end of what is under way.
+
+    Without options: for the end of what the camera is doing now. The deadline is --timeout
+    (default one hour); exit code 6 when it passes.
+    """
+    from nightjarctl.watching import wait_for_camera
+
+    connection = camera(session, waits=True)
+    if states or coolers:
+        if operation:
+            raise click.UsageError("give --operation, or --state and --cooler")
+        wait_for_camera(session, connection, identity(), states, coolers)
+        return
+    under_way = operation or connection.status().get("operation")
+    if under_way is None:
+        session.done({"operation": None}, f"camera {identity()} has nothing under way")
+        return
+    what = str(under_way).split("-")[0]
+    finish(session, connection.operation(str(under_way)), what, is_ours=False)
+
+
+@cam.command()
+@click.option("-n", "count", type=click.IntRange(1, 1000), default=1, metavar="COUNT",
+              help="How many frames (default 1).")  # fmt: skip
+@app.pass_session
+def last(session: app.Session, count: int) -> None:
+    """List the last frames, newest first."""
+    from nightjarctl import render
+
+    frames = camera(session).call("last", {"count": count}, is_safe=True)
+    session.result(frames, render.frame_rows(frames))
+
+
+@cam.command()
+@click.option("-n", "count", type=click.IntRange(1, 1000), default=20, metavar="COUNT",
+              help="How many messages (default 20).")  # fmt: skip
+@app.pass_session
+def log(session: app.Session, count: int) -> None:
+    """Show what the camera daemon wrote into the observatory log."""
+    from nightjarctl.watching import camera_log
+
+    camera_log(session, identity(), count)
+
+
+# --- the camera as a whole ----------------------------------------------------------------------
+
+
+@cam.command()
+@following(True)
+@app.pass_session
+def init(session: app.Session, wait: bool) -> None:
+    """Connect to the camera and start cooling."""
+    begin(session, "init", "init", wait)
+
+
+@cam.command()
+@following(True)
+@click.option("--warm/--no-warm", default=True, help="Ramp the cooler to warm first (default).")
+@app.pass_session
+def shutdown(session: app.Session, wait: bool, warm: bool) -> None:
+    """Warm up, then disconnect from the camera (also: kill)."""
+    begin(session, "shutdown", "shutdown", wait, warm=warm)
+
+
+cam.add_command(shutdown, "kill")
+
+
+@cam.command()
+@click.argument("count", metavar="COUNT|continuous", shell_complete=words("continuous"))
+@click.option("--delay", default="0", metavar="SECONDS", help="Pause between exposures.")
+@following(False)
+@app.pass_session
+def start(session: app.Session, count: str, delay: str, wait: bool) -> None:
+    """Take COUNT frames, or frames until stopped.
+
+    Ctrl-C while waiting leaves the sequence running; pressed twice within 3 s it aborts it.
+    """
+    frames = 0
+    if count != "continuous":
+        frames = whole(count, "COUNT")
+        if frames < 1:
+            raise InvalidArgument(
+                f"COUNT must be at least 1, not {count}; for frames until stopped: "
+                f"cam {identity()} start continuous"
+            )
+    pause = number(delay, "--delay")
+    begin(session, "start", "sequence", wait, count=frames, delay=pause)
+
+
+@cam.command()
+@app.pass_session
+def stop(session: app.Session) -> None:
+    """End the sequence after the present frame."""
+    send(session, "stop", "the sequence ends after the present frame")
+
+
+@cam.command()
+@following(True)
+@app.pass_session
+def abort(session: app.Session, wait: bool) -> None:
+    """End the exposure now and discard its frame; finished frames are kept."""
+    begin(session, "abort", "abort", wait)
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+@cam.command()
+@click.argument("seconds")
+@app.pass_session
+def exposure(session: app.Session, seconds: str) -> None:
+    """Set the exposure time, seconds."""
+    value = number(seconds, "SECONDS")
+    send(session, "set_exposure", f"exposure time is {value:g} s", seconds=value)
+
+
+@cam.command()
+@click.argument("edges", nargs=-1, required=True, metavar="X1 X2 Y1 Y2|default",
+                shell_complete=words("default"))  # fmt: skip
+@app.pass_session
+def window(session: app.Session, edges: tuple[str, ...]) -> None:
+    """Set the part of the read-out that is saved.
+
+    First and last column, first and last row; 1-indexed, inclusive, unbinned.
+    """
+    if edges == ("default",):
+        send(session, "set_window", "window is the default", window=None)
+        return
+    if len(edges) != 4:
+        raise click.UsageError("give X1 X2 Y1 Y2, or default")
+    values = [whole(text, name) for text, name in zip(edges, ("X1", "X2", "Y1", "Y2"), strict=True)]
+    x1, x2, y1, y2 = values
+    send(session, "set_window", f"window is [{x1}:{x2},{y1}:{y2}]", window=values)
+
+
+@cam.command("bin")
+@click.argument("binning", metavar="N|default", shell_complete=words("1", "2", "4", "default"))
+@click.argument("method", required=False, type=click.Choice(["sum", "mean"]))
+@app.pass_session
+def bin_(session: app.Session, binning: str, method: str | None) -> None:
+    """Set the binning; sum gives 32-bit pixels, mean 16-bit ones."""
+    value = None if binning == "default" else whole(binning, "N")
+    text = "the default" if value is None else f"{value}x{value}"
+    how = f" ({method})" if method else ""
+    send(session, "set_binning", f"binning is {text}{how}", binning=value, method=method)
+
+
+@cam.command()
+@click.argument("value")
+@app.pass_session
+def gain(session: app.Session, value: str) -> None:
+    """Set the gain, in the camera's units."""
+    setting = whole(value, "VALUE")
+    send(session, "set_gain", f"gain is {setting}", gain=setting)
+
+
+@cam.command()
+@click.argument("value")
+@app.pass_session
+def offset(session: app.Session, value: str) -> None:
+    """Set the offset (bias level), in the camera's units."""
+    setting = whole(value, "VALUE")
+    send(session, "set_offset", f"offset is {setting}", offset=setting)
+
+
+@cam.command("filter")
+@click.argument("name", shell_complete=filter_names)
+@following(True)
+@app.pass_session
+def filter_(session: app.Session, name: str, wait: bool) -> None:
+    """Move the filter wheel to NAME."""
+    begin(session, "set_filter", f"move to filter {name}", wait, filter=name)
+
+
+@cam.command()
+@click.argument("mode", type=click.Choice(["enable", "disable"]))
+@app.pass_session
+def stream(session: app.Session, mode: str) -> None:
+    """Expose and read out at the same time, or one after the other."""
+    send(session, "set_stream", f"frame streaming is {mode}d", enabled=mode == "enable")
+
+
+@cam.command()
+@click.argument("celsius", metavar="CELSIUS|warm", shell_complete=words("warm"))
+@app.pass_session
+def temperature(session: app.Session, celsius: str) -> None:
+    """Set the temperature to hold, deg C, or let the detector warm up."""
+    if celsius == "warm":
+        send(session, "set_temperature", "the detector warms up", celsius=None)
+        return
+    value = number(celsius, "CELSIUS")
+    send(session, "set_temperature", f"temperature set point is {value:g} C", celsius=value)
+
+
+@cam.command()
+@click.argument("settings", nargs=-1, required=True, metavar="FILE|KEY=VALUE...")
+@app.pass_session
+def configure(session: app.Session, settings: tuple[str, ...]) -> None:
+    """Set several things at once, all or nothing; what is not named returns to its default.
+
+    FILE is a JSON object, - for standard input. Keys: exposure, window (x1,x2,y1,y2), bin,
+    bin_method, gain, offset, stream, filter, temperature (or warm); VALUE default stands for the
+    configured one.
+    """
+    from nightjarctl.settings import read_settings
+
+    wanted = read_settings(settings)
+    value = camera(session).call("configure", {"settings": wanted})
+    listed = ", ".join(f"{key} {_shown(item)}" for key, item in wanted.items()) or "all defaults"
+    session.done({"command": "configure", "value": value}, f"configured: {listed}")
+
+
+@cam.command("hand-over")
+@app.pass_session
+def hand_over(session: app.Session) -> None:
+    """Offer the frames that wait in the spool to the pipeline now."""
+    send(session, "hand_over", "the waiting frames are offered to the pipeline")
+
+
+def _shown(value: Any) -> str:
+    return "default" if value is None else str(value)
+
+

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Status and tables as lines of text: pure functions, nothing is printed or asked here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+INDENT = "   "
+STATE_COLORS = {
+    "OFFLINE": "red", "INITIALIZING": "red", "ABORTING": "red", "CLOSING": "red", "FAULT": "red",
+    "FAILED": "red", "WAITING": "yellow", "READING": "yellow", "DRAINING": "yellow",
+    "STOPPING": "yellow", "DEGRADED": "yellow", "STANDBY": "yellow", "EXPOSING": "green",
+    "BUSY": "green", "READY": "green", "OK": "green",
+}  # fmt: skip
+COOLER_COLORS = {
+    "WARM": "red", "FAULT": "red", "UNKNOWN": "red", "WARMING": "yellow", "LOCKING": "yellow",
+    "COOLING": "cyan", "LOCKED": "green",
+}  # fmt: skip
+SEVERITY_COLORS = {"warning": "yellow", "error": "red"}
+
+
+class Paint(Protocol):
+    """Puts colour on a text, or returns it as it is."""
+
+    def __call__(self, text: str, color: str | None = None, *, bold: bool = False) -> str:
+        """Return the text."""
+        ...
+
+
+def no_paint(text: str, color: str | None = None, *, bold: bool = False) -> str:
+    """Return the text as it is."""
+    return text
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[int] = ()
+) -> list[str]:
+    """Return rows in columns wide enough for their longest cell; never cut, never wrapped.
+
+    Parameters
+    ----------
+    headings, rows
+        Texts; None is shown as ``-``.
+    right
+        Columns that are set flush right.
+    """
+    cells = [list(headings)]
+    cells += [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    flush_right = set(right)
+    lines = []
+    for row in cells:
+        parts = [
+            cell.rjust(width) if column in flush_right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return lines
+
+
+def size_text(size: float) -> str:
+    """Return bytes as people say them: ``123.3 MB``."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def clock_text(iso_time: str | None) -> str:
+    """Return an ISO time with whole seconds and a space: ``2026-01-31 23:59:59``."""
+    return (iso_time or "never")[:19].replace("T", " ")
+
+
+def _number(value: Any, form: str, missing: str = "unknown") -> str:
+    return missing if value is None else format(value, form)
+
+
+def camera_lines(status: Mapping[str, Any], paint: Paint = no_paint) -> list[str]:
+    """Return a camera's status as the lines of ``cam ID status``."""
+    state = str(status["state"])
+    lines = [f"Camera is {_state(status, paint)}"]
+    if state != "OFFLINE":
+        lines += _sequence_lines(status, paint)
+        lines += _cooler_lines(status, paint)
+        lines += _setting_lines(status, paint)
+    lines += _frame_lines(status, paint)
+    lines += _trouble_lines(status, paint)
+    return [INDENT + line for line in lines]
+
+
+def _state(status: Mapping[str, Any], paint: Paint) -> str:
+    state, summary = str(status["state"]), str(status["summary"])
+    text = paint(state, STATE_COLORS.get(state), bold=True)
+    progress = status.get("exposure_progress")
+    if state == "EXPOSING" and progress is not None:
+        text += f" ({progress:.1f} / {status['exposure_time']:.1f} s)"
+    if summary in ("FAULT", "STOPPING"):
+        text += f" ({paint(summary, STATE_COLORS.get(summary), bold=True)})"
+    if state == "OFFLINE" and summary == "STANDBY":
+        text += " (not initialized)"
+    return text
+
+
+def _sequence_lines(status: Mapping[str, Any], paint: Paint) -> list[str]:
+    if status["state"] not in ("WAITING", "EXPOSING", "READING", "DRAINING", "ABORTING"):
+        return []
+    limit = status.get("sequence_frame_limit") or 0
+    done = status.get("sequence_frame_count") or 0
+    if not limit:
+        until = paint("UNTIL STOPPED", bold=True)
+        return [f"Acquiring {until} ({done} done)"]
+    return [f"Acquiring frame {paint(str(min(done + 1, limit)), bold=True)} / {limit}"]
+
+
+def _cooler_lines(status: Mapping[str, Any], paint: Paint) -> list[str]:
+    mode = str(status["cooler_mode"])
+    lines = []
+    if status["temperature"] is not None or mode != "NONE":
+        degrees = paint(_number(status["temperature"], ".0f") + "°C", bold=True)
+        power = status.get("cooler_power")
+        parts = [] if power is None else [f"{100 * power:.0f}% power"]
+        parts.append(paint(mode, COOLER_COLORS.get(mode), bold=True))
+        lines.append(f"Temperature is {degrees} ({', '.join(parts)})")
+    if status["cooler_setpoint"] is not None:
+        lines.append(
+            f"Temperature set point is {paint(format(status['cooler_setpoint'], 'g'), bold=True)}°C"
+        )
+    air = []
+    if status.get("humidity") is not None:
+        air.append(f"humidity {status['humidity']:.0f}%")
+    if status.get("pressure") is not None:
+        air.append(f"pressure {status['pressure']:.0f} hPa")
+    if air:
+        lines.append(f"Inside: {', '.join(air)}")
+    return lines
+
+
+def _setting_lines(status: Mapping[str, Any], paint: Paint) -> list[str]:
+    def bold(value: Any) -> str:
+        return paint(str(value), bold=True)
+
+    lines = [f"Frame streaming is {bold('ENABLED' if status['stream'] else 'DISABLED')}"]
+    exposure = bold(f"{status['exposure_time']:.3f}")
+    delay = f", {status['delay']:g} s between exposures" if status.get("delay") else ""
+    lines.append(f"Exposure time is {exposure} s{delay}")
+    window = status.get("window")
+    if window:
+        x1, x2, y1, y2 = window
+        lines.append(f"Output window is {bold(f'[{x1}:{x2},{y1}:{y2}]')}")
+    binning = status["binning"]
+    lines.append(f"Binning is {bold(f'{binning}x{binning}')} ({status['binning_method']})")
+    if status.get("filters") or status.get("filter"):
+        lines.append(f"Filter is {bold(status.get('filter') or 'MOVING')}")
+    known = [
+        f"{name} is {bold(status[key])}"
+        for name, key in (("Gain", "gain"), ("Offset", "offset"))
+        if status.get(key) is not None
+    ]
+    if known:
+        lines.append(", ".join(known).replace(", Offset", ", offset"))
+    return lines
+
+
+def _frame_lines(status: Mapping[str, Any], paint: Paint) -> list[str]:
+    counts = [f"{status['frames_taken']} taken, {status['frames_saved']} saved"]
+    counts.append(f"{status['frames_handed_over']} handed over")
+    for key, word, color in (
+        ("frames_waiting", "waiting for the pipeline", "yellow"),
+        ("frames_invalid", "taken again", "yellow"),
+    ):
+        if status.get(key):
+            counts.append(paint(f"{status[key]} {word}", color))
+    lost = status["frames_lost"]
+    counts.append(paint(f"{lost} lost", "red" if lost else None, bold=bool(lost)))
+    lines = [f"Frames: {', '.join(counts)}"]
+    if status.get("buffer_slots"):
+        used, slots = status["buffer_used"], status["buffer_slots"]
+        fill = paint(f"{used} of {slots}", "red" if used == slots else None, bold=True)
+        lines.append(f"Frame buffer has {fill} slots in use, {status['workers']} workers")
+    if status["last_file"]:
+        lines.append(f"Last file is {status['last_file']}")
+    free = status.get("free_bytes")
+    if free is not None:
+        lines.append(f"Space left is {size_text(free)}")
+    return lines
+
+
+def _trouble_lines(status: Mapping[str, Any], paint: Paint) -> list[str]:
+    lines = []
+    if status["last_stop"]:
+        lines.append(f"Last sequence ended: {status['last_stop']}")
+    error = status["last_error"]
+    if error:
+        lines.append(
+            f"Last error at {clock_text(error['time'])}: {error['message']} ({error['name']})"
+        )
+    pipeline = status.get("pipeline") or {}
+    if pipeline.get("is_reachable") is False:
+        word = paint("NOT REACHABLE", "red", bold=True)
+        reason = f": {pipeline['message']}" if pipeline.get("message") else ""
+        lines.append(f"Pipeline {pipeline.get('daemon')} is {word}{reason}")
+    return lines + health_lines(status, paint)
+
+
+def health_lines(status: Mapping[str, Any], paint: Paint = no_paint) -> list[str]:
+    """Return a line on health where it is not OK, not indented."""
+    health = status.get("health") or {}
+    level = str(health.get("level", "OK"))
+    if level == "OK":
+        return []
+    return [f"Health is {paint(level, STATE_COLORS.get(level), bold=True)}: {health['reason']}"]
+
+
+def plain_lines(status: Mapping[str, Any]) -> list[str]:
+    """Return any snapshot as ``key: value`` lines: for a daemon whose face is not known here."""
+    width = max((len(key) for key in status), default=0)
+    return [f"{INDENT}{key.ljust(width)}  {value}" for key, value in status.items()]
+
+
+def frame_rows(frames: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the frames of ``cam ID last`` as a table, with what the daemon gave of each."""
+    rows = list(frames)
+    if not rows:
+        return ["no frames yet"]
+    first = [key for key in ("frame_number", "time", "exposure_time", "state") if key in rows[0]]
+    last = [key for key in ("path", "file", "filename") if key in rows[0]]
+    keys = first + last or list(rows[0])
+    headings = [key.replace("_", " ") for key in keys]
+    return table(headings, ([row.get(key) for key in keys] for row in rows), right=[0])
