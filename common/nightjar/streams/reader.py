@@ -122,7 +122,7 @@ class StreamReader:
         self._poll_s = _POLL_S[0]
         self.generation = 0
         self.delivered = self.lost = self.torn = 0
-        self._missed = 0
+        self._missed = self._torn_run = 0
         newest = self._at.counter
         self._seen = newest if start == "next" else max(0, newest - self.geometry.depth)
 
@@ -171,6 +171,9 @@ class StreamReader:
     def next_frame(self, *, copy: bool = True) -> Frame | None:
         """Return the next frame in order, None where all are read; never waits for one.
 
+        Starts with the oldest unread frame that is still there. When copies of the oldest were
+        torn twice in a row, newer ones are tried: half a ring ahead, then three quarters, ...
+
         Parameters
         ----------
         copy
@@ -189,8 +192,12 @@ class StreamReader:
             self._seen += 1
             if frame is not None:
                 self.delivered += 1
-                self._missed = 0
+                self._missed = self._torn_run = 0
                 return frame
+            if self._torn_run >= 2:
+                # Slower than the writer: always copying the oldest would never succeed.
+                keep = max(1, self._at.geometry.depth >> (self._torn_run - 1))
+                self._count_lost(max(0, self._at.counter - keep - self._seen))
 
     def latest(self, *, copy: bool = True) -> Frame | None:
         """Return the newest frame, None before the first. Counts nothing, moves no position."""
@@ -279,7 +286,8 @@ class StreamReader:
     def relink(self) -> bool:
         """Attach to the file that the name leads to now; False where it is the same or unfinished.
 
-        All frames of the new file count as unread.
+        All frames of the new file count as unread. Frames of a file that was made and replaced
+        without our seeing it are not counted.
         """
         if not self.is_replaced():
             return False
@@ -329,6 +337,7 @@ class StreamReader:
             if frame is not None:
                 return frame
             self.torn += 1
+            self._torn_run += 1
         self._missed += 1
         return None
 
