@@ -29,7 +29,7 @@ from nightjar.fits.cards import Card, parse_card, parse_cards
         (Card("OBJECT", "M 31", "target"), "OBJECT  = 'M 31    '           / target"),
         (Card("OBSERVER", "O'Hara"), "OBSERVER= 'O''Hara '"),
         (Card("EMPTY", ""), "EMPTY   = '        '"),
-        (Card("CCD-TEMP", None, "not known", "deg C"), "CCD-TEMP=" + 22 * " " + "/ [deg C] not known"),
+        (Card("CCD-TEMP", None, "why", "deg C"), "CCD-TEMP=" + 22 * " " + "/ [deg C] why"),
         (Card("NAN", float("nan"), "c"), "NAN     =" + 22 * " " + "/ c"),
         (Card("INF", float("-inf")), "INF     ="),
         (Card("DECNAN", Decimal("NaN")), "DECNAN  ="),

@@ -152,5 +152,5 @@ def test_a_bad_file_is_named_with_its_card(tmp_path: Path, content: bytes, what:
 
 
 def test_a_file_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot read .*none.fits: No such file"):
+    with pytest.raises(StorageError, match=r"cannot read .*none\.fits: No such file"):
         read_header(tmp_path / "none.fits")

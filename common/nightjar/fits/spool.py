@@ -150,17 +150,17 @@ def _move_to_pool(path: Path) -> bool:
                 return False
         except PermissionError:
             pass  # another user's file: only that user can prove it, and does before writing
-        try:
-            if not pool.is_dir():
-                pool.mkdir(exist_ok=True)
-                # Another user's writer must be able to take from it, as it may from the spool.
-                pool.chmod(stat.S_IMODE(path.parent.stat().st_mode))
-            # The inode's number is nobody else's while the file exists.
-            files.rename_new(path, pool / f"{os.fstat(descriptor).st_ino}")
-        except OSError:
-            return False
-        finally:
+        else:
+            # The proof spares the pool a useless file; the one that counts is the writer's.
             release(descriptor)
+        if not pool.is_dir():
+            pool.mkdir(exist_ok=True)
+            # Another user's writer must be able to take from it, as it may from the spool.
+            pool.chmod(stat.S_IMODE(path.parent.stat().st_mode))
+        # The inode's number is nobody else's while the file exists.
+        files.rename_new(path, pool / str(os.fstat(descriptor).st_ino))
+    except OSError:
+        return False
     finally:
         os.close(descriptor)
     return True
@@ -221,9 +221,10 @@ def _entries(pool: Path) -> list[tuple[Path, int]]:
         with os.scandir(pool) as listing:
             for entry in listing:
                 try:
-                    found.append((Path(entry.path), entry.stat(follow_symlinks=False).st_size))
+                    if entry.is_file(follow_symlinks=False):
+                        found.append((Path(entry.path), entry.stat().st_size))
                 except FileNotFoundError:
                     continue  # taken by another worker meanwhile
-    except FileNotFoundError:
-        return []
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []  # a pool that cannot be used is an empty one
     return found

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TypeGuard
 
 from nightjar.errors import StorageError
 from nightjar.fits import checksum
@@ -137,24 +138,26 @@ def _pieces(descriptor: int, start: int, end: int) -> Iterator[memoryview]:
 def _data_bytes(header: Header) -> int:
     """Return the bytes of the data unit; ValueError where the structural cards make no sense."""
     names = [card.keyword for card in header.cards[:3]]
-    if names != ["SIMPLE", "BITPIX", "NAXIS"] or header["SIMPLE"] is not True:
+    if names != ["SIMPLE", "BITPIX", "NAXIS"]:
         raise ValueError(f"the header begins with {', '.join(names)}, not SIMPLE, BITPIX, NAXIS")
+    if header["SIMPLE"] is not True:
+        raise ValueError("SIMPLE is not T: the file says itself that it is not standard FITS")
     bitpix, naxis = header["BITPIX"], header["NAXIS"]
-    if bitpix not in _BITPIX or isinstance(bitpix, bool):
+    if not isinstance(bitpix, int) or bitpix not in _BITPIX:
         raise ValueError(f"impossible BITPIX {bitpix!r}")
     if not _is_count(naxis, 999):
         raise ValueError(f"impossible NAXIS {naxis!r}")
     lengths: list[int] = []
-    for number in range(1, int(naxis) + 1):  # type: ignore[arg-type]
+    for number in range(1, naxis + 1):
         length = header.get(f"NAXIS{number}")
         if not _is_count(length, _MAX_BYTES):
             raise ValueError(f"impossible NAXIS{number} {length!r}")
-        lengths.append(int(length))  # type: ignore[arg-type]
-    total = prod(lengths) * abs(int(bitpix)) // 8 if lengths else 0
+        lengths.append(length)
+    total = prod(lengths) * abs(bitpix) // 8 if lengths else 0
     if total > _MAX_BYTES:
         raise ValueError(f"impossible image size: {' x '.join(map(str, lengths))}")
     return total
 
 
-def _is_count(value: Value, most: int) -> bool:
+def _is_count(value: Value, most: int) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
