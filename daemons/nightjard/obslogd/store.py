@@ -358,9 +358,11 @@ class Store:
             if after is not None:
                 query = _select(wanted).where(table.id > after).order_by(table.id).limit(count)
             with connection.begin():
+                # First: a reader that goes on after it must not skip what arrives meanwhile.
+                last = connection.execute(sa.select(sa.func.max(table.id))).scalar_one() or 0
                 found = _page(connection.execute(query))
-                last = connection.execute(sa.select(sa.func.max(table.id))).scalar_one()
-            return (found if after is not None else found[::-1]), last or 0
+            found = found if after is not None else found[::-1]
+            return found, max(last, found[-1].id) if found else last
 
         return self._run(self._reader, read)
 
