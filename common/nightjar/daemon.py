@@ -85,6 +85,8 @@ class Context(Generic[ConfigT]):
     obslog: ObservatoryLog
     state: Path
     """Folder for this daemon's small files that must survive a restart."""
+    hurry: threading.Event
+    """Set when a second signal asks for a stop without waiting (no ramp to warm)."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class _Runtime:
         self.access = access
         self.clock: Clock = SystemClock()
         self.stop_asked = threading.Event()
+        self.hurry = threading.Event()
         self.stop_reason = ""
 
     def run(self) -> int:
@@ -180,7 +183,7 @@ class _Runtime:
         operations = Operations(self.clock)
         context = Context(
             self.config, self.path, self.registry, self.entry, self.clock, health, operations,
-            metrics, obslog, state,
+            metrics, obslog, state, self.hurry,
         )  # fmt: skip
         service: Service | None = None
         server: RpcServer | None = None
@@ -220,6 +223,8 @@ class _Runtime:
 
     def _catch_signals(self) -> None:
         def asked(number: int, _frame: Any) -> None:
+            if self.stop_asked.is_set():
+                self.hurry.set()
             self.stop_reason = f"{signal.Signals(number).name} received"
             self.stop_asked.set()
 

@@ -14,7 +14,7 @@ _WINDOW = Parameter(
     "window", "ints",
     "x1 x2 y1 y2: first and last column, first and last row; 1-indexed, inclusive, unbinned. "
     "Null for the configured default.",
-    "pixel", is_nullable=True,
+    "pixel", default=None, is_nullable=True,
 )  # fmt: skip
 
 COMMANDS: tuple[Command, ...] = (
@@ -38,7 +38,16 @@ COMMANDS: tuple[Command, ...] = (
         is_operation=True,
     ),
     Command("set_exposure", "Set the exposure time.", (_EXPOSURE,)),
-    Command("set_window", "Set the part of the read-out that is saved.", (_WINDOW,)),
+    Command(
+        "set_window", "Set the part of the read-out that is saved.",
+        (
+            _WINDOW,
+            Parameter(
+                "name", "str", "Name of a configured window, used where window is null.",
+                default=None, is_nullable=True,
+            ),
+        ),
+    ),
     Command(
         "set_binning", "Set the binning.",
         (
@@ -141,6 +150,7 @@ STATUS_KEYS: dict[str, str] = {
     "offset": "camera units; null where the camera has none",
     "filter": "name; null without a wheel or while it moves",
     "filters": "names in the wheel",
+    "windows": "names of the configured windows",
     "stream": "whether exposure and read-out overlap",
     "sequence_frame_limit": "frames asked for; 0 until stopped",
     "sequence_frame_count": "frames of this sequence that were read out",
@@ -154,7 +164,11 @@ STATUS_KEYS: dict[str, str] = {
     "frames_waiting": "files in the spool that the pipeline has not taken",
     "buffer_used": "slots of the frame buffer in use",
     "buffer_slots": "slots of the frame buffer",
+    "buffer_waits": "times that a frame had to wait for a free slot",
+    "frames_unsaved": "frames in the frame buffer that are not in a file yet",
     "workers": "saving processes alive",
+    "worker_restarts": "saving processes that died and were replaced",
+    "pid": "process id of the daemon",
     "last_file": "path at which the last frame was saved; null before the first",
     "last_error": "{time, name, message} of the last failure; null before the first",
     "last_stop": "why the last sequence ended; null before the first",

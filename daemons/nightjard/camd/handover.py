@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Handing saved frames to the pipeline: in frame order, idempotent, bounded, never forgotten.
+
+The spool folder itself is the durable index: a frame's file is there until the pipeline has moved
+it away. At start the folder is read, so whatever an earlier life left is handed over too.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from nightjar.clock import NS_PER_S, Clock
+from nightjar.errors import NightjarError, TimedOut, Unreachable
+from nightjar.files import is_temporary
+from nightjar.fits.header import read_header
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledFrame:
+    """A frame whose file waits in the spool."""
+
+    camera: str
+    run: str
+    number: int
+    path: Path
+    size: int
+    datasum: str
+
+
+class Pipeline(Protocol):
+    """What takes frames over."""
+
+    def notify(self, frame: SpooledFrame, timeout_s: float) -> None:
+        """Return when the pipeline has accepted the frame.
+
+        Raises
+        ------
+        Unreachable, TimedOut
+            It did not answer.
+        NightjarError
+            It refused; the message is its reason.
+        """
+        ...
+
+
+class HandOver:
+    """One thread that hands frames over.
+
+    Parameters
+    ----------
+    pipeline
+        None where no pipeline is configured: frames stay in the spool.
+    timeout_s
+        Longest wait for an answer.
+    on_accepted, on_failure
+        Called from the thread with the frame, or with (frame, error). A failure of a frame that is
+        offered again later is not reported twice.
+    clock
+        Paces retries.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline | None,
+        timeout_s: float,
+        on_accepted: Callable[[SpooledFrame], None],
+        on_failure: Callable[[SpooledFrame, NightjarError], None],
+        clock: Clock,
+    ) -> None:
+        self._pipeline = pipeline
+        self._timeout_s = timeout_s
+        self._on_accepted = on_accepted
+        self._on_failure = on_failure
+        self._clock = clock
+        self._expected: deque[int] = deque()
+        self._saved: dict[int, SpooledFrame] = {}
+        self._waiting: dict[int, SpooledFrame] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._retry_at_ns = 0
+        self._pause_s = FIRST_PAUSE_S
+        self.is_reachable: bool | None = None
+        self.message = ""
+        self._thread = threading.Thread(target=self._run, name="handover", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Files in the spool that the pipeline has not taken."""
+        return len(self._waiting) + len(self._saved)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing expected or saved awaits its first offer."""
+        return not self._expected and not self._saved
+
+    def expect(self, number: int) -> None:
+        """Announce a frame that will be saved; later ones are offered after it."""
+        with self._lock:
+            self._expected.append(number)
+
+    def saved(self, frame: SpooledFrame) -> None:
+        """Say that an expected frame is in the spool."""
+        with self._lock:
+            self._saved[frame.number] = frame
+        self._wake.set()
+
+    def adopt(self, frames: list[SpooledFrame]) -> None:
+        """Take over frames that an earlier life left in the spool."""
+        with self._lock:
+            self._waiting.update({frame.number: frame for frame in frames})
+        self.retry_now()
+
+    def retry_now(self) -> None:
+        """Offer the waiting frames without delay."""
+        self._retry_at_ns = 0
+        self._wake.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread after the call in hand."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                worked = self._offer_new() or self._offer_waiting()
+            except Exception:
+                # A bug here must not end hand-over for the night; the frames stay in the spool.
+                log.exception("hand-over failed unexpectedly")
+                worked = False
+            if not worked:
+                self._clock.wait(self._wake, 0.5)
+                self._wake.clear()
+
+    def _offer_new(self) -> bool:
+        """Offer the next frame in order if it is saved; True when something was done."""
+        with self._lock:
+            frame = self._saved.get(self._expected[0]) if self._expected else None
+        if frame is None:
+            return False
+        # While the pipeline is away, frames do not each wait for their own timeout.
+        known_away = self.is_reachable is False and self._clock.monotonic_ns() < self._retry_at_ns
+        accepted = False if known_away else self._offer(frame)
+        with self._lock:
+            if not accepted:
+                self._waiting[frame.number] = frame
+            del self._saved[frame.number]
+            self._expected.popleft()
+        return True
+
+    def _offer_waiting(self) -> bool:
+        """Offer the frames that were refused or never answered, oldest first."""
+        if not self._waiting or self._clock.monotonic_ns() < self._retry_at_ns:
+            return False
+        for number in sorted(self._waiting):
+            if self._stopping:
+                break
+            frame = self._waiting[number]
+            if not frame.path.exists():
+                log.info("frame %d: %s was taken away", number, frame.path)
+                with self._lock:
+                    del self._waiting[number]
+                continue
+            if self._offer(frame, is_retry=True):
+                with self._lock:
+                    del self._waiting[number]
+            elif self.is_reachable is False:
+                break
+        if self._waiting:
+            self._retry_at_ns = self._clock.monotonic_ns() + round(self._pause_s * NS_PER_S)
+            self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
+        return True
+
+    def _offer(self, frame: SpooledFrame, *, is_retry: bool = False) -> bool:
+        if self._pipeline is None:
+            return False
+        was_reachable = self.is_reachable
+        try:
+            self._pipeline.notify(frame, self._timeout_s)
+        except NightjarError as error:
+            self.is_reachable = not isinstance(error, Unreachable | TimedOut)
+            self.message = error.message
+            self._retry_at_ns = self._clock.monotonic_ns() + round(self._pause_s * NS_PER_S)
+            if not is_retry or was_reachable is not self.is_reachable:
+                log.warning("frame %d was not handed over: %s", frame.number, error.message)
+            if not is_retry:
+                self._on_failure(frame, error)
+            return False
+        self.is_reachable = True
+        self.message = ""
+        self._pause_s = FIRST_PAUSE_S
+        self._on_accepted(frame)
+        return True
+
+
+def spooled_frames(folder: Path, prefix: str, camera: str) -> list[SpooledFrame]:
+    """Return the frames of a camera that lie in the spool, by frame number.
+
+    Files that cannot be read as FITS are left alone and logged.
+    """
+    frames = []
+    if not folder.is_dir():
+        return []
+    for path in sorted(folder.glob(f"{prefix}-*.fits")):
+        if is_temporary(path):
+            continue
+        try:
+            header = read_header(path)
+            size = path.stat().st_size
+        except (NightjarError, OSError, ValueError) as error:
+            log.warning("spool file %s is left alone: %s", path, error)
+            continue
+        values: tuple[Any, ...] = tuple(
+            header.get(key) for key in ("CAMERA", "RUN-ID", "EXPCNT", "DATASUM")
+        )
+        if values[0] != camera or not isinstance(values[2], int):
+            continue
+        frames.append(
+            SpooledFrame(camera, str(values[1]), values[2], path, size, str(values[3]))
+        )
+    return sorted(frames, key=lambda frame: frame.number)

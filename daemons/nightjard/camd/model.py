@@ -1,0 +1,847 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The camera: its states and commands. One thread owns the detector and does all the work.
+
+Commands are put to that thread and answered by it; ``status`` only reads what the thread last
+wrote, so it waits for nothing. Driver, clock and sinks are given; this module knows neither RPC
+nor configuration files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from nightjar.api.camera import CONFIGURE_KEYS
+from nightjar.api.states import CameraState, Level, Summary
+from nightjar.clock import NS_PER_S, Clock
+from nightjar.errors import (
+    Busy,
+    Cancelled,
+    Code,
+    DeviceError,
+    DeviceLost,
+    DeviceWedged,
+    InvalidArgument,
+    NightjarError,
+    Refused,
+    StorageError,
+)  # fmt: skip
+from nightjar.files import require_folder, require_space
+from nightjar.health import Health
+from nightjar.operations import Operation, Operations
+from nightjar.times import iso
+from nightjard.camd.config import CameraConfig
+from nightjard.camd.cooler import NO_READING, Cooler
+from nightjard.camd.counter import FrameCounter
+from nightjard.camd.drivers.base import Capabilities, Detector, FrameRecord, Readout
+from nightjard.camd.frames import Crop, crop_for
+from nightjard.camd.geometry import Region
+from nightjard.camd.ring import FrameRing
+from nightjard.camd.sequencer import Counts, Sequencer, Sinks
+from nightjard.camd.settings import Observation, check_observation, check_setpoint
+
+log = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT_S = 4.0  # below the clients' default, so that they get our words, not a time-out
+FILTER_TIMEOUT_S = 60.0
+_FILTER_POLL_S = 0.2
+_IDLE_STEP_S = 0.5
+_CLOSING_STATES = (CameraState.INITIALIZING, CameraState.CLOSING)
+
+T = TypeVar("T")
+
+
+class Outlets(Protocol):
+    """Where the model's frames and news go."""
+
+    def submit(self, job: dict[str, Any]) -> None:
+        """Save a frame."""
+        ...
+
+    def expect(self, number: int) -> None:
+        """Hand that frame over, in this order, once it is saved."""
+        ...
+
+    def is_drained(self) -> bool:
+        """Tell whether every frame is saved and offered to the pipeline."""
+        ...
+
+    def on_frame(self, job: dict[str, Any], record: FrameRecord) -> None:
+        """Note a frame that was read out."""
+        ...
+
+    def info(self, text: str) -> None:
+        """Tell the observatory log."""
+        ...
+
+    def error(self, text: str) -> None:
+        """Tell the observatory log of a failure."""
+        ...
+
+
+class _Request:
+    """A command for the owner thread."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self._done = threading.Event()
+        self._result: Any = None
+        self._error: Exception | None = None
+        self._is_dropped = False
+
+    def run(self) -> None:
+        if self._is_dropped:
+            return  # nobody waits for it any more: expired requests are not carried out late
+        try:
+            self._result = self._work()
+        except Exception as error:  # noqa: BLE001 - it is raised where the command was given
+            self._error = error
+        self._done.set()
+
+    def wait(self, timeout_s: float, doing: str) -> Any:
+        if not self._done.wait(timeout_s):
+            self._is_dropped = True
+            raise Busy(f"the camera is busy ({doing}) and did not take the command; try again")
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What exists only while the detector is connected."""
+
+    capabilities: Capabilities
+    cooler: Cooler
+    sequencer: Sequencer
+    filters: tuple[str, ...]
+
+
+class Camera:
+    """One camera.
+
+    Parameters
+    ----------
+    config
+        Its configuration.
+    detector
+        The driver, not open.
+    make_ring
+        Makes the frame buffer for a read-out shape.
+    make_counter
+        Opens the frame counter.
+    outlets
+        Where frames and news go.
+    clock, health, operations
+        Parts of the runtime.
+    """
+
+    def __init__(
+        self,
+        config: CameraConfig,
+        detector: Detector,
+        make_ring: Callable[[tuple[int, int]], FrameRing],
+        make_counter: Callable[[], FrameCounter],
+        outlets: Outlets,
+        clock: Clock,
+        health: Health,
+        operations: Operations,
+    ) -> None:
+        self._config = config
+        self._detector = detector
+        self._make_ring = make_ring
+        self._make_counter = make_counter
+        self._outlets = outlets
+        self._clock = clock
+        self._health = health
+        self._operations = operations
+        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._is_ending = False
+        self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
+        self._state = CameraState.OFFLINE
+        self._state_since_ns = clock.now_ns()
+        self._is_stopping = False
+        self._open: _Open | None = None
+        self._observation = Observation.default(config)
+        self._readout: Readout | None = None
+        self._crop: Crop | None = None
+        self._counter: FrameCounter | None = None
+        self._operation: Operation | None = None
+        self._closing: tuple[Operation, int, float] | None = None
+        self._filter_operation: tuple[Operation, int] | None = None
+        self._filter_checked_ns = 0
+        self.ring: FrameRing | None = None
+        self.counts = Counts()
+        self.last_error: dict[str, Any] | None = None
+        self.last_stop: str | None = None
+        self.beat_ns = clock.monotonic_ns()
+
+    # ------------------------------------------------------------ the owner thread
+
+    def start_thread(self) -> None:
+        """Start the thread that owns the detector."""
+        self._thread.start()
+
+    def end_thread(self, timeout_s: float = 10.0) -> None:
+        """End the thread; the detector must have been closed."""
+        self._is_ending = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._is_ending:
+            pause_s = self.step()
+            if pause_s > 0:
+                self._clock.wait(self._wake, pause_s)
+            self._wake.clear()
+
+    def step(self) -> float:
+        """Carry out waiting commands and one look at everything; returns seconds until the next."""
+        self.beat_ns = self._clock.monotonic_ns()
+        while not self._requests.empty():
+            self._requests.get().run()
+        try:
+            return self._advance()
+        except DeviceError as error:
+            self._device_failed(error)
+        except NightjarError as error:
+            self._fail_sequence(error)
+        except Exception as error:
+            log.exception("internal error in the camera's thread")
+            self._fail_sequence(NightjarError(f"internal error: {error}", code=Code.INTERNAL))
+        return 0.0
+
+    def _advance(self) -> float:
+        opened = self._open
+        if opened is None:
+            return _IDLE_STEP_S
+        pause_s = _IDLE_STEP_S
+        if opened.cooler.due_in_s() <= 0:
+            opened.cooler.tick()
+        pause_s = min(pause_s, opened.cooler.due_in_s())
+        if opened.sequencer.filter_wanted is not None:
+            pause_s = min(pause_s, self._watch_filter(opened))
+        if opened.sequencer.is_running:
+            pause_s = min(pause_s, opened.sequencer.step())
+            self._set_state(opened.sequencer.state)
+        if self._closing is not None:
+            pause_s = min(pause_s, self._advance_closing(opened))
+        return max(0.0, pause_s)
+
+    def _set_state(self, state: CameraState) -> None:
+        if state is not self._state:
+            self._state = state
+            self._state_since_ns = self._clock.now_ns()
+
+    def _ask(self, work: Callable[[], T], timeout_s: float = COMMAND_TIMEOUT_S) -> T:
+        """Have the owner thread do something and return its result."""
+        if threading.current_thread() is self._thread or not self._thread.is_alive():
+            return work()
+        request = _Request(work)
+        self._requests.put(request)
+        self._wake.set()
+        result: T = request.wait(timeout_s, self._state.name)
+        return result
+
+    def wake(self) -> None:
+        """Have the owner thread look again now."""
+        self._wake.set()
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Have the owner thread do something later; for news from other threads."""
+        self._requests.put(_Request(work))
+        self._wake.set()
+
+    # ------------------------------------------------------------ failures
+
+    def _device_failed(self, error: DeviceError) -> None:
+        """Handle a fault of the device: a lost or hung one is closed, others only end the work."""
+        self._note_error(error)
+        opened = self._open
+        if isinstance(error, DeviceLost | DeviceWedged) or opened is None:
+            if opened is not None:
+                opened.sequencer.forget(error)
+            if self._filter_operation is not None:
+                self._filter_operation[0].fail(error)
+            closing = self._closing
+            self._disconnect()
+            if closing is not None:
+                closing[0].fail(error)
+            self._health.set(
+                "camera", Level.FAILED, f"{error.message}; init the camera when it is back"
+            )
+            return
+        if opened.sequencer.is_running:
+            with contextlib.suppress(NightjarError):
+                opened.sequencer.abort(error.message, error)
+            self._set_state(CameraState.IDLE)
+        self._health.set("camera", Level.DEGRADED, error.message)
+
+    def _fail_sequence(self, error: NightjarError) -> None:
+        """End the sequence for a reason outside the device."""
+        self._note_error(error)
+        opened = self._open
+        if opened is not None and opened.sequencer.is_running:
+            opened.sequencer.abort(error.message, error)
+            self._set_state(CameraState.IDLE)
+
+    def _note_error(self, error: NightjarError) -> None:
+        self.last_error = {
+            "time": iso(self._clock.now_ns(), 3), "name": error.code.name,
+            "message": error.message,
+        }  # fmt: skip
+        self._outlets.error(error.message)
+
+    def frame_not_accepted(self, number: int, error: NightjarError) -> None:
+        """Abort the sequence because the pipeline did not take a frame (from another thread)."""
+        message = f"the pipeline did not take frame {number}: {error.message}"
+        failure = type(error)(message, code=error.code)
+        self.post(lambda: self._fail_sequence(failure))
+
+    def frame_not_saved(self, number: int, error: NightjarError) -> None:
+        """Stop taking frames because they cannot be written (from another thread)."""
+        message = f"frame {number} cannot be saved and stays in the frame buffer: {error.message}"
+        failure = StorageError(message, code=error.code)
+        self.post(lambda: self._storage_failed(failure))
+
+    def _storage_failed(self, error: NightjarError) -> None:
+        self._health.set("storage", Level.FAILED, error.message)
+        opened = self._open
+        if opened is not None and opened.sequencer.is_running:
+            self._fail_sequence(error)
+
+    # ------------------------------------------------------------ connecting
+
+    def init(self) -> Operation:
+        """Connect and start cooling."""
+        return self._ask(self._begin_init)
+
+    def _begin_init(self) -> Operation:
+        self._refuse_when_stopping()
+        if self._open is not None:
+            raise Refused(
+                "the camera has already been initialized", code=Code.ALREADY_INITIALIZED
+            )
+        if self._state is CameraState.INITIALIZING:
+            raise Busy("the camera is already being initialized")
+        operation = self._operations.begin("init")
+        self._operation = operation
+        self._set_state(CameraState.INITIALIZING)
+        operation.update(stage="INITIALIZING", message="connecting")
+        self.post(lambda: self._initialize(operation))
+        return operation
+
+    def _initialize(self, operation: Operation) -> None:
+        try:
+            capabilities = self._detector.open()
+            if self._counter is None:
+                self._counter = self._make_counter()
+            if self._counter.warning:
+                self._outlets.error(self._counter.warning)
+            self._observation = self._fitting_defaults(capabilities)
+            check_observation(self._observation, capabilities)
+            self._open = self._assemble(capabilities, self._counter)
+            self._apply(self._observation)
+            self._open.cooler.set_setpoint(self._startable_setpoint(capabilities))
+            self._open.cooler.tick()
+        except Exception as error:
+            failure = error if isinstance(error, NightjarError) else NightjarError(
+                f"internal error: {error}", code=Code.INTERNAL
+            )  # fmt: skip
+            if failure is not error:
+                log.exception("init failed")
+            self._disconnect()
+            self._note_error(failure)
+            self._health.set("camera", Level.DEGRADED, failure.message)
+            operation.fail(failure)
+            return
+        self._set_state(CameraState.IDLE)
+        self._health.ok("camera")
+        self._outlets.info(
+            f"camera initialized: {capabilities.model} {capabilities.serial}".rstrip()
+        )
+        operation.finish({"model": capabilities.model, "serial": capabilities.serial})
+
+    def _fitting_defaults(self, capabilities: Capabilities) -> Observation:
+        """Return the configured defaults without settings that this device does not have."""
+        wanted = Observation.default(self._config)
+        if capabilities.gain is None:
+            wanted = wanted.with_(gain=None)
+        if capabilities.offset is None:
+            wanted = wanted.with_(offset=None)
+        low, high = capabilities.exposure_s
+        return wanted.with_(exposure_s=min(max(wanted.exposure_s, low), high))
+
+    def _startable_setpoint(self, capabilities: Capabilities) -> float | None:
+        if capabilities.cooler == "none":
+            return None
+        check_setpoint(self._config.cooler_setpoint, capabilities)
+        return self._config.cooler_setpoint
+
+    def _assemble(self, capabilities: Capabilities, counter: FrameCounter) -> _Open:
+        cooler = Cooler(self._config, self._detector, capabilities, self._clock, self._health)
+        sinks = Sinks(
+            submit=self._outlets.submit, expect=self._outlets.expect,
+            is_drained=self._outlets.is_drained, on_frame=self._outlets.on_frame,
+            on_end=self._on_sequence_end, say=self._outlets.info,
+        )  # fmt: skip
+        sequencer = Sequencer(
+            self._config, self._detector, capabilities, cooler, counter, self._clock, sinks,
+            self.counts,
+        )  # fmt: skip
+        names = self._config.filters or capabilities.filters
+        if len(names) != len(capabilities.filters):
+            raise Refused(
+                f"filters: {len(names)} names are configured for a wheel of "
+                f"{len(capabilities.filters)} positions", code=Code.BAD_CONFIG,
+            )  # fmt: skip
+        opened = _Open(capabilities, cooler, sequencer, tuple(names))
+        sequencer.filter_name = lambda: self._filter_name(opened)
+        return opened
+
+    def _on_sequence_end(self, reason: str, error: NightjarError | None) -> None:
+        self.last_stop = reason
+        if error is None:
+            self._health.ok("camera")
+
+    def _disconnect(self) -> None:
+        """Let go of the device, however it feels about it."""
+        with contextlib.suppress(NightjarError):
+            self._detector.close()
+        self._open = None
+        self._closing = None
+        self._filter_operation = None
+        self._readout = None
+        if self._counter is not None:
+            with contextlib.suppress(NightjarError):
+                self._counter.close()
+            self._counter = None
+        self._set_state(CameraState.OFFLINE)
+
+    # ------------------------------------------------------------ disconnecting
+
+    def shutdown(self, warm: bool = True) -> Operation:
+        """End any sequence, ramp the cooler to warm, disconnect."""
+        self._cancel_fetch()
+        return self._ask(lambda: self._begin_shutdown(warm))
+
+    def _begin_shutdown(self, warm: bool) -> Operation:
+        opened = self._require_open()
+        if opened.sequencer.is_running:
+            opened.sequencer.abort("the camera is being shut down")
+        operation = self._operations.begin("shutdown", lambda: self.post(self._cancel_closing))
+        timeout_s = self._config.warm_timeout if warm else 0.0
+        deadline_ns = self._clock.monotonic_ns() + round(timeout_s * NS_PER_S)
+        self._closing = (operation, deadline_ns, opened.cooler.power or 0.0)
+        self._operation = operation
+        if warm:
+            opened.cooler.set_setpoint(None)
+        self._set_state(CameraState.CLOSING)
+        return operation
+
+    def _advance_closing(self, opened: _Open) -> float:
+        assert self._closing is not None
+        operation, deadline_ns, first_power = self._closing
+        is_late = self._clock.monotonic_ns() >= deadline_ns
+        if opened.cooler.is_warm or is_late:
+            warm = opened.cooler.is_warm
+            self._closing = None
+            self._disconnect()
+            self._outlets.info(f"camera disconnected {'warm' if warm else 'before it was warm'}")
+            operation.finish({"warm": warm})
+            return 0.0
+        power = opened.cooler.power or 0.0
+        fraction = 1 - power / first_power if first_power > 0 else None
+        temperature = opened.cooler.reading.telemetry.temperature_c
+        shown = "" if temperature is None else f" at {temperature:.1f} deg C"
+        operation.update(fraction, "WARMING", f"cooler power {100 * power:.0f} %{shown}")
+        return _IDLE_STEP_S
+
+    def _cancel_closing(self) -> None:
+        if self._closing is not None and self._open is not None:
+            operation = self._closing[0]
+            self._closing = None
+            self._set_state(CameraState.IDLE)
+            operation.fail(Cancelled("shutdown cancelled; the cooler stays off until it is set"))
+
+    def close_for_exit(self, report: Callable[[str], None], hurry: threading.Event) -> None:
+        """Shut down for the end of the daemon; `hurry` cuts the ramp short.
+
+        Returns when the detector is disconnected, at the latest after ``warm_timeout``.
+        """
+        self._is_stopping = True
+        if self._open is None and self._state is not CameraState.INITIALIZING:
+            return
+        try:
+            operation = self.shutdown(warm=not hurry.is_set())
+        except NightjarError as error:
+            report(f"camera: {error.message}")
+            return
+        while not operation.wait(1.0):
+            if hurry.is_set():
+                self.post(self._end_ramp)
+            report(str(operation.snapshot()["message"]) or "disconnecting")
+
+    def _end_ramp(self) -> None:
+        if self._closing is not None:
+            self._closing = (self._closing[0], 0, self._closing[2])
+
+    # ------------------------------------------------------------ sequences
+
+    def start(self, count: int, delay_s: float = 0.0) -> Operation:
+        """Begin a sequence of `count` frames (0: until stopped)."""
+        return self._ask(lambda: self._begin_sequence(count, delay_s))
+
+    def _begin_sequence(self, count: int, delay_s: float) -> Operation:
+        opened = self._require_idle()
+        if delay_s > 0 and self._observation.stream:
+            raise Refused(
+                "a delay between exposures needs stream mode to be disabled",
+                code=Code.NOT_PERMITTED,
+            )
+        require_folder(self._config.output_path, "output_path")
+        require_space(self._config.output_path, self._config.minimum_free_bytes, "output_path")
+        self._apply(self._observation)
+        assert self._readout is not None
+        assert self._crop is not None
+        assert self.ring is not None
+        operation = self._operations.begin("sequence", lambda: self.post(self._abort_by_cancel))
+        self._operation = operation
+        self._health.ok("storage")
+        opened.sequencer.begin(
+            self._observation, self._readout, self._crop, self.ring, count, delay_s, operation
+        )
+        self._set_state(CameraState.WAITING)
+        self._wake.set()
+        return operation
+
+    def stop(self) -> None:
+        """End the sequence after the present frame."""
+        self._ask(lambda: self._require_open().sequencer.stop())
+
+    def abort(self) -> Operation:
+        """End the exposure now."""
+        self._cancel_fetch()
+        operation = self._operations.begin("abort")
+        self.post(lambda: self._abort_now(operation))
+        return operation
+
+    def _cancel_fetch(self) -> None:
+        opened = self._open
+        if opened is not None:
+            opened.sequencer.cancel_fetch.set()  # a long read-out looks at this
+
+    def _abort_now(self, operation: Operation) -> None:
+        opened = self._open
+        if opened is None:
+            operation.fail(_not_initialized())
+            return
+        if not opened.sequencer.is_running:
+            operation.finish({"was_acquiring": False})
+            return
+        self._set_state(CameraState.ABORTING)
+        try:
+            opened.sequencer.abort("aborted by command")
+        except NightjarError as error:
+            operation.fail(error)
+            if isinstance(error, DeviceError):
+                self._device_failed(error)
+            return
+        self._set_state(CameraState.IDLE)
+        operation.finish({"was_acquiring": True})
+
+    def _abort_by_cancel(self) -> None:
+        opened = self._open
+        if opened is not None and opened.sequencer.is_running:
+            opened.sequencer.abort("cancelled by command")
+            self._set_state(CameraState.IDLE)
+
+    # ------------------------------------------------------------ settings
+
+    def set_exposure(self, seconds: float) -> None:
+        """Set the exposure time."""
+        self._ask(lambda: self._change(exposure_s=float(seconds)))
+
+    def set_window(self, window: list[int] | None, name: str | None = None) -> None:
+        """Set the window: four numbers, a configured name, or the default."""
+        self._ask(lambda: self._change(window=self._resolve_window(window, name)))
+
+    def set_binning(self, binning: int | None, method: str | None) -> None:
+        """Set the binning; None is the configured default."""
+        self._ask(
+            lambda: self._change(
+                binning=self._config.binning if binning is None else binning,
+                binning_method=self._config.binning_method if method is None else method,
+            )
+        )
+
+    def set_gain(self, gain: int) -> None:
+        """Set the gain."""
+        self._ask(lambda: self._change(gain=gain))
+
+    def set_offset(self, offset: int) -> None:
+        """Set the offset."""
+        self._ask(lambda: self._change(offset=offset))
+
+    def set_stream(self, enabled: bool) -> None:
+        """Set whether exposures overlap."""
+        self._ask(lambda: self._change(stream=enabled))
+
+    def set_temperature(self, celsius: float | None) -> None:
+        """Set the temperature to hold; None lets the detector warm up."""
+        self._ask(lambda: self._set_temperature(celsius))
+
+    def _set_temperature(self, celsius: float | None) -> None:
+        opened = self._require_open()
+        if self._closing is not None:
+            raise Busy("the camera is being shut down")
+        check_setpoint(celsius, opened.capabilities)
+        opened.cooler.set_setpoint(celsius)
+
+    def set_filter(self, name: str) -> Operation:
+        """Move the filter wheel."""
+        return self._ask(lambda: self._begin_filter(self._require_idle(), name))
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Set several things at once, all or nothing; the values were checked for their types.
+
+        What is not named returns to its configured default; temperature and filter stay.
+        """
+        self._ask(lambda: self._configure(settings))
+
+    def _configure(self, settings: Mapping[str, Any]) -> None:
+        opened = self._require_idle()
+        unknown = sorted(set(settings) - set(CONFIGURE_KEYS))
+        if unknown:
+            raise InvalidArgument(
+                f"configure: unknown key {', '.join(unknown)}; known: {', '.join(CONFIGURE_KEYS)}"
+            )
+        wanted = self._fitting_defaults(opened.capabilities)
+        if "exposure" in settings:
+            wanted = wanted.with_(exposure_s=float(settings["exposure"]))
+        if settings.get("window") is not None:
+            wanted = wanted.with_(window=self._resolve_window(list(settings["window"]), None))
+        if settings.get("bin") is not None:
+            wanted = wanted.with_(binning=settings["bin"])
+        if settings.get("bin_method") is not None:
+            wanted = wanted.with_(binning_method=settings["bin_method"])
+        for key in ("gain", "offset", "stream"):
+            if settings.get(key) is not None:
+                wanted = wanted.with_(**{key: settings[key]})
+        # Everything is checked before anything is changed.
+        check_observation(wanted, opened.capabilities)
+        if "temperature" in settings:
+            check_setpoint(settings["temperature"], opened.capabilities)
+        if "filter" in settings:
+            self._filter_index(opened, settings["filter"])
+        self._apply(wanted)
+        if "temperature" in settings:
+            opened.cooler.set_setpoint(settings["temperature"])
+        if "filter" in settings:
+            self._begin_filter(opened, settings["filter"])
+
+    def _resolve_window(self, window: list[int] | None, name: str | None) -> Region | None:
+        if window is not None:
+            if len(window) != 4:
+                raise InvalidArgument(f"window must have 4 numbers x1 x2 y1 y2, not {len(window)}")
+            return Region(*window)
+        if name is None or name == "default":
+            return self._config.default_window()
+        if name not in self._config.windows:
+            known = ", ".join(self._config.windows) or "none"
+            raise Refused(
+                f"no window named {name!r} is configured; known: {known}", code=Code.UNKNOWN_ITEM
+            )
+        return Region(*self._config.windows[name])
+
+    def _change(self, **changes: Any) -> None:
+        opened = self._require_idle()
+        wanted = self._observation.with_(**changes)
+        check_observation(wanted, opened.capabilities)
+        self._apply(wanted)
+
+    def _apply(self, wanted: Observation) -> None:
+        """Give settings to the detector and fit the frame buffer; on failure the old ones stay."""
+        opened = self._require_open()
+        try:
+            readout = self._detector.configure(wanted.for_driver())
+            crop = crop_for(wanted, opened.capabilities, readout)
+            self._fit_ring(readout)
+        except DeviceLost as error:
+            self.post(lambda error=error: self._device_failed(error))  # type: ignore[misc]
+            raise
+        except NightjarError:
+            if self._readout is not None:
+                self._detector.configure(self._observation.for_driver())
+            raise
+        self._observation, self._readout, self._crop = wanted, readout, crop
+
+    def _fit_ring(self, readout: Readout) -> None:
+        ring = self.ring
+        if ring is not None and ring.shape == readout.shape:
+            return
+        if ring is not None:
+            if ring.used:
+                raise Busy(
+                    f"{ring.used} frames of another size are still being saved; try again"
+                )
+            ring.close(unlink=True)
+            self.ring = None
+        self.ring = self._make_ring(readout.shape)
+
+    # ------------------------------------------------------------ filter wheel
+
+    def _filter_index(self, opened: _Open, name: str) -> int:
+        if name not in opened.filters:
+            known = ", ".join(opened.filters) or "this camera has no filter wheel"
+            raise Refused(
+                f"filter {name!r} is not installed; known: {known}", code=Code.UNKNOWN_FILTER
+            )
+        return opened.filters.index(name)
+
+    def _begin_filter(self, opened: _Open, name: str) -> Operation:
+        device_name = opened.capabilities.filters[self._filter_index(opened, name)]
+        operation = self._operations.begin("filter")
+        self._detector.move_filter(device_name)
+        opened.sequencer.filter_wanted = device_name
+        deadline = self._clock.monotonic_ns() + round(FILTER_TIMEOUT_S * NS_PER_S)
+        self._filter_operation = (operation, deadline)
+        self._filter_checked_ns = 0
+        operation.update(stage="MOVING", message=f"filter wheel moves to {name}")
+        self._wake.set()
+        return operation
+
+    def _watch_filter(self, opened: _Open) -> float:
+        now_ns = self._clock.monotonic_ns()
+        if self._filter_operation is None or (
+            now_ns - self._filter_checked_ns < _FILTER_POLL_S * NS_PER_S
+        ):
+            return _FILTER_POLL_S
+        self._filter_checked_ns = now_ns
+        operation, deadline_ns = self._filter_operation
+        opened.cooler.refresh()
+        if opened.cooler.reading.telemetry.filter == opened.sequencer.filter_wanted:
+            opened.sequencer.filter_wanted = None
+            self._filter_operation = None
+            operation.finish({"filter": self._filter_name(opened)})
+        elif now_ns > deadline_ns:
+            opened.sequencer.filter_wanted = None
+            self._filter_operation = None
+            error = DeviceError(
+                f"the filter wheel did not arrive within {FILTER_TIMEOUT_S:.0f} s"
+            )
+            operation.fail(error)
+            raise error
+        return _FILTER_POLL_S
+
+    def _filter_name(self, opened: _Open) -> str | None:
+        device_name = opened.cooler.reading.telemetry.filter
+        if device_name not in opened.capabilities.filters:
+            return None
+        return opened.filters[opened.capabilities.filters.index(device_name)]
+
+    # ------------------------------------------------------------ guards
+
+    def _refuse_when_stopping(self) -> None:
+        if self._is_stopping:
+            raise Refused("the daemon is stopping", code=Code.STOPPING)
+
+    def _require_open(self) -> _Open:
+        if self._open is None:
+            if self._state is CameraState.INITIALIZING:
+                raise Busy("the camera is being initialized; wait for it")
+            raise _not_initialized()
+        return self._open
+
+    def _require_idle(self) -> _Open:
+        self._refuse_when_stopping()
+        opened = self._require_open()
+        if self._closing is not None:
+            raise Busy("the camera is being shut down", code=Code.NOT_IDLE)
+        if opened.sequencer.is_running:
+            raise Busy(
+                f"the camera is {self._state.name}; stop or abort the sequence first",
+                code=Code.NOT_IDLE,
+            )
+        return opened
+
+    # ------------------------------------------------------------ status
+
+    @property
+    def summary(self) -> Summary:
+        """The summary state."""
+        if self._is_stopping:
+            return Summary.STOPPING
+        if self._open is None:
+            return Summary.BUSY if self._state is CameraState.INITIALIZING else Summary.STANDBY
+        return Summary.READY if self._state is CameraState.IDLE else Summary.BUSY
+
+    def status(self) -> dict[str, Any]:
+        """Return the keys of :data:`nightjar.api.camera.STATUS_KEYS` that the model knows.
+
+        Reads single attributes that the owner thread replaces; waits for nothing.
+        """
+        opened, wanted = self._open, self._observation
+        reading = opened.cooler.reading if opened else NO_READING
+        capabilities = opened.capabilities if opened else None
+        taken, limit, delay_s = opened.sequencer.progress() if opened else (0, 0, 0.0)
+        window = wanted.window_of(capabilities) if capabilities else wanted.window
+        started = opened.sequencer.exposure_started_ns if opened else None
+        progress_s = None
+        if started is not None:
+            elapsed = (self._clock.monotonic_ns() - started) / NS_PER_S
+            progress_s = round(min(elapsed, wanted.exposure_s), 3)
+        operation, ring, counter = self._operation, self.ring, self._counter
+        power = opened.cooler.power if opened else None
+        return {
+            "camera_id": self._config.camera_id,
+            "summary": self.summary.name,
+            "state": self._state.name,
+            "state_since": iso(self._state_since_ns, 3),
+            "health": self._health.snapshot(),
+            "model": capabilities.model if capabilities else None,
+            "serial": capabilities.serial if capabilities else None,
+            "temperature": reading.telemetry.temperature_c,
+            "cooler_mode": reading.mode.name,
+            "cooler_power": None if power is None else round(power, 4),
+            "cooler_setpoint": opened.cooler.setpoint_c if opened else None,
+            "temperature_locked": reading.is_locked,
+            "humidity": reading.telemetry.humidity_percent,
+            "pressure": reading.telemetry.pressure_hpa,
+            "exposure_time": wanted.exposure_s,
+            "exposure_progress": progress_s,
+            "delay": delay_s,
+            "window": [window.x1, window.x2, window.y1, window.y2] if window else None,
+            "binning": wanted.binning,
+            "binning_method": wanted.binning_method,
+            "gain": wanted.gain,
+            "offset": wanted.offset,
+            "filter": self._filter_name(opened) if opened else None,
+            "filters": list(opened.filters) if opened else list(self._config.filters),
+            "windows": sorted(self._config.windows),
+            "stream": wanted.stream,
+            "sequence_frame_limit": limit,
+            "sequence_frame_count": taken,
+            "operation": operation.id if operation and not operation.is_done else None,
+            "frame_number": counter.last if counter else None,
+            "frames_taken": self.counts.taken,
+            "frames_lost": self.counts.lost,
+            "frames_invalid": self.counts.invalid,
+            "buffer_used": ring.used if ring else 0,
+            "buffer_slots": ring.slots if ring else 0,
+            "buffer_waits": self.counts.buffer_waits,
+            "last_error": self.last_error,
+            "last_stop": self.last_stop,
+        }  # fmt: skip
+
+
+def _not_initialized() -> Refused:
+    return Refused(
+        "the camera has not been initialized; init it first", code=Code.NOT_INITIALIZED
+    )

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What an observer has set, and whether a given detector can do it: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nightjar.errors import Code, Refused
+from nightjard.camd.config import CameraConfig
+from nightjard.camd.drivers.base import BinningMethod, Capabilities, Range, Settings
+from nightjard.camd.geometry import Region, check_window
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The observer's settings; immutable, so that every frame keeps those it was taken with."""
+
+    exposure_s: float
+    window: Region | None
+    binning: int
+    binning_method: BinningMethod
+    gain: int | None
+    offset: int | None
+    stream: bool
+
+    @classmethod
+    def default(cls, config: CameraConfig) -> Observation:
+        """Return the configured defaults."""
+        return cls(
+            exposure_s=config.exposure, window=config.default_window(), binning=config.binning,
+            binning_method=config.binning_method, gain=config.gain, offset=config.offset,
+            stream=config.stream,
+        )  # fmt: skip
+
+    def with_(self, **changes: Any) -> Observation:
+        """Return a copy with changes."""
+        return replace(self, **changes)
+
+    @property
+    def exposure_ns(self) -> int:
+        """Exposure time in nanoseconds."""
+        return round(self.exposure_s * NS_PER_S)
+
+    def window_of(self, capabilities: Capabilities) -> Region:
+        """Return the window in force."""
+        return self.window or capabilities.readout
+
+    def for_driver(self) -> Settings:
+        """Return what the driver is asked."""
+        return Settings(
+            exposure_ns=self.exposure_ns, gain=self.gain, offset=self.offset, window=self.window,
+            binning=self.binning, binning_method=self.binning_method, stream=self.stream,
+        )  # fmt: skip
+
+
+def check_observation(wanted: Observation, capabilities: Capabilities) -> None:
+    """Raise Refused unless the detector can do what is wanted; the message says what it can."""
+    exposure = capabilities.exposure_s
+    if wanted.exposure_s < exposure.low or wanted.exposure_s > exposure.high:
+        raise _out_of_range("exposure", wanted.exposure_s, exposure, "s")
+    for name, value, limits in (
+        ("gain", wanted.gain, capabilities.gain),
+        ("offset", wanted.offset, capabilities.offset),
+    ):
+        if value is None:
+            continue
+        if limits is None:
+            raise Refused(f"this camera has no {name} setting", code=Code.UNSUPPORTED)
+        if value < limits.low or value > limits.high:
+            raise _out_of_range(name, value, limits, "")
+    if wanted.stream and not capabilities.has_stream_mode:
+        raise Refused(
+            "this camera cannot expose and read out at the same time", code=Code.UNSUPPORTED
+        )
+    check_window(wanted.window_of(capabilities), capabilities.readout, wanted.binning)
+
+
+def check_setpoint(celsius: float | None, capabilities: Capabilities) -> None:
+    """Raise Refused unless the cooler can be set so."""
+    if celsius is None:
+        return
+    if capabilities.cooler == "none":
+        raise Refused("this camera has no cooler", code=Code.UNSUPPORTED)
+    limits = capabilities.setpoint_c
+    if limits is not None and not limits.low <= celsius <= limits.high:
+        raise _out_of_range("temperature", celsius, limits, "deg C")
+
+
+def _out_of_range(name: str, value: float, limits: Range, unit: str) -> Refused:
+    text = f" {unit}" if unit else ""
+    return Refused(
+        f"{name} must be {limits.low:g} to {limits.high:g}{text}, not {value:g}",
+        code=Code.OUT_OF_RANGE, name=name, low=limits.low, high=limits.high,
+    )  # fmt: skip
