@@ -6,13 +6,15 @@ import os
 import struct
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nightjar.clock import ManualClock
 from nightjar.errors import Code, Refused, StorageError
-from nightjar.streams import semaphores
+from nightjar.streams import attachment, semaphores
+from nightjar.streams.process import try_lock
 from nightjar.streams.reader import StreamReader, Wake
 from nightjar.streams.semaphores import Semaphore
 from nightjar.streams.writer import StreamWriter
@@ -252,31 +254,21 @@ def test_writer_that_raises_only_the_flag_tears_the_oldest_frame():
         assert reader.lost == 1
 
 
-def test_writer_that_posts_before_it_counts_is_read_at_once():
+def test_writer_that_posts_before_it_counts_is_read_at_once(monkeypatch):
     """pyMilk posts first, then counts; the frame must not wait for the next tick or slice."""
     with StreamWriter.create("plain", SHAPE, "u2") as writer, StreamReader("plain") as reader:
-        foreign = ForeignWriter(writer.path)
-        waiting = threading.Event()
-        real_wait = reader._at.lease.wait
-        ticks = []
-
-        def wait(timeout_s):
-            waiting.set()
-            ticks.append(real_wait(timeout_s))
-            if ticks[-1]:  # the reader is awake and the frame not yet counted
-                threading.Thread(target=foreign.put, args=(264, "<Q", 1)).start()
-            return ticks[-1]
-
-        reader._at.lease.wait = wait
-        result = []
-        thread = threading.Thread(target=lambda: result.append(reader.wait(20.0)))
-        thread.start()
-        assert waiting.wait(20.0)
+        foreign, waits, real_wait = ForeignWriter(writer.path), [], reader._at.lease.wait
+        monkeypatch.setattr(
+            reader._at.lease, "wait", lambda slice_s: waits.append(slice_s) or real_wait(slice_s)
+        )
+        # The writer counts only while the awakened reader gives it time.
+        patient = SimpleNamespace(
+            monotonic=time.monotonic, sleep=lambda _: foreign.put(264, "<Q", 1)
+        )
+        monkeypatch.setattr(attachment, "time", patient)
         foreign.post(writer.geometry.offsets().semaphores, reader.semaphore_index)
-        thread.join(30.0)
-        assert result == [Wake.FRAME]
-        assert ticks.count(True) == 1
-        assert len(ticks) == 1 or not any(ticks[:-1])  # no slice was waited after the tick
+        assert reader.wait(30.0) is Wake.FRAME
+        assert len(waits) == 1
 
 
 def test_access_time_change_alone_is_no_torn_frame(monkeypatch):
@@ -435,6 +427,21 @@ def test_reader_that_was_only_forgotten_frees_its_semaphore():
         del reader
         entry = writer.geometry.offsets().reader_pids
         assert ForeignWriter(writer.path).get(entry, "<i") == -1
+
+
+def test_locked_entries_are_respected_whatever_their_process_id_says():
+    """A reader of ours in another container: its lock is seen, its process is not."""
+    with ring() as writer:
+        foreign, entry = ForeignWriter(writer.path), writer.geometry.offsets().reader_pids
+        with open(writer.path, "r+b") as other:
+            for index in range(9):
+                foreign.put(entry + 4 * index, "<i", 2**30 + index)  # no process has these ids
+                assert try_lock(other.fileno(), entry + 4 * index)
+            with StreamReader("ring") as ninth, StreamReader("ring") as tenth:
+                assert ninth.semaphore_index == 9
+                assert tenth.semaphore_index is None
+        with StreamReader("ring") as after:
+            assert after.semaphore_index == 9
 
 
 def test_foreign_entries_are_respected_while_their_process_maps_the_file():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from nightjar.errors import Refused
+from nightjar.streams.inspect import describe
 from nightjar.streams.reader import StreamReader, Wake
 from nightjar.streams.writer import StreamWriter
 
@@ -180,7 +181,9 @@ def test_killed_readers_give_their_semaphores_back():
                 writer.write(np.ones((4, 5), "u2"), number)
             with StreamReader("cam") as first, StreamReader("cam") as second:
                 assert (first.semaphore_index, second.semaphore_index) == (0, 1)
-                assert second.wait(0.0) is Wake.TIMEOUT  # ticks of the dead were thrown away
+                # The ticks of the dead were thrown away; eight entries of theirs are left.
+                assert [entry.pending for entry in describe("cam").readers] == [0, 0, *[10] * 8]
+                assert second.wait(0.0) is Wake.TIMEOUT
                 writer.write(np.ones((4, 5), "u2"), 1)
                 assert second.wait(DEADLINE_S) is Wake.FRAME
                 assert second.next_frame().counter == 22
