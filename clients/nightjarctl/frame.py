@@ -7,6 +7,7 @@ help lists the shared options in a block of their own.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -52,7 +53,9 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
         context.exit()
 
 
+@functools.cache
 def _shared_options() -> list[click.Option]:
+    # Made once: click's options keep no state, and a program has some twenty commands.
     return [
         click.Option(
             ["--json"], is_flag=True, expose_value=False, is_eager=True,
