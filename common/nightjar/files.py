@@ -7,7 +7,6 @@ without overwriting, fsync the folder.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import json
@@ -61,6 +60,8 @@ def rename_new(source: Path, target: Path) -> None:
     OSError
         Whatever else the system says, EXDEV across file systems among it.
     """
+    import ctypes  # 3 ms that the clients, which import this module for its names, need not pay
+
     libc = ctypes.CDLL(None, use_errno=True)
     renameat2 = getattr(libc, "renameat2", None)
     if renameat2 is not None:
