@@ -1,15 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Any CCD behind an INDI server.
 
-The INDI protocol does not number exposures, and a driver may still send the image of an exposure
-that was aborted while it was read out. That image must never be taken for the next one, so:
-
-- an image counts only while an exposure is in course, and only if its first byte came after the
-  exposure can have ended;
-- an abort that the device confirmed before the exposure's end cannot leave an image behind; after
-  any other, the next exposure begins when the old image has come (and was dropped) or when the
-  longest read-out seen so far has passed twice;
-- the image's EXPTIME must be that of the exposure.
+Which image belongs to which exposure: :mod:`nightjard.camd.drivers.indi_exposure`. Besides, its
+size and EXPTIME must be those asked for.
 
 Times are those of this machine's clock at the command, uncertain by the time in which the device
 confirmed it; DATE-OBS of the image goes into card INDIDATE for comparison.
@@ -18,13 +11,19 @@ confirmed it; DATE-OBS of the image goes into card INDIDATE for comparison.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nightjar.clock import NS_PER_S, Clock
-from nightjar.errors import Code, DeviceError, DeviceLost, DeviceNotFound, FrameInvalid, Refused
+from nightjar.errors import (
+    Code,
+    DeviceError,
+    DeviceLost,
+    DeviceNotFound,
+    FrameInvalid,
+    InvalidArgument,
+    Refused,
+)
 from nightjard.camd.drivers import indi_protocol as protocol
 from nightjard.camd.drivers.base import (
     Capabilities,
@@ -40,6 +39,7 @@ from nightjard.camd.drivers.base import (
 )  # fmt: skip
 from nightjard.camd.drivers.indi_client import IndiClient, Vector
 from nightjard.camd.drivers.indi_device import IndiDevice
+from nightjard.camd.drivers.indi_exposure import Exposure, ExposureTracker
 from nightjard.camd.drivers.indi_image import BlobImage, copy_pixels, parse_image
 from nightjard.camd.drivers.indi_protocol import Blob
 from nightjard.camd.drivers.options import IndiOptions
@@ -47,43 +47,8 @@ from nightjard.camd.geometry import check_window
 
 # After so long without a byte the server is asked something.
 _QUIET_NS = 2 * NS_PER_S
-# Drivers count exposures in steps of some ms and may be this much early.
-_EARLY_NS = 20_000_000
-# How long the image of an aborted exposure is waited for: at least, and before any was seen.
-_STRAY_LEAST_NS = NS_PER_S
-_STRAY_FIRST_NS = 5 * NS_PER_S
 _EXPTIME_TOLERANCE = 0.1
 _EXPTIME_TOLERANCE_S = 0.01
-
-
-@dataclass(slots=True)
-class _Exposure:
-    """An exposure in course; times are monotonic but for start_ns."""
-
-    length_ns: int
-    revision: int = -1  # what the server says later than this is about it
-    sent_ns: int | None = None  # None until the command has been sent
-    start_ns: int = 0
-    confirmed_ns: int | None = None
-    blob: Blob | None = None
-    read_end_ns: int = 0
-
-    @property
-    def due_ns(self) -> int:
-        """The earliest end."""
-        assert self.sent_ns is not None
-        return self.sent_ns + self.length_ns
-
-
-@dataclass(slots=True)
-class _Aborted:
-    """An exposure that was aborted and whose image may still come."""
-
-    due_ns: int
-    revision: int
-    sent_ns: int
-    confirmed_ns: int | None = None
-    has_come: bool = False
 
 
 class IndiDetector:
@@ -106,12 +71,7 @@ class IndiDetector:
         self._capabilities: Capabilities | None = None
         self._settings: Settings | None = None
         self._readout: Readout | None = None
-        # Guards the exposure and the aborted one, which the reading thread looks at too.
-        self._lock = threading.Lock()
-        self._exposure: _Exposure | None = None
-        self._aborted: _Aborted | None = None
-        self._slowest_ns: int | None = None
-        self._dropped = 0
+        self._tracker = ExposureTracker(clock, options.device, options.blob)
         self._question_ns: int | None = None
         self._wheel_revision = -1
 
@@ -119,13 +79,15 @@ class IndiDetector:
         """Connect to server and device; see :meth:`IndiDevice.open`."""
         self.close()
         options = self._options
+        tracker = self._tracker
         client = IndiClient(
-            options.host, options.port, self._clock, self._take_blob, self._take_vector
+            options.host, options.port, self._clock, tracker.take_blob, tracker.take_vector
         )
         device = IndiDevice(client, options)
         try:
             client.connect(options.connect_timeout)
-            device.open()
+            may_image_come = device.open()
+            tracker.reset(may_image_come or tracker.may_image_come())
             capabilities = device.capabilities()
             if capabilities.serial and self._serial not in ("", "0", capabilities.serial):
                 raise DeviceNotFound(
@@ -142,19 +104,19 @@ class IndiDetector:
     def close(self) -> None:
         """Abort what is in course and close the connection; the device stays connected."""
         client, self._client, self._device = self._client, None, None
+        may_image_come = self._tracker.may_image_come() or self._tracker.is_near_end()
         if client is not None:
-            if client.failure is None and self._exposure is not None:
+            if client.failure is None and self._tracker.abort():
                 self._send_abort(client)
             client.close()
-        with self._lock:
-            self._exposure = self._aborted = None
+        self._tracker.reset(may_image_come)
         self._question_ns = None
         self._readout = self._settings = None
 
     def configure(self, settings: Settings) -> Readout:
         """Set gain, offset, binning and window, and wait for the device to confirm them."""
         device, capabilities = self._check_open()
-        if self._exposure is not None:
+        if self._tracker.current is not None:
             raise DeviceError("cannot be configured during an exposure", code=Code.NOT_IDLE)
         if settings.stream:
             raise Refused("INDI cameras have no stream mode here", code=Code.UNSUPPORTED)
@@ -179,12 +141,9 @@ class IndiDetector:
         self._check_open()
         if self._settings is None:
             raise DeviceError("exposure started before configure()", code=Code.NOT_PERMITTED)
-        if self._exposure is not None:
+        if self._tracker.current is not None:
             raise DeviceError("an exposure is already in course", code=Code.NOT_IDLE)
-        exposure = _Exposure(self._settings.exposure_ns)
-        with self._lock:
-            self._exposure = exposure
-        self._begin(exposure)
+        self._begin(self._tracker.new(self._settings.exposure_ns))
 
     def poll(self) -> Progress:
         """Look at the exposure.
@@ -194,7 +153,7 @@ class IndiDetector:
         DeviceError
             The device has ended it with an error, or its image did not come in time.
         """
-        exposure = self._exposure
+        exposure = self._tracker.current
         if exposure is not None and exposure.blob is not None:
             # Whole, and thus good, even when the server is gone meanwhile.
             return Progress(Phase.READY, exposure.length_ns)
@@ -218,12 +177,15 @@ class IndiDetector:
         FrameInvalid
             Damaged, of another size or exposure time than asked for, or not plain FITS.
         """
-        exposure, readout = self._exposure, self._readout
+        exposure, readout = self._tracker.current, self._readout
         if exposure is None or exposure.blob is None or readout is None:
             raise DeviceError("no frame is ready", code=Code.NOT_PERMITTED)
+        if buffer.array.shape != readout.shape:
+            raise InvalidArgument(
+                f"buffer of shape {buffer.array.shape} for a frame of {readout.shape}"
+            )
         blob = exposure.blob
-        with self._lock:
-            self._exposure = None
+        self._tracker.end()
         image = self._check_blob(blob, exposure, readout)
         copy_pixels(blob.data, image, buffer.array, is_cancelled)
         if self._client is not None:
@@ -245,19 +207,10 @@ class IndiDetector:
 
     def abort(self) -> None:
         """End the exposure; returns at once, and its image will be dropped if it comes."""
-        exposure = self._exposure
-        if exposure is None:
-            return
-        with self._lock:
-            self._exposure = None
-        if exposure.blob is None and exposure.sent_ns is not None:
-            client = self._client
-            if client is None or client.failure is not None:
-                return  # it ended with the connection, which the next call reports
-            aborted = _Aborted(exposure.due_ns, -1, self._clock.monotonic_ns())
-            with self._lock:
-                self._aborted = aborted
-            aborted.revision = self._send_abort(client)
+        client = self._client
+        # Where the connection is gone, so is the exposure, which the next call reports.
+        if self._tracker.abort() and client is not None and client.failure is None:
+            self._send_abort(client)
 
     def telemetry(self) -> Telemetry:
         """Return temperature, cooler and filter as the device last reported them."""
@@ -327,9 +280,7 @@ class IndiDetector:
         reason = self._reason_of_loss(client, device)
         if reason is None:
             return device, capabilities
-        with self._lock:
-            was_exposing, self._exposure = self._exposure is not None, None
-        lost = "; the exposure in course is lost" if was_exposing else ""
+        lost = "; the exposure in course is lost" if self._tracker.end() is not None else ""
         raise DeviceLost(f"INDI server at {client.address}: {reason}{lost}")
 
     def _reason_of_loss(self, client: IndiClient, device: IndiDevice) -> str | None:
@@ -346,56 +297,35 @@ class IndiDetector:
             if now_ns - client.received_ns > _QUIET_NS:
                 self._question_ns = now_ns
                 client.send(protocol.get_properties(device.name, "CONNECTION"))
-        elif client.received_ns > self._question_ns:
+        elif client.received_ns >= self._question_ns:
             self._question_ns = None
         elif now_ns - self._question_ns > self._options.answer_timeout * NS_PER_S:
             return f"no answer for {self._options.answer_timeout:g} s"
         return client.failure
 
-    def _begin(self, exposure: _Exposure) -> None:
+    def _begin(self, exposure: Exposure) -> None:
         """Send the command, unless an image of an aborted exposure may still come."""
         device, _ = self._check_open()
-        if self._must_wait(device):
+        open_ns = self._tracker.unconfirmed_abort_ns()
+        if open_ns is not None and open_ns > self._options.answer_timeout * NS_PER_S:
+            self._tracker.reset(may_image_come=True)
+            raise DeviceError(
+                f"INDI device {device.name} did not confirm the abort of the last exposure "
+                f"within {self._options.answer_timeout:g} s"
+            )
+        if self._tracker.may_image_come() or device.client.is_receiving:
             return
         vector = device.require("CCD_EXPOSURE")
-        now_ns = self._clock.monotonic_ns()
-        with self._lock:
-            # Before sending: the answer may be faster than the return of the call.
-            exposure.revision = vector.revision
-            exposure.start_ns = self._clock.now_ns()
-            exposure.sent_ns = now_ns
-            self._aborted = None
-            self._dropped = 0
+        self._tracker.begin(exposure, vector.revision)
         device.client.set(vector, {"CCD_EXPOSURE_VALUE": exposure.length_ns / NS_PER_S})
 
-    def _must_wait(self, device: IndiDevice) -> bool:
-        aborted = self._aborted
-        if aborted is None:
-            return device.client.is_receiving
-        now_ns = self._clock.monotonic_ns()
-        if aborted.confirmed_ns is None:
-            if now_ns - aborted.sent_ns > self._options.answer_timeout * NS_PER_S:
-                with self._lock:
-                    self._exposure = self._aborted = None
-                raise DeviceError(
-                    f"INDI device {device.name} did not confirm the abort of the last exposure "
-                    f"within {self._options.answer_timeout:g} s"
-                )
-            return True
-        if aborted.confirmed_ns < aborted.due_ns or aborted.has_come:
-            return device.client.is_receiving
-        patience_ns = _STRAY_FIRST_NS
-        if self._slowest_ns is not None:
-            patience_ns = max(_STRAY_LEAST_NS, 2 * self._slowest_ns)
-        return device.client.is_receiving or now_ns - aborted.confirmed_ns < patience_ns
-
-    def _send_abort(self, client: IndiClient) -> int:
+    def _send_abort(self, client: IndiClient) -> None:
         switch = client.find(self._options.device, "CCD_ABORT_EXPOSURE")
         if switch is None:
             raise DeviceError(f"INDI device {self._options.device} has no CCD_ABORT_EXPOSURE")
-        return client.set(switch, {"ABORT": True})
+        client.set(switch, {"ABORT": True})
 
-    def _check_exposure(self, exposure: _Exposure, elapsed_ns: int) -> None:
+    def _check_exposure(self, exposure: Exposure, elapsed_ns: int) -> None:
         """Raise DeviceError, and forget the exposure, when it cannot succeed any more."""
         device, _ = self._check_open()
         vector = device.require("CCD_EXPOSURE")
@@ -408,17 +338,16 @@ class IndiDetector:
             device.client.is_receiving
         ):
             problem = f"sent no image within {margin_s:g} s of the exposure's end"
-            if self._dropped:
-                problem += f" ({self._dropped} that did not belong to it were dropped)"
+            dropped = self._tracker.dropped - exposure.dropped_before
+            if dropped:
+                problem += f" ({dropped} that did not belong to it were dropped)"
         else:
             return
-        with self._lock:
-            if exposure.blob is not None:
-                return  # it came while this was being found out
-            self._exposure = None
-        raise DeviceError(f"INDI device {device.name} {problem}")
+        # The image may have come while this was being found out.
+        if self._tracker.end_without_image():
+            raise DeviceError(f"INDI device {device.name} {problem}")
 
-    def _check_blob(self, blob: Blob, exposure: _Exposure, readout: Readout) -> BlobImage:
+    def _check_blob(self, blob: Blob, exposure: Exposure, readout: Readout) -> BlobImage:
         if blob.format != ".fits":
             raise FrameInvalid(
                 f"the INDI image comes as {blob.format!r}, not '.fits'; switch off compression "
@@ -459,40 +388,6 @@ class IndiDetector:
         if number is None or not 1 <= number <= len(names):
             return None, None
         return names[int(number) - 1], None
-
-    # --- called by the reading thread -------------------------------------------------------
-
-    def _take_vector(self, vector: Vector) -> None:
-        if vector.device != self._options.device:
-            return
-        now_ns = self._clock.monotonic_ns()
-        with self._lock:
-            exposure, aborted = self._exposure, self._aborted
-            if vector.name == "CCD_EXPOSURE" and exposure is not None:
-                is_answer = exposure.sent_ns is not None and vector.revision > exposure.revision
-                if is_answer and vector.state == "Busy" and exposure.confirmed_ns is None:
-                    exposure.confirmed_ns = now_ns
-            elif vector.name == "CCD_ABORT_EXPOSURE" and aborted is not None:
-                is_answer = vector.revision > aborted.revision and vector.state != "Busy"
-                if is_answer and aborted.confirmed_ns is None:
-                    aborted.confirmed_ns = now_ns
-
-    def _take_blob(self, blob: Blob) -> None:
-        if (blob.device, blob.vector) != (self._options.device, self._options.blob):
-            return
-        with self._lock:
-            exposure = self._exposure
-            if self._aborted is not None:
-                self._aborted.has_come = True
-            if (
-                exposure is None or exposure.sent_ns is None or exposure.blob is not None
-                or blob.first_ns < exposure.due_ns - _EARLY_NS
-            ):  # fmt: skip
-                self._dropped += 1
-                return
-            exposure.read_end_ns = self._clock.now_ns()
-            exposure.blob = blob
-            self._slowest_ns = max(self._slowest_ns or 0, blob.last_ns - exposure.due_ns)
 
 
 def _check_range(name: str, value: float, limits: Range | None) -> None:

@@ -132,8 +132,12 @@ class IndiDevice:
 
     # --- opening ----------------------------------------------------------------------------
 
-    def open(self) -> None:
+    def open(self) -> bool:
         """Connect camera and wheel, apply the configured properties, put all in a known state.
+
+        Returns
+        -------
+        True when an exposure had been left behind whose image may still come.
 
         Raises
         ------
@@ -158,7 +162,9 @@ class IndiDevice:
                 f"INDI device {item.device or self.name} has no property {item.vector}, which "
                 "properties_at_open names"
             )
+        may_image_come = self._end_exposure(deadline)
         self._reset(deadline)
+        return may_image_come
 
     def _appear(self, device: str, deadline: float) -> None:
         left = max(0.0, deadline - time.monotonic())
@@ -207,10 +213,16 @@ class IndiDevice:
             self.apply(vector, item.members, deadline)
         return waiting
 
-    def _reset(self, deadline: float) -> None:
+    def _end_exposure(self, deadline: float) -> bool:
+        """End what a client that died has left; tell whether its image may still come."""
         exposure = self.require("CCD_EXPOSURE")
-        if exposure.state == "Busy":  # left behind by a client that died
-            self.command(self.require("CCD_ABORT_EXPOSURE"), {"ABORT": True}, deadline)
+        if exposure.state != "Busy":
+            return False
+        self.command(self.require("CCD_ABORT_EXPOSURE"), {"ABORT": True}, deadline)
+        # Drivers tell the time left about once a second.
+        return not exposure.number("CCD_EXPOSURE_VALUE") > 3.0
+
+    def _reset(self, deadline: float) -> None:
         for name, members in _IMAGE_SWITCHES:
             vector = self.find(name)
             for member in members:
@@ -302,23 +314,32 @@ class IndiDevice:
             found = self.named(names)
             if value is not None and found is not None:
                 self.apply(found[0], {found[1]: float(value)}, deadline)
-        bins = self.find("CCD_BINNING")
-        if bins is not None and bins.is_writable:
-            # Before the window: libindi drivers check the window against the binning.
-            self.apply(bins, {"HOR_BIN": float(binning), "VER_BIN": float(binning)}, deadline)
         frame = self.find("CCD_FRAME")
         if frame is None or not frame.is_writable:
+            self._set_binning(binning, deadline)
             return readout
+        # Drivers check a binning against the present window, and the reverse: unbinned all fit.
+        bins = self.find("CCD_BINNING")
+        if bins is not None and round(bins.number("HOR_BIN")) != binning:
+            self._set_binning(1, deadline)
         wanted = settings.window or readout
-        reported = self.apply(
-            frame,
-            {
-                "X": float(wanted.x1 - 1), "Y": float(wanted.y1 - 1),
-                "WIDTH": float(wanted.width), "HEIGHT": float(wanted.height),
-            },
-            deadline,
-        )  # fmt: skip
-        return self._region(reported, wanted)
+        members = {
+            "X": float(wanted.x1 - 1), "Y": float(wanted.y1 - 1),
+            "WIDTH": float(wanted.width), "HEIGHT": float(wanted.height),
+        }  # fmt: skip
+        self.apply(frame, members, deadline)
+        self._set_binning(binning, deadline)
+        # Some reset the window when the binning changes; no traffic where it is as wanted.
+        return self._region(self.apply(self.require("CCD_FRAME"), members, deadline), wanted)
+
+    def _set_binning(self, binning: int, deadline: float) -> None:
+        bins = self.find("CCD_BINNING")
+        if bins is None or not bins.is_writable:
+            return
+        value = float(binning)
+        reported = self.apply(bins, {"HOR_BIN": value, "VER_BIN": value}, deadline)
+        if not _has(reported, {"HOR_BIN": value, "VER_BIN": value}):
+            raise DeviceError(f"INDI device {self.name} does not take binning {binning}")
 
     def _region(self, frame: Vector, wanted: Region) -> Region:
         numbers = [frame.number(name) for name in ("X", "Y", "WIDTH", "HEIGHT")]
