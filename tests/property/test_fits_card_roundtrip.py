@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 import string
 from typing import Any
 
@@ -19,7 +20,13 @@ KEYWORDS = st.text(string.ascii_uppercase + string.digits + "-_", min_size=1, ma
 )
 PRINTABLE = st.characters(min_codepoint=32, max_codepoint=126)
 TEXT = st.text(PRINTABLE, max_size=60).map(str.strip)
-LONG_TEXT = st.text(PRINTABLE, max_size=400).map(str.rstrip)
+# astropy takes a quote before a slash for the end of the string, even where it is doubled.
+ASTROPY_MISREADS = re.compile(r"' */")
+LONG_TEXT = (
+    st.text(PRINTABLE, max_size=400)
+    .map(str.rstrip)
+    .filter(lambda text: not ASTROPY_MISREADS.search(text))
+)
 QUOTES = st.text("'& a", min_size=60, max_size=220).map(str.rstrip)
 NUMBERS = st.one_of(
     st.booleans(),
@@ -71,6 +78,13 @@ def test_strings_written_here_are_read_alike_by_astropy_and_here(
     assert len(image) % CARD_BYTES == 0
     assert parse_card(image).value == value
     assert astropy_card(image).value == value
+
+
+@given(KEYWORDS, st.text(PRINTABLE, max_size=400).map(str.rstrip), COMMENTS)
+@example("A", "'/", "astropy misreads it")
+@example("A", "x" * 66 + "'/" * 40, "")
+def test_any_string_is_read_back_here(keyword: str, value: str, comment: str) -> None:
+    assert parse_card(Card(keyword, value, comment).to_bytes()).value == value
 
 
 @given(KEYWORDS, TEXT, UNITS)

@@ -158,8 +158,9 @@ class Section:
 class HeaderTemplate:
     """The keywords of a product: which, in which order, of which type, in which unit.
 
-    A header made from it always holds every required keyword: one without a value appears with an
-    undefined value, and a keyword that the template does not know is refused.
+    A header made from it tells of every required keyword: in the place of one without a value
+    stands ``COMMENT KEY not available: ...`` (an undefined value would be standard, but fitsverify
+    and much software stumble over it). A keyword that the template does not know is refused.
 
     Raises
     ------
@@ -203,8 +204,13 @@ class HeaderTemplate:
         for entry in self.entries:
             if isinstance(entry, Section):
                 header.section(entry.title)
-            elif not entry.is_optional or values.get(entry.keyword) is not None:
-                header.append(_fill(entry, values.get(entry.keyword)))
+            else:
+                card = _fill(entry, values.get(entry.keyword))
+                if card.value is not None:
+                    header.append(card)
+                elif not entry.is_optional:
+                    unit = f"[{entry.unit}] " if entry.unit else ""
+                    header.comment(f"{entry.keyword} not available: {unit}{entry.comment}")
         header.extend(extra)
         return header
 
