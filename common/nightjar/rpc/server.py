@@ -8,6 +8,7 @@ nothing sent can make this process unpickle. Detailed tracebacks stay in the dae
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import marshal
 import socket
@@ -178,6 +179,13 @@ Pyro5.server.expose(Endpoint)
 
 Handler = Callable[..., Any]
 
+_caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="unknown")
+
+
+def caller_address() -> str:
+    """Return the address of the machine whose call this thread carries out; else "unknown"."""
+    return _caller.get()
+
 
 class RpcServer:
     """Serves one daemon's commands.
@@ -261,6 +269,7 @@ class RpcServer:
     def handle(self, command: Any, arguments: Any, address: str) -> Reply:
         """Return the reply to a call from `address`; never raises."""
         now_ns = self._clock.now_ns()
+        token = _caller.set(normal_address(address))
         try:
             value = self._carry_out(command, arguments, normal_address(address))
             return ok(plain(value), self._clock.now_ns())
@@ -278,6 +287,8 @@ class RpcServer:
                 ),
                 now_ns,
             )
+        finally:
+            _caller.reset(token)
 
     def _carry_out(self, command: Any, arguments: Any, address: str) -> Any:
         if not isinstance(command, str):

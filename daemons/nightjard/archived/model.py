@@ -1,0 +1,588 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The archive's intake: accepts announced frames, brings them to their place, says how it stands.
+
+Accepting is quick: a look at the file, a durable row, the reply. Worker threads do the rest. What
+fails because of the storage is tried again for ever, with growing pauses; nothing is given up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nightjar.api.archive import FrameState
+from nightjar.api.states import Level, Summary
+from nightjar.clock import NS_PER_S, Clock
+from nightjar.errors import Code, NightjarError, Refused, StorageError
+from nightjar.health import Health
+from nightjar.metrics import Metrics
+from nightjar.operations import Operation, Operations
+from nightjar.times import iso, observing_night
+from nightjard.archived.backlog import Backlog
+from nightjard.archived.config import ArchiveConfig
+from nightjard.archived.intake import Announcement, IdentityKeywords, Intake, refused
+from nightjard.archived.layout import Root
+from nightjard.archived.ledger import Ledger
+from nightjard.archived.placing import Placer
+from nightjard.archived.settings import Settings, changed, difference
+from nightjard.archived.steps import Steps
+from nightjard.archived.storage import Storage
+from nightjard.archived.store import Duplicate, Frame, Store, Stored
+
+log = logging.getLogger(__name__)
+
+_BEAT_S = 0.5
+_PROBE_S = 1.0
+_IDLE_S = 5.0
+_JOIN_S = 20.0
+
+
+class Log(Protocol):
+    """What is needed of :class:`nightjar.obslog.ObservatoryLog`."""
+
+    def info(self, text: str) -> None:
+        """Say what happened."""
+        ...
+
+    def warning(self, text: str) -> None:
+        """Say what a person should look at."""
+        ...
+
+    def error(self, text: str) -> None:
+        """Say what a person must look at."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the model is given by the runtime."""
+
+    clock: Clock
+    health: Health
+    operations: Operations
+    metrics: Metrics
+    obslog: Log
+
+
+class Archive:
+    """The intake of one archive.
+
+    Parameters
+    ----------
+    config
+        See :class:`~nightjard.archived.config.ArchiveConfig`.
+    store
+        The open database; closed by whoever opened it.
+    tools
+        Clock and sinks.
+    """
+
+    def __init__(self, config: ArchiveConfig, store: Store, tools: Tools) -> None:
+        self._config = config
+        self._store = store
+        self._tools = tools
+        self._clock = tools.clock
+        keywords = IdentityKeywords(**config.identity_cards.model_dump())
+        self._root = Root(config.root)
+        self._intake = Intake(
+            config.incoming_data_path, config.cameras, keywords, config.noon_utc_hours
+        )
+        self._steps = Steps(
+            store, Placer(self._root, config.recycle_bytes), self._root,
+            config.incoming_data_path, keywords, self._clock,
+        )  # fmt: skip
+        self._storage = Storage(config, self._root, store, tools.health, tools.metrics)
+        self._backlog = Backlog(self._clock)
+        self._ledger = Ledger(config.cameras)
+        self._settings = Settings()
+        self._settings_since: Stored | None = None
+        self._last_error: dict[str, str] | None = None
+        self._beat_ns = self._clock.monotonic_ns()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._settings_lock = threading.Lock()
+
+    # --- life ---
+
+    def open(self) -> None:
+        """Take over what an earlier life left; the database must answer, the root need not."""
+        stored = self._store.setting("settings")
+        if stored is not None:
+            self._settings_since = stored
+            self._settings = Settings(**stored.value)
+        self._ledger.load(self._store.counts(), self._store.last_finished())
+        for frame in self._store.accepted():
+            self._backlog.add(frame)
+        self.probe()
+        self._report_bad_frames()
+        for frame in self._store.half_discarded():
+            self._remove(frame)
+        waiting = len(self._backlog)
+        if waiting:
+            self._tools.obslog.info(f"{waiting} frames of the last run are gone through again")
+
+    def start(self) -> None:
+        """Start the threads; :meth:`open` comes first."""
+        jobs: list[tuple[str, Callable[[], None]]] = [
+            ("archive-beat", self._beat_loop), ("archive-probe", self._probe_loop),
+        ]  # fmt: skip
+        jobs += [(f"archive-{n}", self._work_loop) for n in range(1, self._config.workers + 1)]
+        for name, job in jobs:
+            thread = threading.Thread(target=job, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self, report: Callable[[str], None]) -> None:
+        """End the threads after the frames they have in hand; the rest waits for the next life."""
+        self._stopping.set()
+        self._backlog.wake()
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join(_JOIN_S / 4)
+                if thread.is_alive():
+                    report(f"waiting for {thread.name} to finish a frame")
+        self._threads.clear()
+
+    def heartbeat_age_s(self) -> float:
+        """Return the seconds since the beating thread went round."""
+        return (self._clock.monotonic_ns() - self._beat_ns) / NS_PER_S
+
+    # --- frames come in ---
+
+    def notify(self, announced: Announcement) -> dict[str, Any]:
+        """Accept a frame, or say what became of it if it was accepted before.
+
+        Raises
+        ------
+        Refused
+            FRAME_REFUSED with the reason; STOPPING.
+        StorageError
+            NO_SPACE, or the database does not take it.
+        """
+        try:
+            return self._notify(announced)
+        except NightjarError as error:
+            self._tools.metrics.count("archive_frames_refused_total", "announcements refused")
+            self._note_error(f"frame {announced.key} refused: {error.message}")
+            raise
+
+    def _notify(self, announced: Announcement) -> dict[str, Any]:
+        if self._stopping.is_set():
+            raise Refused("the archive is stopping", code=Code.STOPPING)
+        self._intake.check_names(announced)
+        known = self._store.by_key(announced.camera, announced.run, announced.frame_number)
+        if known is None:
+            return self._accept(announced)
+        _require_same(known, announced)
+        if known.state == FrameState.MISSING.value:
+            self._intake.look(announced)
+            frame = self._store.update(
+                known.id, "accepted", "announced again, the file is back", self._clock.now_ns(),
+                state=FrameState.ACCEPTED.value, target=None, finished_ns=None,
+            )  # fmt: skip
+            self._ledger.moved(known, frame)
+            self._backlog.add(frame)
+            return _reply(frame)
+        return _reply(known)
+
+    def _accept(self, announced: Announcement) -> dict[str, Any]:
+        self._storage.require_space(announced.size, self._backlog.bytes())
+        holder = self._backlog.holder_of(announced.filename)
+        if holder is not None:
+            raise refused(
+                f"the file name {announced.filename} still belongs to frame {holder}, which waits"
+            )
+        seen = self._intake.look(announced)
+        settings = self._settings
+        try:
+            frame = self._store.add(
+                {
+                    "camera": announced.camera,
+                    "run": announced.run,
+                    "number": announced.frame_number,
+                    "name": announced.filename,
+                    "size": announced.size,
+                    "datasum": seen.datasum,
+                    "data_offset": seen.data_offset,
+                    "night": seen.night,
+                    "begin_ns": seen.begin_ns,
+                    "is_archived": settings.is_archiving(announced.camera),
+                    "object": settings.object,
+                    "frame_type": settings.frame_type,
+                    "prefix": settings.prefix,
+                    "accepted_ns": self._clock.now_ns(),
+                },
+                announced.filename,
+            )
+        except Duplicate:  # the same announcement, at the same time, on another connection
+            known = self._store.by_key(announced.camera, announced.run, announced.frame_number)
+            if known is None:
+                raise
+            _require_same(known, announced)
+            return _reply(known)
+        self._ledger.moved(None, frame)
+        self._backlog.add(frame)
+        return _reply(frame)
+
+    # --- frames move on ---
+
+    def step(self) -> bool:
+        """Bring one frame that is due to its end; False where none is due."""
+        frame = self._backlog.take()
+        if frame is None:
+            return False
+        began_ns = self._clock.monotonic_ns()
+        try:
+            self._storage.require_root()
+            ended = self._steps.carry_out(frame)
+        except NightjarError as error:
+            self._failed(frame, error)
+        except Exception as error:
+            log.exception("frame %s", frame.key)
+            self._failed(frame, NightjarError(f"internal error: {error}", code=Code.INTERNAL))
+        else:
+            self._ended(frame, ended)
+            spent_s = (self._clock.monotonic_ns() - began_ns) / NS_PER_S
+            self._tools.metrics.observe(
+                "archive_frame_seconds", "from a worker's first look to the frame's end", spent_s
+            )
+        return True
+
+    def _ended(self, frame: Frame, ended: Frame) -> None:
+        self._backlog.done(frame.id)
+        self._ledger.moved(frame, ended)
+        self._tools.metrics.count(
+            f"archive_frames_{ended.state}_total", f"frames that became {ended.state}"
+        )
+        if ended.state in (FrameState.QUARANTINED.value, FrameState.MISSING.value):
+            text = f"frame {ended.key} ({ended.name}) is {ended.state}: {ended.last_error}"
+            self._note_error(text)
+            self._tools.obslog.error(text)
+            self._report_bad_frames()
+        self._report_backlog()
+
+    def _failed(self, frame: Frame, error: NightjarError) -> None:
+        """Put a frame back: everything pauses if the storage is at fault, else this frame."""
+        self._note_error(f"frame {frame.key}: {error.message}")
+        fault = self._storage.fault_behind(error)
+        if fault is not None:
+            pause_s = self._backlog.block(frame.id)
+            log.warning("no frame can be moved, next try in %.0f s: %s", pause_s, fault)
+            return
+        fresh = frame
+        try:
+            now_ns = self._clock.now_ns()
+            fresh = self._store.update(
+                frame.id, "failed", error.message, now_ns,
+                attempts=frame.attempts + 1, last_error=error.message,
+            )  # fmt: skip
+        except StorageError as second:
+            log.warning("frame %s: %s", frame.key, second.message)
+        pause_s = self._backlog.put_back(fresh)
+        log.warning("frame %s waits %.0f s: %s", frame.key, pause_s, error.message)
+        self._report_backlog()
+
+    def _report_backlog(self) -> None:
+        failing = self._backlog.failing()
+        if failing:
+            self._tools.health.set(
+                "frames", Level.DEGRADED,
+                f"{len(failing)} frames cannot be moved, first {failing[0].key}: "
+                f"{failing[0].last_error}",
+            )  # fmt: skip
+        else:
+            self._tools.health.ok("frames")
+        self._tools.metrics.gauge(
+            "archive_frames_waiting", "frames accepted, not in their place", len(self._backlog)
+        )
+
+    def _report_bad_frames(self) -> None:
+        counts = self._store.unacknowledged()
+        if not counts:
+            self._tools.health.ok("quarantine")
+            return
+        what = " and ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        level = Level.FAILED if FrameState.MISSING.value in counts else Level.DEGRADED
+        self._tools.health.set(
+            "quarantine", level,
+            f"{what} frames that nobody has looked at: 'archive list', then 'archive acknowledge'",
+        )
+
+    # --- threads ---
+
+    def _work_loop(self) -> None:
+        while not self._stopping.is_set():
+            if not self.step():
+                self._backlog.wait(_IDLE_S)
+
+    def _beat_loop(self) -> None:
+        while not self._clock.wait(self._stopping, _BEAT_S):
+            self._beat_ns = self._clock.monotonic_ns()
+
+    def _probe_loop(self) -> None:
+        while not self._clock.wait(self._stopping, _PROBE_S):
+            try:
+                self.probe()
+            except NightjarError as error:
+                self._note_error(error.message)
+            except Exception:
+                log.exception("looking at the storage")
+
+    def probe(self) -> None:
+        """Look at root, free space and incoming folder; let blocked frames go when all is well."""
+        if self._storage.probe(self._clock.monotonic_ns(), self._backlog, self._store):
+            self._backlog.unblock()
+
+    # --- what people ask and command ---
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._settings
+
+    def set_settings(self, changes: Mapping[str, Any], who: str) -> dict[str, Any]:
+        """Change settings, all or nothing, durably; return those in force."""
+        with self._settings_lock:
+            old = self._settings
+            new = changed(old, changes, self._config.cameras, self._config.frame_types)
+            text = difference(old, new)
+            if text:
+                stored = Stored(new.plain(), self._clock.now_ns(), who)
+                self._store.put_setting("settings", stored, f"{text} (by {who})")
+                self._settings, self._settings_since = new, stored
+                self._tools.obslog.info(f"archive settings: {text} (by {who})")
+        return self._settings_snapshot()
+
+    def _settings_snapshot(self) -> dict[str, Any]:
+        since, settings = self._settings_since, self._settings
+        return {
+            **settings.plain(),
+            "archive": {name: settings.is_archiving(name) for name in self._config.cameras},
+            "changed": iso(since.changed_ns, 0) if since else None,
+            "changed_by": since.changed_by if since else None,
+        }
+
+    def frames(self, **filters: Any) -> list[dict[str, Any]]:
+        """Return frames as plain values, newest first; see :meth:`Store.find`."""
+        return [self.describe(frame) for frame in self._store.find(**filters)]
+
+    def describe(self, frame: Frame) -> dict[str, Any]:
+        """Return a frame as plain values."""
+        discarded = frame.state == FrameState.DISCARDED.value
+        return {
+            "id": frame.id,
+            "camera": frame.camera,
+            "run": frame.run,
+            "frame_number": frame.number,
+            "state": frame.state,
+            "night": frame.night,
+            "name": frame.name,
+            "path": None if discarded else str(self._steps.location(frame)),
+            "size": frame.size,
+            "datasum": str(frame.datasum),
+            "begin": iso(frame.begin_ns),
+            "accepted": iso(frame.accepted_ns),
+            "finished": iso(frame.finished_ns) if frame.finished_ns is not None else None,
+            "object": frame.object,
+            "frame_type": frame.frame_type,
+            "attempts": frame.attempts,
+            "last_error": frame.last_error,
+            "is_acknowledged": frame.is_acknowledged,
+        }
+
+    def show(self, reference: str) -> dict[str, Any]:
+        """Return a frame with its history."""
+        frame = self.resolve(reference)
+        history = [
+            {"time": iso(time_ns), "kind": kind, "text": text}
+            for time_ns, kind, text in self._store.events(frame.id)
+        ]
+        return {**self.describe(frame), "history": history}
+
+    def resolve(self, reference: str) -> Frame:
+        """Return the frame that a person means by id, file name or CAMERA/RUN/NUMBER.
+
+        Raises
+        ------
+        Refused
+            UNKNOWN_ITEM: none, or more than one.
+        """
+        parts = reference.split("/")
+        found: list[Frame | None]
+        if reference.isascii() and reference.isdecimal():
+            found = [self._store.by_id(int(reference))] if len(reference) < 19 else []
+        elif len(parts) == 3 and parts[2].isascii() and parts[2].isdecimal():
+            found = [self._store.by_key(parts[0], parts[1], int(parts[2]))]
+        else:
+            found = list(self._store.named(reference))
+        frames = [frame for frame in found if frame is not None]
+        if not frames:
+            raise Refused(f"no frame {reference!r:.80}", code=Code.UNKNOWN_ITEM)
+        if len(frames) > 1:
+            some = ", ".join(str(frame.id) for frame in frames[:10])
+            raise Refused(
+                f"{len(frames)} frames are called {reference!r:.80}: say which by id: {some}",
+                code=Code.UNKNOWN_ITEM,
+            )
+        return frames[0]
+
+    def strays(self) -> list[dict[str, Any]]:
+        """Return the files in the incoming folder that nobody announced, as last seen."""
+        return self._storage.strays()
+
+    def retry(self, references: list[str]) -> dict[str, Any]:
+        """Try waiting frames at once, and named ones that are quarantined or missing again."""
+        again = (FrameState.QUARANTINED.value, FrameState.MISSING.value)
+        frames = [self.resolve(reference) for reference in references]
+        for frame in frames:
+            if frame.state not in (*again, FrameState.ACCEPTED.value):
+                raise Refused(f"frame {frame.key} is {frame.state}: there is nothing to try again")
+        for frame in frames:
+            if frame.state in again:
+                fresh = self._store.update(
+                    frame.id, "retried", "by command", self._clock.now_ns(),
+                    state=FrameState.ACCEPTED.value, verdict=None, target=None, new_header=None,
+                    finished_ns=None,
+                )  # fmt: skip
+                self._ledger.moved(frame, fresh)
+                self._backlog.add(fresh)
+        self._backlog.unblock()
+        self._report_bad_frames()
+        return {"waiting": len(self._backlog)}
+
+    def acknowledge(self, who: str) -> dict[str, Any]:
+        """Take quarantined and missing frames off the health report."""
+        count = self._store.acknowledge()
+        if count:
+            self._tools.obslog.info(f"{count} quarantined or missing frames acknowledged by {who}")
+        self._report_bad_frames()
+        return {"acknowledged": count}
+
+    def adopt_root(self, who: str) -> dict[str, Any]:
+        """Take the root folder as it is now for the archive."""
+        identity = self._storage.adopt()
+        self._tools.obslog.warning(f"archive root {self._config.root} adopted by {who}")
+        self.probe()
+        self._backlog.unblock()
+        return {"root": str(self._config.root), "identity": identity}
+
+    def discard(self, references: list[str], who: str) -> dict[str, Any]:
+        """Begin to remove unarchived frames; all of them are checked first."""
+        if not references:
+            raise Refused("no frame named: nothing is discarded")
+        frames = {frame.id: frame for frame in map(self.resolve, references)}
+        for frame in frames.values():
+            if frame.state != FrameState.UNARCHIVED.value:
+                raise Refused(
+                    f"frame {frame.key} is {frame.state}: only unarchived frames can be discarded; "
+                    "nothing was removed",
+                    state=frame.state,
+                )
+        self._storage.require_root()
+        cancelled = threading.Event()
+        operation = self._tools.operations.begin("discard", cancelled.set)
+        thread = threading.Thread(
+            target=self._discard, args=(list(frames.values()), who, operation, cancelled),
+            name="archive-discard", daemon=True,
+        )  # fmt: skip
+        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
+        thread.start()
+        return {"operation": operation.id, "frames": len(frames)}
+
+    def _discard(
+        self, frames: list[Frame], who: str, operation: Operation, cancelled: threading.Event
+    ) -> None:
+        done = 0
+        try:
+            for frame in frames:
+                if cancelled.is_set() or self._stopping.is_set():
+                    break
+                ended = self._store.update(
+                    frame.id, "discarded", f"by {who}", self._clock.now_ns(),
+                    state=FrameState.DISCARDED.value,
+                )  # fmt: skip
+                self._ledger.moved(frame, ended)
+                self._remove(ended)
+                done += 1
+                operation.update(done / len(frames), "removing", str(frame.path))
+        except NightjarError as error:
+            operation.fail(error)
+        except Exception as error:
+            log.exception("discarding frames")
+            operation.fail(NightjarError(f"internal error: {error}", code=Code.INTERNAL))
+        else:
+            operation.finish({"discarded": done, "asked": len(frames)})
+        finally:
+            self._tools.obslog.info(f"{done} of {len(frames)} unarchived frames discarded by {who}")
+
+    def _remove(self, frame: Frame) -> None:
+        """Remove the file of a frame whose discard is decided."""
+        assert frame.path is not None
+        try:
+            self._storage.require_root()
+            (self._root.path / frame.path).unlink(missing_ok=True)
+        except (StorageError, OSError) as error:
+            log.warning("discarded frame %s is removed later: %s", frame.key, error)
+            return
+        self._store.update(frame.id, "removed", frame.path, self._clock.now_ns(), path=None)
+
+    # --- status ---
+
+    def status(self) -> dict[str, Any]:
+        """Return the snapshot; from memory only."""
+        now_ns = self._clock.now_ns()
+        night = observing_night(now_ns, self._config.noon_utc_hours)
+        waiting = len(self._backlog)
+        summary, state = Summary.READY, "IDLE"
+        if self._stopping.is_set():
+            summary, state = Summary.STOPPING, "STOPPING"
+        elif self._backlog.is_blocked:
+            summary, state = Summary.FAULT, "BLOCKED"
+        elif self._backlog.is_working:
+            summary, state = Summary.BUSY, "WORKING"
+        settings = self._settings_snapshot()
+        return {
+            "time": iso(now_ns),
+            "daemon": self._config.daemon,
+            "summary": summary.value,
+            "state": state,
+            "health": self._tools.health.snapshot(),
+            "night": night,
+            "cameras": {
+                camera: {"archive": settings["archive"][camera], **counted}
+                for camera, counted in self._ledger.snapshot(night).items()
+            },
+            "waiting": waiting,
+            "settings": settings,
+            "root": str(self._config.root),
+            "incoming": str(self._config.incoming_data_path),
+            "free_bytes": self._storage.free_bytes,
+            "minimum_free_bytes": self._config.minimum_free_bytes,
+            "strays": len(self._storage.strays()),
+            "last_error": self._last_error,
+        }
+
+    def _note_error(self, message: str) -> None:
+        self._last_error = {"time": iso(self._clock.now_ns()), "message": message}
+
+
+def _require_same(known: Frame, announced: Announcement) -> None:
+    """Raise Refused where a key comes again with another content."""
+    for what, old, new in (
+        ("size", known.size, announced.size),
+        ("DATASUM", str(known.datasum), announced.datasum or str(known.datasum)),
+        ("file name", known.name, announced.filename),
+    ):
+        if old != new:
+            raise refused(
+                f"frame {known.key} is {known.state} already with {what} {old}, not {new}: "
+                "one key stands for one frame; nothing was changed",
+                state=known.state,
+            )
+
+
+def _reply(frame: Frame) -> dict[str, Any]:
+    return {"id": frame.id, "state": frame.state, "night": frame.night, "path": frame.path}

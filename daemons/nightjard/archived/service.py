@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The thin RPC face of the archive daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.engine import URL
+
+from nightjar.access import AccessPolicy, Role
+from nightjar.api.archive import COMMANDS
+from nightjar.api.commands import Command
+from nightjar.daemon import Context, Spec
+from nightjar.errors import Code, Refused
+from nightjar.registry import Registry
+from nightjar.rpc.server import Handler, caller_address
+from nightjard.archived.config import ArchiveConfig, check
+from nightjard.archived.intake import Announcement
+from nightjard.archived.model import Archive, Tools
+from nightjard.archived.store import Store
+
+DATABASE_NAME = "archive.db"
+
+
+class ArchiveService:
+    """Checks who calls, calls the model, translates."""
+
+    commands: Sequence[Command] = COMMANDS
+
+    def __init__(self, context: Context[ArchiveConfig]) -> None:
+        config = context.config
+        self._registry: Registry = context.registry
+        notifiers = config.notify_machines
+        self._notifiers = AccessPolicy(
+            context.registry, config.control_machines if notifiers is None else notifiers, ()
+        )
+        url = config.database_url or URL.create(
+            "sqlite", database=str((context.state / DATABASE_NAME).absolute())
+        ).render_as_string(hide_password=False)
+        self._store = Store(url, config.daemon)
+        self._model = Archive(
+            config, self._store,
+            Tools(context.clock, context.health, context.operations, context.metrics,
+                  context.obslog),
+        )  # fmt: skip
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return a handler per command."""
+        model = self._model
+        return {
+            "notify_frame": self._notify_frame,
+            "set_settings": lambda changes: model.set_settings(changes, self._caller()),
+            "list_frames": model.frames,
+            "show_frame": lambda frame: model.show(frame),
+            "list_strays": model.strays,
+            "discard": lambda frames: model.discard(frames, self._caller()),
+            "retry": lambda frames: model.retry(list(frames)),
+            "acknowledge": lambda: model.acknowledge(self._caller()),
+            "adopt_root": lambda: model.adopt_root(self._caller()),
+        }
+
+    def _caller(self) -> str:
+        address = caller_address()
+        return self._registry.machine_of(address) or address
+
+    def _notify_frame(self, **arguments: Any) -> dict[str, Any]:
+        address = caller_address()
+        if self._notifiers.role(address) is not Role.CONTROL:
+            allowed = ", ".join(self._notifiers.control_machines) or "no machine"
+            raise Refused(
+                f"frames are not accepted from {self._notifiers.name(address)}; "
+                f"notify_machines: {allowed}",
+                code=Code.FRAME_REFUSED, machine=address,
+            )  # fmt: skip
+        return self._model.notify(Announcement(**arguments))
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the present snapshot."""
+        return self._model.status()
+
+    def start(self) -> None:
+        """Take over what an earlier life left, then start the threads."""
+        self._model.open()
+        self._model.start()
+
+    def stop(self, report: Callable[[str], None]) -> None:
+        """Finish the frames in hand and close the database."""
+        self._model.stop(report)
+        self._store.close()
+
+    def heartbeat_age_s(self) -> float:
+        """Return the seconds since the daemon's own thread went round."""
+        return self._model.heartbeat_age_s()
+
+
+SPEC = Spec(
+    program="archived",
+    help="Archive daemon: takes finished frames over and keeps them.",
+    config_model=ArchiveConfig,
+    build=ArchiveService,
+    check=check,
+)
