@@ -127,8 +127,8 @@ class Store:
 
     def __init__(self, url: URL, timeout_s: float) -> None:
         self.kind = url.get_backend_name()
-        self.label = url.render_as_string(hide_password=True)
         self.path = Path(url.database or "") if self.kind == "sqlite" else None
+        self.label = str(self.path or url.render_as_string(hide_password=True))
         self._timeout_s = timeout_s
         self._may_create = True
         self._inodes: dict[bool, tuple[int, int]] = {}  # of the writer's and the reader's file
