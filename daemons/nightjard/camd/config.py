@@ -123,6 +123,11 @@ class CameraConfig(DaemonConfig):
         description="Fastest change of the set point, deg C per minute, for cameras that regulate "
         "their temperature by themselves.",
     )  # fmt: skip
+    cooler_response: float = Field(
+        40, gt=0, le=3600,
+        description="Seconds in which the daemon's regulator removes an offset from the set "
+        "point; about a third of the detector's thermal time constant.",
+    )  # fmt: skip
     lock_tolerance: float = Field(
         0.5, gt=0, le=10,
         description="Distance from the set point, deg C, within which it counts as held.",

@@ -64,6 +64,7 @@ class Cooler:
         self._control = CoolerControl(
             capabilities.cooler, capabilities.pwm_max, config.cooler_pwm_step,
             config.cooler_update_delay, config.cooler_rate, config.lock_tolerance,
+            config.cooler_response,
         )  # fmt: skip
         self._setpoint_c: float | None = None
         self._last_ns: int | None = None

@@ -16,8 +16,7 @@ from nightjar.api.states import CoolerMode
 from nightjar.units import clamp
 
 CAPTURE_C = 5.0  # nearer than this to the set point, the regulator takes over from the ramp
-PROPORTIONAL = 0.03  # fraction of full power per deg C
-INTEGRAL_PER_S = 0.0008  # fraction of full power per deg C and second
+PROPORTIONAL = 0.05  # fraction of full power per deg C
 MAX_GAP_S = 10.0  # a pause longer than this (suspend, hung driver) does not make one big step
 WARM_C = 5.0  # a self-regulating cooler may be switched off above this
 
@@ -46,6 +45,8 @@ class CoolerControl:
         Largest change of a self-regulating cooler's target.
     tolerance_c
         Distance within which the set point counts as held.
+    response_s
+        Integration time of the regulator near the set point.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class CoolerControl:
         update_delay_s: float,
         rate_c_per_min: float,
         tolerance_c: float,
+        response_s: float,
     ) -> None:
         self.kind = kind
         self.pwm_max = pwm_max
@@ -63,6 +65,7 @@ class CoolerControl:
         self._slew_per_s = pwm_step / update_delay_s
         self._rate_per_s = rate_c_per_min / 60.0
         self._tolerance_c = tolerance_c
+        self._integral_per_s = PROPORTIONAL / response_s
         self._integral = 0.0
         self._is_regulating = False
         self._target_c: float | None = None
@@ -115,7 +118,7 @@ class CoolerControl:
         wanted = PROPORTIONAL * error + self._integral
         # Integrate only while the output is not at a stop in that direction (no wind-up).
         if (wanted < 1.0 or error < 0) and (wanted > 0.0 or error > 0):
-            self._integral += INTEGRAL_PER_S * error * dt_s
+            self._integral += self._integral_per_s * error * dt_s
         wanted = clamp(wanted, 0.0, 1.0) * self.pwm_max
         self.pwm = clamp(wanted, self.pwm - slew, self.pwm + slew)
         return CoolerOutput(self._lock_mode(error), self.pwm)
