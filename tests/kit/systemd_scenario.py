@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 LIMIT_S = 15.0
+RECEIVERS = ("obslogd@log", "archived@pipeline")
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 
@@ -55,6 +56,10 @@ def wait_for(unit: str, reached: Callable[[dict[str, str]], bool]) -> dict[str, 
 
 def active_again(restarts: int) -> Callable[[dict[str, str]], bool]:
     return lambda s: s["ActiveState"] == "active" and int(s["NRestarts"]) >= restarts
+
+
+def ended(seen: dict[str, str]) -> bool:
+    return seen["ActiveState"] in ("inactive", "failed")
 
 
 def process_facts(pid: str) -> dict[str, str]:
@@ -119,9 +124,10 @@ def standin() -> dict[str, Any]:
     facts["bad_config"] = show("camd@nosuch")
     started = time.monotonic()
     facts["stop"] = systemctl("stop", "nightjar.target")
-    facts["stopped"] = wait_for(camera, lambda s: s["ActiveState"] != "deactivating")
+    facts["stopped"] = wait_for(camera, ended)
     facts["stop_took_s"] = time.monotonic() - started
-    facts["others"] = [show(unit)["ActiveState"] for unit in ("obslogd@log", "archived@pipeline")]
+    # systemctl waits for the target alone; log and pipeline stop after the camera.
+    facts["others"] = [wait_for(unit, ended)["ActiveState"] for unit in RECEIVERS]
     facts["events"] = events()
     facts["cleaning"] = cleaning_facts()
     facts["state_folder"] = state_folder_facts()
