@@ -165,7 +165,8 @@ READER = """if True:
     readers = [StreamReader(sys.argv[1]) for _ in range(int(sys.argv[2]))]
     assert [reader.semaphore_index for reader in readers] == list(range(len(readers)))
     print("ready", flush=True)
-    readers[0].wait(600.0)
+    for frame in readers[0].frames(600.0):  # killed while it waits in the semaphore
+        pass
 """
 
 
