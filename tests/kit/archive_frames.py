@@ -124,7 +124,7 @@ class Bench:
         announced = self.frame(number, camera, **options)
         self.archive.notify(announced)
         self.work()
-        return self.archive.show(announced.key)
+        return self.archive.catalog.show(announced.key)
 
     def work(self) -> int:
         """Bring all frames that are due to their end; return how many steps that took."""

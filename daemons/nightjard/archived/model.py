@@ -19,10 +19,12 @@ from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import Code, NightjarError, Refused, StorageError
 from nightjar.health import Health
 from nightjar.metrics import Metrics
-from nightjar.operations import Operation, Operations
+from nightjar.operations import Operations
 from nightjar.times import iso, observing_night
 from nightjard.archived.backlog import Backlog
+from nightjard.archived.catalog import Catalog
 from nightjard.archived.config import ArchiveConfig
+from nightjard.archived.discarding import Discarding, require_unarchived
 from nightjard.archived.intake import Announcement, IdentityKeywords, Intake, refused
 from nightjard.archived.layout import Root
 from nightjard.archived.ledger import Ledger
@@ -78,6 +80,11 @@ class Archive:
         The open database; closed by whoever opened it.
     tools
         Clock and sinks.
+
+    Attributes
+    ----------
+    catalog : Catalog
+        Finds and describes frames.
     """
 
     def __init__(self, config: ArchiveConfig, store: Store, tools: Tools) -> None:
@@ -97,6 +104,8 @@ class Archive:
         self._storage = Storage(config, self._root, store, tools.health, tools.metrics)
         self._backlog = Backlog(self._clock)
         self._ledger = Ledger(config.cameras)
+        self.catalog = Catalog(store, self._steps.location)
+        self._discarding = Discarding(store, self._storage, self._ledger, config.root, self._clock)
         self._settings = Settings()
         self._settings_since: Stored | None = None
         self._last_error: dict[str, str] | None = None
@@ -118,8 +127,7 @@ class Archive:
             self._backlog.add(frame)
         self.probe()
         self._report_bad_frames()
-        for frame in self._store.half_discarded():
-            self._remove(frame)
+        self._discarding.resume()
         waiting = len(self._backlog)
         if waiting:
             self._tools.obslog.info(f"{waiting} frames of the last run are gone through again")
@@ -179,14 +187,19 @@ class Archive:
         _require_same(known, announced)
         if known.state == FrameState.MISSING.value:
             self._intake.look(announced)
-            frame = self._store.update(
-                known.id, "accepted", "announced again, the file is back", self._clock.now_ns(),
-                state=FrameState.ACCEPTED.value, target=None, finished_ns=None,
-            )  # fmt: skip
-            self._ledger.moved(known, frame)
-            self._backlog.add(frame)
-            return _reply(frame)
+            known = self._accept_again(known, "announced again, the file is back")
         return _reply(known)
+
+    def _accept_again(self, frame: Frame, why: str) -> Frame:
+        """Go through a frame again that had come to a bad end."""
+        fresh = self._store.update(
+            frame.id, FrameState.ACCEPTED.value, why, self._clock.now_ns(),
+            state=FrameState.ACCEPTED.value, verdict=None, target=None, new_header=None,
+            finished_ns=None,
+        )  # fmt: skip
+        self._ledger.moved(frame, fresh)
+        self._backlog.add(fresh)
+        return fresh
 
     def _accept(self, announced: Announcement) -> dict[str, Any]:
         self._storage.require_space(announced.size, self._backlog.bytes())
@@ -277,7 +290,7 @@ class Archive:
             now_ns = self._clock.now_ns()
             fresh = self._store.update(
                 frame.id, "failed", error.message, now_ns,
-                attempts=frame.attempts + 1, last_error=error.message,
+                attempts=frame.attempts + 1, last_error=error.message, durable=False,
             )  # fmt: skip
         except StorageError as second:
             log.warning("frame %s: %s", frame.key, second.message)
@@ -332,9 +345,16 @@ class Archive:
                 log.exception("looking at the storage")
 
     def probe(self) -> None:
-        """Look at root, free space and incoming folder; let blocked frames go when all is well."""
-        if self._storage.probe(self._clock.monotonic_ns(), self._backlog, self._store):
+        """Look at root, free space and incoming folder; let frames go when all is well again."""
+        is_back, returned = self._storage.probe(self._clock.monotonic_ns(), self._backlog)
+        if is_back:
             self._backlog.unblock()
+        for frame in returned:
+            self._accept_again(frame, "the file is back")
+        if returned:
+            self._tools.obslog.info(f"{len(returned)} missing frames are back")
+            self._report_bad_frames()
+        self._store.tidy()
 
     # --- what people ask and command ---
 
@@ -365,70 +385,6 @@ class Archive:
             "changed_by": since.changed_by if since else None,
         }
 
-    def frames(self, **filters: Any) -> list[dict[str, Any]]:
-        """Return frames as plain values, newest first; see :meth:`Store.find`."""
-        return [self.describe(frame) for frame in self._store.find(**filters)]
-
-    def describe(self, frame: Frame) -> dict[str, Any]:
-        """Return a frame as plain values."""
-        discarded = frame.state == FrameState.DISCARDED.value
-        return {
-            "id": frame.id,
-            "camera": frame.camera,
-            "run": frame.run,
-            "frame_number": frame.number,
-            "state": frame.state,
-            "night": frame.night,
-            "name": frame.name,
-            "path": None if discarded else str(self._steps.location(frame)),
-            "size": frame.size,
-            "datasum": str(frame.datasum),
-            "begin": iso(frame.begin_ns),
-            "accepted": iso(frame.accepted_ns),
-            "finished": iso(frame.finished_ns) if frame.finished_ns is not None else None,
-            "object": frame.object,
-            "frame_type": frame.frame_type,
-            "attempts": frame.attempts,
-            "last_error": frame.last_error,
-            "is_acknowledged": frame.is_acknowledged,
-        }
-
-    def show(self, reference: str) -> dict[str, Any]:
-        """Return a frame with its history."""
-        frame = self.resolve(reference)
-        history = [
-            {"time": iso(time_ns), "kind": kind, "text": text}
-            for time_ns, kind, text in self._store.events(frame.id)
-        ]
-        return {**self.describe(frame), "history": history}
-
-    def resolve(self, reference: str) -> Frame:
-        """Return the frame that a person means by id, file name or CAMERA/RUN/NUMBER.
-
-        Raises
-        ------
-        Refused
-            UNKNOWN_ITEM: none, or more than one.
-        """
-        parts = reference.split("/")
-        found: list[Frame | None]
-        if reference.isascii() and reference.isdecimal():
-            found = [self._store.by_id(int(reference))] if len(reference) < 19 else []
-        elif len(parts) == 3 and parts[2].isascii() and parts[2].isdecimal():
-            found = [self._store.by_key(parts[0], parts[1], int(parts[2]))]
-        else:
-            found = list(self._store.named(reference))
-        frames = [frame for frame in found if frame is not None]
-        if not frames:
-            raise Refused(f"no frame {reference!r:.80}", code=Code.UNKNOWN_ITEM)
-        if len(frames) > 1:
-            some = ", ".join(str(frame.id) for frame in frames[:10])
-            raise Refused(
-                f"{len(frames)} frames are called {reference!r:.80}: say which by id: {some}",
-                code=Code.UNKNOWN_ITEM,
-            )
-        return frames[0]
-
     def strays(self) -> list[dict[str, Any]]:
         """Return the files in the incoming folder that nobody announced, as last seen."""
         return self._storage.strays()
@@ -436,19 +392,13 @@ class Archive:
     def retry(self, references: list[str]) -> dict[str, Any]:
         """Try waiting frames at once, and named ones that are quarantined or missing again."""
         again = (FrameState.QUARANTINED.value, FrameState.MISSING.value)
-        frames = [self.resolve(reference) for reference in references]
+        frames = [self.catalog.resolve(reference) for reference in references]
         for frame in frames:
             if frame.state not in (*again, FrameState.ACCEPTED.value):
                 raise Refused(f"frame {frame.key} is {frame.state}: there is nothing to try again")
         for frame in frames:
             if frame.state in again:
-                fresh = self._store.update(
-                    frame.id, "retried", "by command", self._clock.now_ns(),
-                    state=FrameState.ACCEPTED.value, verdict=None, target=None, new_header=None,
-                    finished_ns=None,
-                )  # fmt: skip
-                self._ledger.moved(frame, fresh)
-                self._backlog.add(fresh)
+                self._accept_again(frame, "tried again by command")
         self._backlog.unblock()
         self._report_bad_frames()
         return {"waiting": len(self._backlog)}
@@ -471,63 +421,21 @@ class Archive:
 
     def discard(self, references: list[str], who: str) -> dict[str, Any]:
         """Begin to remove unarchived frames; all of them are checked first."""
-        if not references:
-            raise Refused("no frame named: nothing is discarded")
-        frames = {frame.id: frame for frame in map(self.resolve, references)}
-        for frame in frames.values():
-            if frame.state != FrameState.UNARCHIVED.value:
-                raise Refused(
-                    f"frame {frame.key} is {frame.state}: only unarchived frames can be discarded; "
-                    "nothing was removed",
-                    state=frame.state,
-                )
+        frames = {frame.id: frame for frame in map(self.catalog.resolve, references)}
+        require_unarchived(list(frames.values()))
         self._storage.require_root()
         cancelled = threading.Event()
         operation = self._tools.operations.begin("discard", cancelled.set)
         thread = threading.Thread(
-            target=self._discard, args=(list(frames.values()), who, operation, cancelled),
-            name="archive-discard", daemon=True,
+            target=self._discarding.run, name="archive-discard", daemon=True,
+            args=(
+                list(frames.values()), who, operation,
+                lambda: cancelled.is_set() or self._stopping.is_set(), self._tools.obslog.info,
+            ),
         )  # fmt: skip
         self._threads = [t for t in self._threads if t.is_alive()] + [thread]
         thread.start()
         return {"operation": operation.id, "frames": len(frames)}
-
-    def _discard(
-        self, frames: list[Frame], who: str, operation: Operation, cancelled: threading.Event
-    ) -> None:
-        done = 0
-        try:
-            for frame in frames:
-                if cancelled.is_set() or self._stopping.is_set():
-                    break
-                ended = self._store.update(
-                    frame.id, "discarded", f"by {who}", self._clock.now_ns(),
-                    state=FrameState.DISCARDED.value,
-                )  # fmt: skip
-                self._ledger.moved(frame, ended)
-                self._remove(ended)
-                done += 1
-                operation.update(done / len(frames), "removing", str(frame.path))
-        except NightjarError as error:
-            operation.fail(error)
-        except Exception as error:
-            log.exception("discarding frames")
-            operation.fail(NightjarError(f"internal error: {error}", code=Code.INTERNAL))
-        else:
-            operation.finish({"discarded": done, "asked": len(frames)})
-        finally:
-            self._tools.obslog.info(f"{done} of {len(frames)} unarchived frames discarded by {who}")
-
-    def _remove(self, frame: Frame) -> None:
-        """Remove the file of a frame whose discard is decided."""
-        assert frame.path is not None
-        try:
-            self._storage.require_root()
-            (self._root.path / frame.path).unlink(missing_ok=True)
-        except (StorageError, OSError) as error:
-            log.warning("discarded frame %s is removed later: %s", frame.key, error)
-            return
-        self._store.update(frame.id, "removed", frame.path, self._clock.now_ns(), path=None)
 
     # --- status ---
 
@@ -539,7 +447,7 @@ class Archive:
         summary, state = Summary.READY, "IDLE"
         if self._stopping.is_set():
             summary, state = Summary.STOPPING, "STOPPING"
-        elif self._backlog.is_blocked:
+        elif self._backlog.is_blocked or not self._storage.is_well:
             summary, state = Summary.FAULT, "BLOCKED"
         elif self._backlog.is_working:
             summary, state = Summary.BUSY, "WORKING"

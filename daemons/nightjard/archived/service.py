@@ -51,8 +51,8 @@ class ArchiveService:
         return {
             "notify_frame": self._notify_frame,
             "set_settings": lambda changes: model.set_settings(changes, self._caller()),
-            "list_frames": model.frames,
-            "show_frame": lambda frame: model.show(frame),
+            "list_frames": model.catalog.frames,
+            "show_frame": lambda frame: model.catalog.show(frame),
             "list_strays": model.strays,
             "discard": lambda frames: model.discard(frames, self._caller()),
             "retry": lambda frames: model.retry(list(frames)),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 from nightjar.api.archive import FrameState
 from nightjar.clock import Clock
@@ -244,11 +244,18 @@ class Steps:
 
     def _end(self, frame: Frame, state: FrameState, text: str, **values: object) -> Frame:
         now_ns = self._clock.now_ns()
+        # Not synced: the plan is, and the file is in its place, so that the next life ends it too.
         return self._store.update(
             frame.id, state.value, text, now_ns,
             state=state.value, finished_ns=now_ns, attempts=frame.attempts + 1,
-            new_header=None, plan_size=None, plan_datasum=None, **values,
+            new_header=None, plan_size=None, plan_datasum=None, **_file_name(values),
+            durable=False, **values,
         )  # fmt: skip
+
+
+def _file_name(values: Mapping[str, object]) -> dict[str, str]:
+    path = values.get("path")
+    return {"file_name": PurePosixPath(path).name} if isinstance(path, str) else {}
 
 
 def _cards(frame: Frame, name: str) -> list[Card]:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from typing import Any, Protocol
 
 from nightjar import files
+from nightjar.api.archive import FrameState
 from nightjar.api.states import Level
 from nightjar.clock import NS_PER_S
 from nightjar.errors import Code, NightjarError, StorageError
@@ -18,7 +20,7 @@ from nightjar.times import iso
 from nightjar.units import bytes_text
 from nightjard.archived.config import ArchiveConfig
 from nightjard.archived.layout import Root, is_fits_name
-from nightjard.archived.store import Store
+from nightjard.archived.store import Frame, Store
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class Storage:
     ----------
     free_bytes : int or None
         Space below the root when last looked; None where it could not be read.
+    is_well : bool
+        Whether frames can be moved to the root.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class Storage:
         self._health = health
         self._metrics = metrics
         self._identity: str | None = None
-        self._is_well = False
+        self.is_well = False
         self._is_same_disk = False
         self._needed_bytes = 0
         self._strays: list[dict[str, Any]] = []
@@ -89,12 +93,12 @@ class Storage:
             self.require_root()
         except StorageError as fault:
             self._report_root(fault.message)
-            self._is_well = False
+            self.is_well = False
             return fault.message
         if error.code is Code.NO_SPACE:
             self._needed_bytes = int(error.detail.get("needed_bytes", 0))
             self._report_root(error.message)
-            self._is_well = False
+            self.is_well = False
             return error.message
         return None
 
@@ -120,19 +124,28 @@ class Storage:
 
     # --- the regular look ---
 
-    def probe(self, now_ns: int, waiting: WaitingNames, store: Store) -> bool:
-        """Look at everything once; True when the root has just become well again."""
-        was_well = self._is_well
+    def probe(self, now_ns: int, waiting: WaitingNames) -> tuple[bool, list[Frame]]:
+        """Look at everything once.
+
+        Returns
+        -------
+        is_back : bool
+            The root has just become well again.
+        returned : list of Frame
+            Missing frames whose file is in the incoming folder again.
+        """
+        was_well = self.is_well
+        returned: list[Frame] = []
         self._probe_root()
         self._probe_incoming()
         if now_ns >= self._strays_due_ns:
             self._strays_due_ns = now_ns + int(self._config.rescan_interval * NS_PER_S)
-            self._strays = self._find_strays(waiting.names(), store)
+            self._strays, returned = self._find_strays(waiting.names())
             self._metrics.gauge(
                 "archive_strays", "files in the incoming folder nobody announced",
                 len(self._strays),
             )  # fmt: skip
-        return self._is_well and not was_well
+        return self.is_well and not was_well, returned
 
     def _probe_root(self) -> None:
         try:
@@ -141,7 +154,7 @@ class Storage:
             root_device = self._root.path.stat().st_dev
         except (StorageError, OSError) as error:
             self.free_bytes = None
-            self._is_well = False
+            self.is_well = False
             self._report_root(str(error))
             self._health.ok("space")
             return
@@ -160,7 +173,7 @@ class Storage:
         else:
             self._health.ok("space")
         if self.free_bytes >= self._needed_bytes:
-            self._is_well = True
+            self.is_well = True
             self._needed_bytes = 0
             self._health.ok("root")
 
@@ -179,27 +192,41 @@ class Storage:
         """Return the files that nobody announced, as last seen."""
         return list(self._strays)
 
-    def _find_strays(self, waiting: set[str], store: Store) -> list[dict[str, Any]]:
-        found = []
+    def _find_strays(self, waiting: set[str]) -> tuple[list[dict[str, Any]], list[Frame]]:
+        strays: list[dict[str, Any]] = []
+        returned: list[Frame] = []
+        for name, status in sorted(self._incoming_frames()):
+            if name in waiting:
+                continue
+            frames = self._store.named(name)
+            missing = [
+                frame for frame in frames
+                if frame.state == FrameState.MISSING.value and frame.size == status.st_size
+            ]  # fmt: skip
+            if missing:
+                returned.append(missing[0])
+                continue
+            strays.append(
+                {"name": name, "size": status.st_size, "modified": iso(status.st_mtime_ns, 0),
+                 "frames": [f"{frame.key} ({frame.state})" for frame in frames[:3]]}
+            )  # fmt: skip
+        return strays, returned
+
+    def _incoming_frames(self) -> list[tuple[str, os.stat_result]]:
+        """Return the FITS files in the incoming folder that are old enough to be announced."""
+        found: list[tuple[str, os.stat_result]] = []
         now_s = time.time()  # compared with times that the kernel stamped
         try:
             with os.scandir(self._config.incoming_data_path) as entries:
                 for entry in entries:
-                    if not is_fits_name(entry.name) or entry.name in waiting:
-                        continue
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    age_s = now_s - status.st_mtime
-                    if entry.is_file(follow_symlinks=False) and age_s >= STRAY_AGE_S:
-                        found.append((entry.name, status.st_size, status.st_mtime_ns))
                     if len(found) >= MAX_STRAYS:
                         break
+                    if not is_fits_name(entry.name) or not entry.is_file(follow_symlinks=False):
+                        continue
+                    with contextlib.suppress(FileNotFoundError):  # moved meanwhile
+                        status = entry.stat(follow_symlinks=False)
+                        if now_s - status.st_mtime >= STRAY_AGE_S:
+                            found.append((entry.name, status))
         except OSError as error:
             log.debug("incoming folder: %s", error)
-        return [
-            {"name": name, "size": size, "modified": iso(modified_ns, 0),
-             "frames": [frame.key for frame in store.named(name)][:3]}
-            for name, size, modified_ns in sorted(found)
-        ]  # fmt: skip
+        return found

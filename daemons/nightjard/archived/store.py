@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The archive's database: frames, their history, settings, the identity of roots.
 
-SQLite (WAL, synced at every commit) or PostgreSQL through the same code. Whoever calls gets plain
-records; a database that fails or does not answer is a StorageError within seconds.
+SQLite or PostgreSQL through the same code. Whoever calls gets plain records; a database that fails
+or does not answer is a StorageError within seconds.
+
+A change is durable when the call returns, unless it says otherwise. With SQLite that is done here
+and not by SQLite: it would sync while it holds the lock of all writers, and on a disk that is busy
+with frames a sync takes tens of milliseconds. So it commits to its write-ahead log without a sync,
+and the log file is synced after the lock is free, by all who wait at the same time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -54,6 +60,7 @@ raw_file = sa.Table(
     sa.Column("plan_datasum", _BIG),
     sa.Column("verdict", sa.Text),
     sa.Column("path", sa.String(600)),
+    sa.Column("file_name", sa.String(255)),
     sa.Column("accepted_ns", _BIG, nullable=False),
     sa.Column("finished_ns", _BIG),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
@@ -64,6 +71,7 @@ raw_file = sa.Table(
     sa.Index("ix_raw_file_state", "daemon", "state"),
     sa.Index("ix_raw_file_night", "night", "camera", "state"),
     sa.Index("ix_raw_file_name", "name"),
+    sa.Index("ix_raw_file_file_name", "file_name"),
 )
 event = sa.Table(
     "event",
@@ -108,6 +116,8 @@ class Frame:
         Why the frame goes to quarantine; None for one that is good.
     path
         Where the file lies, below the root; None while it is in the incoming folder.
+    file_name
+        The last part of `path`, kept after a discard.
     """
 
     id: int
@@ -132,6 +142,7 @@ class Frame:
     plan_datasum: int | None
     verdict: str | None
     path: str | None
+    file_name: str | None
     accepted_ns: int
     finished_ns: int | None
     attempts: int
@@ -157,7 +168,11 @@ class Duplicate(StorageError):
     """A frame of that key, or a target of that name, is there already."""
 
 
+# Made once: building a statement of so many columns takes longer than SQLite to carry it out.
 _COLUMNS = [raw_file.c[field.name] for field in fields(Frame)]
+_SELECT = sa.select(*_COLUMNS).order_by(raw_file.c.id.desc())
+_INSERT = sa.insert(raw_file).returning(*_COLUMNS)
+_UPDATE = sa.update(raw_file).returning(*_COLUMNS)
 
 
 class Store:
@@ -181,7 +196,10 @@ class Store:
         # SQLite's own wait for its write lock sleeps up to 100 ms; this one wakes at once.
         self._writing = threading.Lock()
         with _failures("open the database"):
-            self._engine = _engine(url)
+            address = sa.make_url(url)
+            self._is_sqlite = address.get_backend_name() == "sqlite"
+            self._log_path = f"{address.database}-wal"
+            self._engine = _sqlite(address) if self._is_sqlite else _postgresql(address)
             self._writer = self._engine.execution_options(nightjar_writes=True)
             with self._writer.begin() as connection:
                 migrations.upgrade(connection)
@@ -191,14 +209,38 @@ class Store:
         self._engine.dispose()
 
     @contextlib.contextmanager
-    def _write(self, what: str) -> Iterator[Connection]:
+    def _write(self, what: str, *, durable: bool = True) -> Iterator[Connection]:
         if not self._writing.acquire(timeout=TIMEOUT_S):
             raise StorageError(f"cannot {what}: the database is busy for {TIMEOUT_S} s")
         try:
             with _failures(what), self._writer.begin() as connection:
+                if not durable and not self._is_sqlite:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
                 yield connection
         finally:
             self._writing.release()
+        if durable and self._is_sqlite:
+            self._sync(what)
+
+    def _sync(self, what: str) -> None:
+        try:
+            descriptor = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageError(
+                f"cannot {what}: {self._log_path} cannot be synced: {error.strerror}"
+            ) from error
+
+    def tidy(self) -> None:
+        """Move SQLite's write-ahead log into its database; called now and then by one thread."""
+        if self._is_sqlite:
+            with _failures("tidy the database"), self._engine.connect() as connection:
+                driver = connection.connection.driver_connection
+                assert driver is not None
+                driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -217,28 +259,37 @@ class Store:
         """
         with self._write("store the frame") as connection:
             row = connection.execute(
-                sa.insert(raw_file)
-                .values(daemon=self.daemon, state=FrameState.ACCEPTED.value, **values)
-                .returning(*_COLUMNS)
+                _INSERT, {"daemon": self.daemon, "state": FrameState.ACCEPTED.value, **values}
             ).one()
             frame = _frame(row)
             _say(connection, frame.id, frame.accepted_ns, FrameState.ACCEPTED.value, text)
         return frame
 
-    def update(self, identity: int, kind: str, text: str, now_ns: int, **values: Any) -> Frame:
+    def update(
+        self,
+        identity: int,
+        kind: str,
+        text: str,
+        now_ns: int,
+        *,
+        durable: bool = True,
+        **values: Any,
+    ) -> Frame:
         """Change a frame and say so in its history, in one transaction.
+
+        Parameters
+        ----------
+        durable
+            False where a power cut may undo it because the next life finds out by itself.
 
         Raises
         ------
         Duplicate
             Another frame has the new target.
         """
-        with self._write("update the frame") as connection:
+        with self._write("update the frame", durable=durable) as connection:
             row = connection.execute(
-                sa.update(raw_file)
-                .where(raw_file.c.id == identity)
-                .values(**values)
-                .returning(*_COLUMNS)
+                _UPDATE.where(raw_file.c.id == identity).values(**values)
             ).one()
             _say(connection, identity, now_ns, kind, text)
         return _frame(row)
@@ -256,14 +307,7 @@ class Store:
 
     def named(self, name: str) -> list[Frame]:
         """Return frames that arrived, or lie, under a file name, newest first."""
-        pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        return self._select(
-            sa.or_(
-                raw_file.c.name == name,
-                raw_file.c.path == name,
-                raw_file.c.path.like(f"%/{pattern}", escape="\\"),
-            )
-        )
+        return self._select(sa.or_(raw_file.c.name == name, raw_file.c.file_name == name))
 
     def accepted(self) -> list[Frame]:
         """Return this daemon's frames that are not in their place, oldest first."""
@@ -360,9 +404,9 @@ class Store:
             return connection.execute(statement).first() is not None
 
     def _select(self, condition: Any, limit: int | None = None) -> list[Frame]:
-        statement = sa.select(*_COLUMNS).where(condition).order_by(raw_file.c.id.desc())
         with self._read() as connection:
-            return [_frame(row) for row in connection.execute(statement.limit(limit))]
+            rows = connection.execute(_SELECT.where(condition).limit(limit))
+            return [_frame(row) for row in rows]
 
     # --- settings and roots ---
 
@@ -418,16 +462,17 @@ def _say(connection: Connection, identity: int | None, time_ns: int, kind: str, 
     )
 
 
-def _engine(url: str) -> Engine:
-    address = sa.make_url(url)
-    if address.get_backend_name() != "sqlite":
-        return sa.create_engine(
-            address, pool_pre_ping=True, pool_timeout=TIMEOUT_S, pool_size=8, max_overflow=24,
-            connect_args={
-                "connect_timeout": TIMEOUT_S,
-                "options": f"-c statement_timeout={TIMEOUT_S}s -c lock_timeout={TIMEOUT_S}s",
-            },
-        )  # fmt: skip
+def _postgresql(address: sa.URL) -> Engine:
+    return sa.create_engine(
+        address, pool_pre_ping=True, pool_timeout=TIMEOUT_S, pool_size=8, max_overflow=24,
+        connect_args={
+            "connect_timeout": TIMEOUT_S,
+            "options": f"-c statement_timeout={TIMEOUT_S}s -c lock_timeout={TIMEOUT_S}s",
+        },
+    )  # fmt: skip
+
+
+def _sqlite(address: sa.URL) -> Engine:
     engine = sa.create_engine(
         address, pool_timeout=TIMEOUT_S, pool_size=8, max_overflow=24,
         connect_args={"timeout": TIMEOUT_S, "check_same_thread": False},
@@ -435,10 +480,14 @@ def _engine(url: str) -> Engine:
 
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != "wal":
+            raise StorageError(
+                f"the database {address.database} cannot use a write-ahead log: put it on a local "
+                "disk or use PostgreSQL"
+            )
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON", "wal_autocheckpoint=0"):
+            connection.execute(f"PRAGMA {pragma}")
 
     def begun(connection: Connection) -> None:
         writes = connection.get_execution_options().get("nightjar_writes")

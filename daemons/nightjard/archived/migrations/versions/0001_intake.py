@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("plan_datasum", big),
         sa.Column("verdict", sa.Text),
         sa.Column("path", sa.String(600)),
+        sa.Column("file_name", sa.String(255)),
         sa.Column("accepted_ns", big, nullable=False),
         sa.Column("finished_ns", big),
         sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
@@ -49,6 +50,7 @@ def upgrade() -> None:
     op.create_index("ix_raw_file_state", "raw_file", ["daemon", "state"])
     op.create_index("ix_raw_file_night", "raw_file", ["night", "camera", "state"])
     op.create_index("ix_raw_file_name", "raw_file", ["name"])
+    op.create_index("ix_raw_file_file_name", "raw_file", ["file_name"])
     op.create_table(
         "event",
         sa.Column("id", identity, primary_key=True, autoincrement=True),
