@@ -233,15 +233,34 @@ def test_what_a_failed_write_took_is_gone(folder: Path) -> None:
     assert spool.pooled_bytes(folder) == 0
 
 
-def lease_of(name: Path) -> int:
-    """Return the state of this process's lease on a file it has open."""
+def descriptor_of(name: Path) -> int:
+    """Return the descriptor by which this process has a file open."""
     for entry in Path("/proc/self/fd").iterdir():
         try:
             if os.readlink(entry) == str(name):
-                return fcntl.fcntl(int(entry.name), fcntl.F_GETLEASE)
+                return int(entry.name)
         except FileNotFoundError:
             continue
     raise AssertionError(f"{name} is not open")
+
+
+def lease_of(name: Path) -> int:
+    """Return the state of this process's lease on a file it has open."""
+    return fcntl.fcntl(descriptor_of(name), fcntl.F_GETLEASE)
+
+
+def test_no_lease_outlives_the_write_in_a_copy_of_the_descriptor(folder: Path) -> None:
+    """A child forked at the wrong moment must not make readers of the new file wait."""
+    write(folder / "1.fits", 1)
+    assert spool.recycle(folder / "1.fits", PLENTY)
+    path = folder / "2.fits"
+    copies: list[int] = []
+    name = files.temporary_name(path)
+    assert write(path, 2, on_consumed=lambda: copies.append(os.dup(descriptor_of(name))))
+    try:
+        assert fcntl.fcntl(copies[0], fcntl.F_GETLEASE) == fcntl.F_UNLCK
+    finally:
+        os.close(copies[0])
 
 
 def test_an_open_under_way_waits_for_the_whole_new_file(folder: Path) -> None:

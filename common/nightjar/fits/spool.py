@@ -12,6 +12,9 @@ it grants a write lease (``fcntl(2)``, F_SETLEASE) only where the asking descrip
 and nothing is mapped. The writer holds that lease until the new content is complete, so that even
 an ``open`` under way waits for the whole new file. What lies in the pool is garbage by definition:
 after a crash it may be used or deleted as well.
+
+Where a site can mount a RAM disk for the spool by itself, ``mount -t tmpfs -o huge=within_size``
+takes the cost from new files too (the kernel then finds 2 MiB pages); the pool does no harm there.
 """
 
 from __future__ import annotations
