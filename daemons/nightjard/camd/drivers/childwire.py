@@ -16,7 +16,7 @@ import socket
 import struct
 from typing import Any
 
-from nightjar.errors import Code, NightjarError, error_for
+from nightjar.errors import Code, DeviceError, NightjarError, error_for
 from nightjard.camd.drivers.base import (
     Capabilities,
     FrameRecord,
@@ -116,9 +116,12 @@ def pack_error(error: NightjarError) -> dict[str, Any]:
 
 
 def unpack_error(value: dict[str, Any]) -> NightjarError:
-    """Return the exception of a reply."""
+    """Return the exception of a reply; a DeviceError where its code has no class of its own."""
     detail = {k: v for k, v in value["detail"].items() if k not in ("code", "message")}
-    return error_for(Code.from_name(value["code"]), value["message"], detail)
+    error = error_for(Code.from_name(value["code"]), value["message"], detail)
+    if type(error) is NightjarError:
+        return DeviceError(error.message, code=error.code, **detail)
+    return error
 
 
 def _pack_region(region: Region | None) -> list[int] | None:

@@ -212,7 +212,7 @@ class IsolatedDetector:
             child.end()
             self._drop(text)
             raise when_dead(
-                text, call=call, status=child.status, output=child.last_lines(10)
+                text, call=call, status=child.status, output=child.last_lines(30)
             ) from None
         except wire.Malformed as error:
             child.end()

@@ -28,10 +28,13 @@ from nightjard.camd.drivers import childwire as wire
 
 _LOG = logging.getLogger(__name__)
 _LEVEL = re.compile(r"<(\d{1,2})>")
+_STACK = re.compile(r"\s|Current thread|Thread 0x|Extension modules|Traceback")
 _LONGEST_LINE = 4096
-_LINES_KEPT = 20
+_LINES_KEPT = 30
 _LOOK_S = 0.02  # how often a waiting call looks at is_cancelled
 _START_S = 10.0
+# Both only cost start-up time: threads of a library that is not used, a search for plugins.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
 _REAP_S = 2.0
 _STACKS_S = 0.1
 
@@ -103,7 +106,8 @@ class ChildProcess:
             how = f"it was ended by {_signal_name(-status)}"
         else:
             how = f"it ended with exit status {status}"
-        words = " | ".join(line[:160] for line in self.last_lines())
+        said = [line for line in self.last_lines(_LINES_KEPT) if not _STACK.match(line)]
+        words = " | ".join(line[:160] for line in said[-3:])
         return f"{how}; last output: {words}" if words else how
 
     def call(
@@ -269,7 +273,7 @@ class ChildProcess:
                 "--parent", str(os.getpid()), "--log-level", str(level),
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            pass_fds=(channel_fd, cancel_fd), env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            pass_fds=(channel_fd, cancel_fd), env={**os.environ, **_ENVIRONMENT},
         )  # fmt: skip
         try:
             self._pidfd = os.pidfd_open(process.pid)
@@ -308,6 +312,8 @@ class ChildProcess:
 
     def _log_line(self, raw: bytes) -> None:
         line = raw[:_LONGEST_LINE].decode(errors="replace").rstrip()
+        if len(raw) > _LONGEST_LINE:
+            line += f" [{len(raw) - _LONGEST_LINE} bytes cut]"
         match = _LEVEL.match(line)
         level = int(match.group(1)) if match else logging.INFO
         if match:
