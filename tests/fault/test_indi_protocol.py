@@ -394,7 +394,6 @@ def test_what_this_camera_does_not_have(detector: IndiDetector) -> None:
 def test_calls_before_open(clock: ManualClock) -> None:
     closed = IndiDetector(IndiOptions(name="indi", device="Played"), 0, clock)
     closed.close()
-    closed.abort()
     for call in (closed.poll, closed.telemetry, closed.start, lambda: closed.configure(EXPOSURE)):
         with pytest.raises(DeviceError) as refused:
             call()

@@ -20,7 +20,6 @@ from nightjar.errors import (
     DeviceError,
     DeviceLost,
     DeviceNotFound,
-    FrameInvalid,
     InvalidArgument,
     Refused,
 )
@@ -32,7 +31,6 @@ from nightjard.camd.drivers.base import (
     FrameRecord,
     Phase,
     Progress,
-    Range,
     Readout,
     Settings,
     Telemetry,
@@ -40,15 +38,13 @@ from nightjard.camd.drivers.base import (
 from nightjard.camd.drivers.indi_client import IndiClient, Vector
 from nightjard.camd.drivers.indi_device import IndiDevice
 from nightjard.camd.drivers.indi_exposure import Exposure, ExposureTracker
-from nightjard.camd.drivers.indi_image import BlobImage, copy_pixels, parse_image
-from nightjard.camd.drivers.indi_protocol import Blob
+from nightjard.camd.drivers.indi_image import check_image, copy_pixels
+from nightjard.camd.drivers.limits import check_range
 from nightjard.camd.drivers.options import IndiOptions
 from nightjard.camd.geometry import check_window
 
 # After so long without a byte the server is asked something.
 _QUIET_NS = 2 * NS_PER_S
-_EXPTIME_TOLERANCE = 0.1
-_EXPTIME_TOLERANCE_S = 0.01
 
 
 class IndiDetector:
@@ -120,13 +116,13 @@ class IndiDetector:
             raise DeviceError("cannot be configured during an exposure", code=Code.NOT_IDLE)
         if settings.stream:
             raise Refused("INDI cameras have no stream mode here", code=Code.UNSUPPORTED)
-        _check_range("exposure", settings.exposure_ns / NS_PER_S, capabilities.exposure_s)
+        check_range("exposure", settings.exposure_ns / NS_PER_S, capabilities.exposure_s)
         for name, value, limits in (
             ("gain", settings.gain, capabilities.gain),
             ("offset", settings.offset, capabilities.offset),
         ):
             if value is not None:
-                _check_range(name, value, limits)
+                check_range(name, value, limits)
         is_summed = settings.binning_method == "sum" and settings.binning in capabilities.binnings
         binning = settings.binning if is_summed else 1
         if settings.window is not None:
@@ -186,7 +182,7 @@ class IndiDetector:
             )
         blob = exposure.blob
         self._tracker.end()
-        image = self._check_blob(blob, exposure, readout)
+        image = check_image(blob, exposure.length_ns / NS_PER_S, readout)
         copy_pixels(blob.data, image, buffer.array, is_cancelled)
         if self._client is not None:
             self._client.give_back(blob.data)
@@ -208,8 +204,10 @@ class IndiDetector:
     def abort(self) -> None:
         """End the exposure; returns at once, and its image will be dropped if it comes."""
         client = self._client
+        if client is None:
+            raise DeviceError("the INDI camera is not open", code=Code.NOT_INITIALIZED)
         # Where the connection is gone, so is the exposure, which the next call reports.
-        if self._tracker.abort() and client is not None and client.failure is None:
+        if self._tracker.abort() and client.failure is None:
             self._send_abort(client)
 
     def telemetry(self) -> Telemetry:
@@ -252,7 +250,7 @@ class IndiDetector:
         if celsius is None:
             celsius = min(20.0, limits.high if limits else 20.0)
         elif limits is not None:
-            _check_range("cooler temperature", celsius, limits)
+            check_range("cooler temperature", celsius, limits)
         if switch is not None and not switch.is_on("COOLER_ON"):
             device.command(switch, {"COOLER_ON": True}, deadline)
         device.command(target, {"CCD_TEMPERATURE_VALUE": float(celsius)}, deadline)
@@ -260,8 +258,10 @@ class IndiDetector:
     def move_filter(self, name: str) -> None:
         """Send the wheel to the filter of that name; does not wait for it."""
         device, capabilities = self._check_open()
+        if not capabilities.filters:
+            raise Refused("this INDI camera has no filter wheel", code=Code.UNSUPPORTED)
         if name not in capabilities.filters:
-            names = ", ".join(capabilities.filters) or "no filters"
+            names = ", ".join(capabilities.filters)
             raise Refused(f"no filter {name!r}; there are {names}", code=Code.UNKNOWN_FILTER)
         slot = device.require("FILTER_SLOT", self._options.filter_wheel)
         value = float(capabilities.filters.index(name) + 1)
@@ -347,30 +347,6 @@ class IndiDetector:
         if self._tracker.end_without_image():
             raise DeviceError(f"INDI device {device.name} {problem}")
 
-    def _check_blob(self, blob: Blob, exposure: Exposure, readout: Readout) -> BlobImage:
-        if blob.format != ".fits":
-            raise FrameInvalid(
-                f"the INDI image comes as {blob.format!r}, not '.fits'; switch off compression "
-                "and native formats in the INDI driver"
-            )
-        if blob.received != blob.size:
-            raise FrameInvalid(
-                f"{blob.received} bytes of an INDI image of {blob.size} bytes came: transfer cut"
-            )
-        image = parse_image(blob.data, blob.size)
-        if image.shape != readout.shape:
-            raise FrameInvalid(
-                f"the INDI image has {image.shape[1]} x {image.shape[0]} pixels; "
-                f"{readout.shape[1]} x {readout.shape[0]} were asked for"
-            )
-        told_s, asked_s = image.header.get("EXPTIME"), exposure.length_ns / NS_PER_S
-        allowed_s = _EXPTIME_TOLERANCE * asked_s + _EXPTIME_TOLERANCE_S
-        if isinstance(told_s, (int, float)) and abs(told_s - asked_s) > allowed_s:
-            raise FrameInvalid(
-                f"the INDI image has EXPTIME {told_s:g} s; {asked_s:g} s were asked for"
-            )
-        return image
-
     def _filter(self, device: IndiDevice) -> tuple[str | None, str | None]:
         """Return the filter in the beam, and a fault of the wheel."""
         wheel = self._options.filter_wheel
@@ -388,16 +364,6 @@ class IndiDetector:
         if number is None or not 1 <= number <= len(names):
             return None, None
         return names[int(number) - 1], None
-
-
-def _check_range(name: str, value: float, limits: Range | None) -> None:
-    if limits is None:
-        raise Refused(f"this INDI camera has no {name} to set", code=Code.UNSUPPORTED)
-    if not limits.low <= value <= limits.high:
-        raise Refused(
-            f"{name} {value:g} is outside of {limits.low:g} .. {limits.high:g}",
-            code=Code.OUT_OF_RANGE, value=value, low=limits.low, high=limits.high,
-        )  # fmt: skip
 
 
 def _number(vector: Vector | None, member: str) -> float | None:

@@ -14,6 +14,8 @@ import numpy as np
 
 from nightjar.errors import Cancelled, FrameInvalid
 from nightjar.fits.cards import Value, parse_card
+from nightjard.camd.drivers.base import Readout
+from nightjard.camd.drivers.indi_protocol import Blob
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +25,9 @@ _CARD = 80
 _LARGEST_HEADER = 100 * _BLOCK
 # Rows are copied in parts of about this size, between which a copy can be cancelled.
 _PART_PIXELS = 4_000_000
+# Drivers round exposure times to what their camera can do.
+_EXPTIME_TOLERANCE = 0.1
+_EXPTIME_TOLERANCE_S = 0.01
 
 # Other cards are not even parsed: what a driver writes there need not be standard.
 _KEYWORDS = {
@@ -81,6 +86,38 @@ def parse_image(data: bytes | bytearray | memoryview, size: int) -> BlobImage:
     if not is_unsigned and bzero != 0:
         raise FrameInvalid(f"the INDI image has BZERO {bzero} with BITPIX {bitpix}")
     return BlobImage(header, offset, (height, width), bitpix, is_unsigned)
+
+
+def check_image(blob: Blob, exposure_s: float, readout: Readout) -> BlobImage:
+    """Return the description of an image that is what was asked for.
+
+    Raises
+    ------
+    FrameInvalid
+        Damaged, compressed, of another size or exposure time.
+    """
+    if blob.format != ".fits":
+        raise FrameInvalid(
+            f"the INDI image comes as {blob.format!r}, not '.fits'; switch off compression and "
+            "native formats in the INDI driver"
+        )
+    if blob.received != blob.size:
+        raise FrameInvalid(
+            f"{blob.received} bytes of an INDI image of {blob.size} bytes came: transfer cut"
+        )
+    image = parse_image(blob.data, blob.size)
+    if image.shape != readout.shape:
+        raise FrameInvalid(
+            f"the INDI image has {image.shape[1]} x {image.shape[0]} pixels; "
+            f"{readout.shape[1]} x {readout.shape[0]} were asked for"
+        )
+    told_s = image.header.get("EXPTIME")
+    allowed_s = _EXPTIME_TOLERANCE * exposure_s + _EXPTIME_TOLERANCE_S
+    if isinstance(told_s, (int, float)) and abs(told_s - exposure_s) > allowed_s:
+        raise FrameInvalid(
+            f"the INDI image has EXPTIME {told_s:g} s; {exposure_s:g} s were asked for"
+        )
+    return image
 
 
 def copy_pixels(

@@ -319,10 +319,59 @@ class IndiOptions(DriverOptions):
         return self
 
 
+CameraOptionValue = Annotated[int, Field(ge=0, le=65535)]
+
+
 class AtikOptions(DriverOptions):
     """An Atik camera through libatikcameras."""
 
     name: Literal["atik"]
+    library: str = Field(
+        "libatikcameras.so", min_length=1,
+        description="File of the vendor's library, or a name that the dynamic linker finds.",
+    )  # fmt: skip
+    ignore_serial: bool = Field(
+        False,
+        description="Take the only camera there is whatever its serial: some report a random one.",
+    )
+    exposure_min: float = Field(0.001, gt=0, description="Shortest exposure of the model, s.")
+    exposure_max: float = Field(14_400.0, gt=0, description="Longest exposure of the model, s.")
+    exposure_margin: float = Field(
+        30.0, gt=0, le=600,
+        description="Seconds after the end of an exposure in which the image must have arrived.",
+    )  # fmt: skip
+    device_binning: bool = Field(
+        True,
+        description="Let the camera sum pixels; false: the daemon does it, without saturation.",
+    )
+    cooler_control: Literal["setpoint", "power"] = Field(
+        "setpoint",
+        description='Of a cooler that takes both: "power" lets the daemon regulate and ramp it.',
+    )
+    setpoint_min: float = Field(
+        -40.0, ge=-150, le=50, description="Lowest cooler temperature of the model, degrees C."
+    )
+    setpoint_max: float = Field(
+        20.0, ge=-150, le=50, description="Highest cooler temperature of the model, degrees C."
+    )
+    filters: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        description="Names of the filters in the camera's own wheel, in order; empty: no wheel.",
+    )
+    camera_options: dict[Annotated[str, Field(pattern=r"^\d{1,5}$")], CameraOptionValue] = Field(
+        default_factory=dict,
+        description='Camera-specific options set at opening: number -> value, such as {"14": 1}.',
+    )
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> AtikOptions:
+        for name in ("exposure", "setpoint"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if low > high:
+                raise ValueError(f"{name}_min ({low:g}) is above {name}_max ({high:g})")
+        if len(set(self.filters)) != len(self.filters):
+            raise ValueError("two filters have the same name")
+        return self
 
 
 AnyDriverOptions = Annotated[
