@@ -127,14 +127,16 @@ def whole(text: str, what: str) -> int:
         raise InvalidArgument(f"{what} must be a whole number, not {text!r}") from None
 
 
-def filter_names(
-    context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    """Complete filter names, as the camera reports them."""
-    from nightjarctl.completion import identity_of, status_words
+def names_in(key: str, *more: str) -> Any:
+    """Return a completion of the names that the camera's status lists under `key`."""
 
-    names = status_words(KIND, identity_of(context), "filters")
-    return [name for name in names if name.startswith(incomplete)]
+    def complete(context: click.Context, _parameter: Any, incomplete: str) -> list[str]:
+        from nightjarctl.completion import identity_of, status_words
+
+        names = [*status_words(KIND, identity_of(context), key), *more]
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
 
 
 def words(*choices: str) -> Any:
@@ -301,19 +303,23 @@ def exposure(session: app.Session, seconds: str) -> None:
 
 
 @cam.command()
-@click.argument("edges", nargs=-1, required=True, metavar="X1 X2 Y1 Y2|default",
-                shell_complete=words("default"))  # fmt: skip
+@click.argument("edges", nargs=-1, required=True, metavar="X1 X2 Y1 Y2|NAME|default",
+                shell_complete=names_in("windows", "default"))  # fmt: skip
 @app.pass_session
 def window(session: app.Session, edges: tuple[str, ...]) -> None:
     """Set the part of the read-out that is saved.
 
-    First and last column, first and last row; 1-indexed, inclusive, unbinned.
+    First and last column, first and last row, 1-indexed, inclusive, unbinned; or the name of a
+    configured window.
     """
     if edges == ("default",):
         send(session, "set_window", "window is the default", window=None)
         return
+    if len(edges) == 1 and not edges[0].lstrip("-").isdigit():
+        send(session, "set_window", f"window is {edges[0]}", window=None, name=edges[0])
+        return
     if len(edges) != 4:
-        raise click.UsageError("give X1 X2 Y1 Y2, or default")
+        raise click.UsageError("give X1 X2 Y1 Y2, the name of a window, or default")
     values = [whole(text, name) for text, name in zip(edges, ("X1", "X2", "Y1", "Y2"), strict=True)]
     x1, x2, y1, y2 = values
     send(session, "set_window", f"window is [{x1}:{x2},{y1}:{y2}]", window=values)
@@ -350,7 +356,7 @@ def offset(session: app.Session, value: str) -> None:
 
 
 @cam.command("filter")
-@click.argument("name", shell_complete=filter_names)
+@click.argument("name", shell_complete=names_in("filters"))
 @following(True)
 @app.pass_session
 def filter_(session: app.Session, name: str, wait: bool) -> None:

@@ -50,12 +50,12 @@ class Camera(Connection):
         """Set the exposure time, s."""
         return self.call("set_exposure", {"seconds": seconds})
 
-    def set_window(self, window: list[int] | None) -> Any:
+    def set_window(self, window: list[int] | None = None, name: str | None = None) -> Any:
         """Set the part that is saved: ``[x1, x2, y1, y2]``, 1-indexed, inclusive, unbinned.
 
-        None is the configured default.
+        None is the configured window of that name, without a name the default.
         """
-        return self.call("set_window", {"window": window})
+        return self.call("set_window", {"window": window, "name": name})
 
     def set_binning(
         self, binning: int | None, method: Literal["sum", "mean"] | None = None

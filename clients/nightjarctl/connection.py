@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from nightjar.config.paths import config_names, config_path, read_json
 from nightjar.errors import Code, ConfigError, TimedOut, error_for
@@ -23,7 +23,7 @@ _POLL_S = 2.0  # longest time that one call waits at the daemon for an operation
 _GRACE_S = 5.0  # what such a call may take beyond that
 _PYTHON_TYPES = {
     "float": float, "int": int, "str": str, "bool": bool, "ints": list[int], "strs": list[str],
-    "object": dict[str, Any],
+    "list": list[Any], "object": dict[str, Any],
 }  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def named_entry(name: str) -> Entry:
             return configured_entry(kind, name)
     ids = {identity for kind in KINDS for identity in config_names(kind)}
     known = ", ".join(sorted(set(registry.daemons) | ids)) or "none"
-    raise ConfigError(f"no daemon {name!r} in the registry {registry.path} or configured; {known}")
+    raise ConfigError(f"no daemon or id {name!r} in {registry.path} or beside it; known: {known}")
 
 
 class Operation:
@@ -335,9 +335,17 @@ def command_help(command: Mapping[str, Any]) -> str:
 Face = TypeVar("Face", bound=Connection)
 
 
+@overload
+def connect(name: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Connection: ...
+
+
+@overload
+def connect(name: str, timeout_s: float = DEFAULT_TIMEOUT_S, *, face: type[Face]) -> Face: ...
+
+
 def connect(
-    name: str, timeout_s: float = DEFAULT_TIMEOUT_S, face: type[Face] | None = None
-) -> Any:
+    name: str, timeout_s: float = DEFAULT_TIMEOUT_S, *, face: type[Connection] = Connection
+) -> Connection:
     """Return the connection to a daemon; nothing is sent until the first call.
 
     Parameters
@@ -348,12 +356,12 @@ def connect(
     timeout_s
         Deadline of each call, seconds.
     face
-        A class with written-out methods for editors and type checkers, e.g.
-        :class:`nightjarctl.Camera`; default :class:`Connection`.
+        A class with written-out methods for editors and type checkers:
+        :class:`nightjarctl.Camera`.
 
     Raises
     ------
     ConfigError
         No daemon of that name; the message lists those that are known.
     """
-    return (face or Connection)(named_entry(name), timeout_s)
+    return face(named_entry(name), timeout_s)

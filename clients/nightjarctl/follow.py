@@ -98,20 +98,24 @@ def _until_done(
 
 def _detach(session: Session, operation: Operation, subject: Subject) -> None:
     again = f"; Ctrl-C again within {SECOND_CHANCE_S:.0f} s aborts it" if subject.is_ours else ""
-    session.note(f"{subject.what} goes on{again}")
-    session.note(f"look again: {subject.come_back}; end it: {subject.stop}")
-    if not subject.is_ours:
-        return
     try:
-        time.sleep(SECOND_CHANCE_S)
+        session.note(f"{subject.what} goes on{again}")
+        session.note(f"look again: {subject.come_back}; end it: {subject.stop}")
+        if subject.is_ours:
+            time.sleep(SECOND_CHANCE_S)
     except KeyboardInterrupt:
-        session.note(f"aborting {subject.what}")
-        operation.cancel()
-        try:
-            operation.wait(_CANCEL_S)
-        except NightjarError as error:
-            if error.code is not Code.CANCELLED:
-                session.note(error.message)
+        if subject.is_ours:
+            _abort(session, operation, subject)
+
+
+def _abort(session: Session, operation: Operation, subject: Subject) -> None:
+    session.note(f"aborting {subject.what}")
+    operation.cancel()
+    try:
+        operation.wait(_CANCEL_S)
+    except NightjarError as error:
+        if error.code is not Code.CANCELLED:
+            session.note(error.message)
 
 
 # --- showing it ---------------------------------------------------------------------------------

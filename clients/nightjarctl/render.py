@@ -179,7 +179,15 @@ def _frame_lines(status: Mapping[str, Any], paint: Paint) -> list[str]:
     if status.get("buffer_slots"):
         used, slots = status["buffer_used"], status["buffer_slots"]
         fill = paint(f"{used} of {slots}", "red" if used == slots else None, bold=True)
-        lines.append(f"Frame buffer has {fill} slots in use, {status['workers']} workers")
+        more = [f"{status['workers']} workers"]
+        for key, words in (
+            ("frames_unsaved", "frames not yet in a file"),
+            ("buffer_waits", "waits for a free slot"),
+            ("worker_restarts", "worker restarts"),
+        ):
+            if status.get(key):
+                more.append(paint(f"{status[key]} {words}", "yellow"))
+        lines.append(f"Frame buffer has {fill} slots in use, {', '.join(more)}")
     if status["last_file"]:
         lines.append(f"Last file is {status['last_file']}")
     free = status.get("free_bytes")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ _SWITCH = {"enable": True, "disable": False, "true": True, "false": False, "on":
 
 
 def parameter_of(key: str) -> Parameter:
-    """Return the parameter of the command table that a key of ``configure`` stands for.
+    """Return the parameter of the command table for a key of ``configure``, named as the key.
 
     Raises
     ------
@@ -29,7 +30,8 @@ def parameter_of(key: str) -> Parameter:
         raise InvalidArgument(f"unknown setting {key!r}; known: {', '.join(CONFIGURE_KEYS)}")
     command, name = CONFIGURE_KEYS[key]
     table = next(each for each in COMMANDS if each.name == command)
-    return next(each for each in table.parameters if each.name == name)
+    parameter = next(each for each in table.parameters if each.name == name)
+    return replace(parameter, name=key)
 
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
