@@ -4,7 +4,8 @@
 #
 #   systemd_sandbox.sh UNIT_FOLDER COMMAND [ARGUMENT...]
 #
-# UNIT_FOLDER holds units, and may hold a *-sysusers.conf and a *-tmpfiles.conf, which are applied.
+# UNIT_FOLDER holds units, and may hold a *-sysusers.conf and a *-tmpfiles.conf, which are applied,
+# and a folder etc, which is copied over /etc.
 # Exit code: that of COMMAND, or 77 with one line on stderr where a sandbox cannot be made here.
 # Inside, the only network is a loopback (down), /etc is a copy, /dev/shm, /mnt, /run, /var/lib and
 # /var/tmp are new, and processes have their own numbers; all of it vanishes with the last process.
@@ -88,6 +89,7 @@ inside() {
     unset XDG_CONFIG_HOME XDG_STATE_HOME XDG_DATA_HOME DBUS_SESSION_BUS_ADDRESS
     mkdir -p "$HOME/.config/systemd" "$XDG_RUNTIME_DIR"
     cp -r "$units" "$HOME/.config/systemd/user"
+    [ ! -d "$units/etc" ] || cp -r "$units/etc/." /etc/
     find "$units" -name '*-sysusers.conf' -exec systemd-sysusers {} +
     find "$units" -name '*-tmpfiles.conf' -exec systemd-tmpfiles --create {} +
     # Services of a user manager inherit its environment: a system manager's is as bare as this.

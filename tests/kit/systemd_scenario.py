@@ -3,7 +3,7 @@
 
     systemd_scenario.py standin | daemons
 
-It asserts nothing: the tests do, on the facts.
+It asserts nothing: the tests do, on the facts (test_systemd_sandbox.py).
 """
 
 from __future__ import annotations
@@ -134,9 +134,84 @@ def standin() -> dict[str, Any]:
     return facts
 
 
+def client(*arguments: str) -> dict[str, Any]:
+    """Run `cam test ...` as a person on this host would; return exit code and reply."""
+    command = [str(Path(sys.executable).with_name("cam")), "test", *arguments, "--json"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/mnt/home", "LANG": "C.UTF-8"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    reply = json.loads(done.stdout) if done.returncode == 0 else done.stdout
+    return {"code": done.returncode, "reply": reply, "error": done.stderr}
+
+
+def take(count: int) -> list[dict[str, Any]]:
+    return [client("init", "--wait"), client("start", str(count), "--wait")]
+
+
+def archived_frames() -> list[str]:
+    return sorted(path.name for path in Path("/var/tmp/nightjar-archive").rglob("*.fits"))
+
+
+def wait_for_frames(count: int) -> list[str]:
+    deadline = time.monotonic() + LIMIT_S
+    while len(found := archived_frames()) < count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def owners(folder: str, pattern: str) -> list[str]:
+    found = {(pwd.getpwuid(p.stat().st_uid).pw_name, oct(p.stat().st_mode & 0o777))
+             for p in Path(folder).rglob(pattern)}  # fmt: skip
+    return [f"{name} {mode}" for name, mode in sorted(found)]
+
+
+def running_as(user: str) -> list[str]:
+    """Return the command lines of the live processes of a user."""
+    number, found = pwd.getpwnam(user).pw_uid, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if folder.stat().st_uid == number:
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
+def daemons() -> dict[str, Any]:
+    camera = "camd@test"
+    for unit in (camera, *RECEIVERS):
+        systemctl("enable", unit)
+    facts: dict[str, Any] = {"start": systemctl("start", "nightjar.target")}
+    facts["ready"] = wait_for(camera, active_again(0))
+    facts["receivers"] = [wait_for(unit, active_again(0))["ActiveState"] for unit in RECEIVERS]
+    facts["process"] = process_facts(facts["ready"]["MainPID"])
+    facts["status"] = client("status")
+    facts["sequence"] = take(3)
+    facts["frames"] = wait_for_frames(3)
+    facts["streams"] = owners("/dev/shm", "*.im.shm")
+    facts["files"] = owners("/var/tmp/nightjar-archive", "*.fits")
+    os.kill(int(facts["ready"]["MainPID"]), signal.SIGSTOP)
+    facts["after_stall"] = wait_for(camera, active_again(1))
+    facts["sequence_after_stall"] = take(2)
+    facts["frames_after_stall"] = wait_for_frames(5)
+    os.kill(int(facts["after_stall"]["MainPID"]), signal.SIGKILL)
+    facts["after_kill"] = wait_for(camera, active_again(2))
+    facts["sequence_after_kill"] = take(1)
+    facts["frames_after_kill"] = wait_for_frames(6)
+    started = time.monotonic()
+    facts["stop"] = systemctl("stop", "nightjar.target")
+    facts["stopped"] = {unit: wait_for(unit, ended) for unit in (camera, *RECEIVERS)}
+    facts["stop_took_s"] = time.monotonic() - started
+    facts["left_running"] = running_as("nightjar")
+    facts["logs"] = {path.name: path.read_text() for path in Path("/var/tmp").glob("*.log")}
+    facts["left_in_spool"] = sorted(path.name for path in Path("/var/tmp").glob("*.fits"))
+    return facts
+
+
 def main() -> int:
     loopback_up()
-    facts = {"standin": standin}[sys.argv[1]]()
+    facts = {"standin": standin, "daemons": daemons}[sys.argv[1]]()
     print(json.dumps(facts))
     return 0
 

@@ -21,6 +21,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 KIT = PROJECT / "tests" / "kit"
 CANNOT = 77
+DAEMONS = ("camd", "obslogd", "archived")
 
 pytestmark = pytest.mark.needs("/lib/systemd/systemd", "systemctl", "unshare", "setpriv")
 
@@ -78,7 +79,7 @@ def run_sandbox(unit_folder: Path, *command: str, timeout_s: float = 90) -> dict
 
 def test_units_start_watch_restart_and_stop(tmp_path: Path) -> None:
     command = f"{sys.executable} {KIT / 'systemd_standin.py'}"
-    daemons = dict.fromkeys(("camd", "obslogd", "archived"), command)
+    daemons = dict.fromkeys(DAEMONS, command)
     folder = units(tmp_path / "units", daemons, watchdog="1s", stop="1s")
     facts = run_sandbox(folder, sys.executable, str(KIT / "systemd_scenario.py"), "standin")
 
@@ -104,11 +105,68 @@ def test_units_start_watch_restart_and_stop(tmp_path: Path) -> None:
     assert facts["stop_took_s"] > 2.4
     assert (facts["stopped"]["ActiveState"], facts["stopped"]["Result"]) == ("inactive", "success")
     assert facts["others"] == ["inactive", "inactive"]
-    # Log and pipeline are there before the camera starts, and until it has stopped.
-    events = facts["events"]
-    first_start = events.index("camd started")
-    assert {"obslogd ready", "archived ready"} <= set(events[:first_start])
-    assert set(events[events.index("camd stopped") :]) >= {"obslogd stopped", "archived stopped"}
+    # The log is there first and goes last; the pipeline comes before the camera and goes after it.
+    order = [line for line in facts["events"] if line.endswith(("ready", "stopped"))]
+    assert order[:2] == ["obslogd ready", "archived ready"]
+    assert order[-3:] == ["camd stopped", "archived stopped", "obslogd stopped"]
+    assert facts["events"].index("archived ready") < facts["events"].index("camd started")
     # sysusers and tmpfiles: a private state folder; waiting frames are never cleaned away.
     assert facts["state_folder"] == {"owner": "nightjar", "mode": "0o750"}
     assert facts["cleaning"]["left"] == ["test-000001.fits", "test-counter.json"]
+
+
+def shipped_configuration(folder: Path) -> None:
+    """The shipped /etc, with a detector small enough for a test."""
+    shutil.copytree(PROJECT / "etc", folder)
+    camera = folder / "camd" / "test.json"
+    settings = json.loads(camera.read_text())
+    settings |= {
+        "driver": {"name": "simulated", "width": 600, "height": 400, "speed": 50},
+        "framebuffer_bytes": 8 * 600 * 400 * 2, "exposure": 0.05, "worker_processes": 2,
+        "minimum_free_bytes": 1_000_000, "warm_timeout": 10,
+    }  # fmt: skip
+    camera.write_text(json.dumps(settings))
+    pipeline = folder / "archived" / "pipeline.json"
+    pipeline.write_text(
+        json.dumps(json.loads(pipeline.read_text()) | {"minimum_free_bytes": 1_000_000})
+    )
+
+
+def test_the_daemons_work_inside_the_units(tmp_path: Path) -> None:
+    programs = {name: str(Path(sys.executable).with_name(name)) for name in DAEMONS}
+    folder = units(tmp_path / "units", programs, watchdog="2s", stop="60s")
+    shipped_configuration(folder / "etc")
+    facts = run_sandbox(folder, sys.executable, str(KIT / "systemd_scenario.py"), "daemons")
+
+    assert facts["ready"]["ActiveState"] == "active"
+    assert facts["receivers"] == ["active", "active"]
+    assert facts["process"]["Uid"] != "0"
+    assert int(facts["process"]["CapBnd"], 16) == 0
+    assert facts["process"]["Seccomp"] == "2"
+    assert facts["status"]["code"] == 0
+    assert str(facts["status"]["reply"]["pid"]) == facts["ready"]["MainPID"]
+    assert "STANDBY" in facts["ready"]["StatusText"]
+    # Frames go through the whole chain: stream, worker processes, spool, pipeline, archive.
+    for moment in ("sequence", "sequence_after_stall", "sequence_after_kill"):
+        assert [step["code"] for step in facts[moment]] == [0, 0], facts[moment]
+    assert len(facts["frames"]) == 3
+    assert facts["streams"] == ["nightjar 0o660"]
+    assert facts["files"] == ["nightjar 0o640"]
+    # After the watchdog and after kill -9: a new process, nothing lost, no number used twice.
+    for moment, restarts in (("after_stall", "1"), ("after_kill", "2")):
+        assert facts[moment]["ActiveState"] == "active"
+        assert facts[moment]["NRestarts"] == restarts
+    frames = facts["frames_after_kill"]
+    assert set(facts["frames"]) < set(facts["frames_after_stall"]) < set(frames)
+    numbers = [name.split("-")[1] for name in frames]
+    assert len(set(numbers)) == len(frames) == 6
+    assert facts["left_in_spool"] == []
+    assert facts["left_running"] == []
+    # What hung is in the journal: the stack of every thread, by PYTHONFAULTHANDLER.
+    assert "most recent call first" in facts["logs"]["camd.log"]
+    # The orderly stop, of the cooled camera too.
+    for unit, seen in facts["stopped"].items():
+        assert (seen["ActiveState"], seen["Result"]) == ("inactive", "success"), unit
+    assert "SIGTERM received" in facts["logs"]["camd.log"]
+    assert "camd stopped" in facts["logs"]["camd.log"]
+    assert "camera disconnected warm" in facts["logs"]["camd.log"]

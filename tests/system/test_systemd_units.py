@@ -47,7 +47,7 @@ def verify(folder: Path, *units: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     "unit",
-    ["nightjar.target", "nightjar-receivers.target",
+    ["nightjar.target", "nightjar-log.target", "nightjar-pipeline.target",
      *(f"{daemon}@{name}.service" for daemon, name in SERVICES.items())],
 )  # fmt: skip
 def test_systemd_has_nothing_to_say(folder: Path, unit: str) -> None:
@@ -60,7 +60,7 @@ def test_systemd_has_nothing_to_say(folder: Path, unit: str) -> None:
         ("camd@.service", "Restart=on-failure", "Restart=sometimes", "sometimes"),
         ("camd@.service", "WatchdogSec=30", "WatchdogSecs=30", "WatchdogSecs"),
         ("camd@.service", "ExecStart=/bin/true", "ExecStart=/bin/no-such-camd", "no-such-camd"),
-        ("nightjar-receivers.target", "Before=nightjar.target", "", "cycle"),
+        ("nightjar-pipeline.target", "Before=nightjar.target", "", "cycle"),
     ],
 )
 def test_the_check_finds_what_is_wrong(
