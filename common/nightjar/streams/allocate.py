@@ -5,26 +5,32 @@ from __future__ import annotations
 
 import errno
 import grp
+import logging
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from nightjar.errors import Code, ConfigError, InvalidArgument, StorageError
-from nightjar.files import is_safe_name, shared_memory_folder
-from nightjar.streams.keywords import blank_block
+from nightjar.errors import Code, ConfigError, InvalidArgument, Refused, StorageError
+from nightjar.files import is_safe_name, shared_memory_folder, temporary_name
+from nightjar.streams.keywords import Keyword, KeywordBlock, blank_block
 from nightjar.streams.layout import (
     METADATA_BYTES,
     NAME_LIMIT,
     OWNER_PID_OFFSET,
+    PATH_LIMIT,
     SEMAPHORE_BYTES,
     SUFFIX,
     VERSION,
     StreamGeometry,
     metadata_bytes,
+    parse_geometry,
 )
 from nightjar.streams.process import is_alive
 from nightjar.streams.semaphores import Semaphore
 from nightjar.units import bytes_text
+
+logger = logging.getLogger(__name__)
 
 NO_PID = (-1).to_bytes(4, "little", signed=True)
 
@@ -101,12 +107,96 @@ def reserve(descriptor: int, total: int, path: Path) -> None:
         raise StorageError(f"cannot reserve stream {path}: {error.strerror}") from error
 
 
-def allocate(
-    descriptor: int, geometry: StreamGeometry, path: Path, mode: int, group: str | None
+def make_file(
+    path: Path,
+    geometry: StreamGeometry,
+    keywords: Mapping[str, Keyword],
+    created_ns: int,
+    mode: int,
+    group: str | None,
 ) -> tuple[mmap.mmap, int]:
-    """Reserve and map a new file, set its permissions; return the mapping and its inode."""
-    total = geometry.offsets().total
-    reserve(descriptor, total, path)
+    """Make a stream file that takes over its name when it is whole.
+
+    Returns
+    -------
+    mmap.mmap, int
+        The mapped file, its pages present, and its inode.
+
+    Raises
+    ------
+    Refused
+        Another living process owns a stream of that name, or `keywords` are more than the slots.
+    StorageError
+        No room for it (code NO_SPACE), or the folder cannot be used.
+    InvalidArgument, ConfigError
+        A keyword is impossible; the group does not exist.
+    """
+    owner = living_owner(path)
+    if owner is not None and owner != os.getpid():
+        raise Refused(f"stream {path} belongs to living process {owner}", pid=owner)
+    notes = list(geometry.interop_notes())
+    if len(os.fsencode(path)) > PATH_LIMIT:
+        notes.append(f"ImageStreamIO's C library takes paths of {PATH_LIMIT} bytes at most")
+    for note in notes:
+        logger.warning("stream %s: %s", path, note)
+    temporary = temporary_name(path)
+    try:
+        temporary.unlink(missing_ok=True)  # left by a dead process of our pid
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make stream {path}: {error.strerror}", path=str(path)
+        ) from error
+    try:
+        try:
+            reserve(descriptor, geometry.offsets().total, path)
+            _give(descriptor, path, mode, group)
+            mapping = mmap.mmap(
+                descriptor, geometry.offsets().total, mmap.MAP_SHARED | mmap.MAP_POPULATE
+            )
+            inode = os.fstat(descriptor).st_ino
+        finally:
+            os.close(descriptor)
+        _fill(mapping, geometry, path, keywords, created_ns, inode)
+        mapping[: len(VERSION)] = VERSION
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return mapping, inode
+
+
+def take_file(path: Path) -> tuple[mmap.mmap, StreamGeometry, int]:
+    """Map an existing stream file for writing.
+
+    Raises
+    ------
+    Refused
+        Its owner is alive, or it keeps a history buffer, which we do not write.
+    StorageError
+        Not there, not writable, or not a stream of a known layout.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageError(f"cannot open stream {path}: {error.strerror}") from error
+    try:
+        stat = os.fstat(descriptor)
+        header = os.pread(descriptor, METADATA_BYTES, 0)
+        geometry = parse_geometry(header, stat.st_size, str(path))
+        if geometry.history_depth:
+            raise Refused(f"stream {path} keeps a history (CBsize); nightjar does not write it")
+        owner = owner_pid(header)
+        if owner != os.getpid() and is_alive(owner, stat.st_ino):
+            raise Refused(f"stream {path} belongs to living process {owner}", pid=owner)
+        reserve(descriptor, stat.st_size, path)  # a foreign maker may have left it sparse
+        mapping = mmap.mmap(descriptor, stat.st_size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    finally:
+        os.close(descriptor)
+    return mapping, geometry, stat.st_ino
+
+
+def _give(descriptor: int, path: Path, mode: int, group: str | None) -> None:
     try:
         if group is not None:
             os.fchown(descriptor, -1, grp.getgrnam(group).gr_gid)
@@ -115,20 +205,26 @@ def allocate(
         raise ConfigError(f"stream {path}: no group {group!r} on this machine") from error
     except PermissionError as error:
         raise StorageError(f"stream {path}: may not give it to group {group!r}") from error
-    mapping = mmap.mmap(descriptor, total, mmap.MAP_SHARED | mmap.MAP_POPULATE)
-    return mapping, os.fstat(descriptor).st_ino
 
 
-def fill(
-    mapping: mmap.mmap, geometry: StreamGeometry, path: Path, created_ns: int, inode: int
+def _fill(
+    mapping: mmap.mmap,
+    geometry: StreamGeometry,
+    path: Path,
+    keywords: Mapping[str, Keyword],
+    created_ns: int,
+    inode: int,
 ) -> None:
-    """Write everything of a new stream but its version."""
+    # Everything but the version, which makes it a stream.
     offsets = geometry.offsets()
     mapping[:METADATA_BYTES] = metadata_bytes(
         geometry, path.name.removesuffix(SUFFIX), created_ns=created_ns, pid=os.getpid(),
         inode=inode,
     )  # fmt: skip
     mapping[offsets.keywords : offsets.semaphores] = blank_block(geometry.keyword_count)
+    block = KeywordBlock(memoryview(mapping)[offsets.keywords : offsets.semaphores])
+    for name, (value, comment) in keywords.items():
+        block.set(name, value, comment, 0)
     for index in range(geometry.semaphore_count + 1):  # the last is the semlog
         Semaphore(mapping, offsets.semaphores + index * SEMAPHORE_BYTES).initialise()
     nobody = NO_PID * geometry.semaphore_count

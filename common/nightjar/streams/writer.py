@@ -29,31 +29,19 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import InvalidArgument, Refused, StorageError
-from nightjar.files import temporary_name
-from nightjar.streams.allocate import (
-    allocate,
-    fill,
-    living_owner,
-    owner_pid,
-    reserve,
-    stream_path,
-)
+from nightjar.streams.allocate import make_file, stream_path, take_file
 from nightjar.streams.keywords import Keyword, KeywordBlock, KeywordValue, plain
 from nightjar.streams.layout import (
     METADATA_BYTES,
     NO_FRAME,
     OWNER_PID_OFFSET,
-    PATH_LIMIT,
     PENDING_LIMIT,
     SEMAPHORE_BYTES,
     SUFFIX,
-    VERSION,
     WRITE_FLAG_OFFSET,
     StreamGeometry,
     Word,
-    parse_geometry,
 )
-from nightjar.streams.process import is_alive
 from nightjar.streams.semaphores import Semaphore
 
 logger = logging.getLogger(__name__)
@@ -154,38 +142,8 @@ class StreamWriter:
         geometry = StreamGeometry.make(shape, dtype, depth=depth, keyword_count=nkw)
         path = stream_path(name, folder)
         first = plain(keywords or {})
-        owner = living_owner(path)
-        if owner is not None and owner != os.getpid():
-            raise Refused(f"stream {path} belongs to living process {owner}", pid=owner)
-        notes = list(geometry.interop_notes())
-        if len(os.fsencode(path)) > PATH_LIMIT:
-            notes.append(f"ImageStreamIO's C library takes paths of {PATH_LIMIT} bytes at most")
-        for note in notes:
-            logger.warning("stream %s: %s", path, note)
-        temporary = temporary_name(path)
-        try:
-            temporary.unlink(missing_ok=True)  # left by a dead process of our pid
-            descriptor = os.open(
-                temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
-        except OSError as error:
-            raise StorageError(
-                f"cannot make stream {path}: {error.strerror}", path=str(path)
-            ) from error
-        try:
-            try:
-                mapping, inode = allocate(descriptor, geometry, path, mode, group)
-            finally:
-                os.close(descriptor)
-            fill(mapping, geometry, path, clock.now_ns(), inode)
-            writer = cls(path, geometry, mapping, inode, clock)
-            writer.set_keywords(first)
-            mapping[: len(VERSION)] = VERSION
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return writer
+        mapping, inode = make_file(path, geometry, first, clock.now_ns(), mode, group)
+        return cls(path, geometry, mapping, inode, clock)
 
     @classmethod
     def attach(
@@ -204,24 +162,8 @@ class StreamWriter:
             Not there, not writable, or not a stream of a known layout.
         """
         path = stream_path(name_or_path, folder)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise StorageError(f"cannot open stream {path}: {error.strerror}") from error
-        try:
-            stat = os.fstat(descriptor)
-            header = os.pread(descriptor, METADATA_BYTES, 0)
-            geometry = parse_geometry(header, stat.st_size, str(path))
-            if geometry.history_depth:
-                raise Refused(f"stream {path} keeps a history (CBsize); nightjar does not write it")
-            owner = owner_pid(header)
-            if owner != os.getpid() and is_alive(owner, stat.st_ino):
-                raise Refused(f"stream {path} belongs to living process {owner}", pid=owner)
-            reserve(descriptor, stat.st_size, path)  # a foreign maker may have left it sparse
-            mapping = mmap.mmap(descriptor, stat.st_size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        finally:
-            os.close(descriptor)
-        writer = cls(path, geometry, mapping, stat.st_ino, clock or SystemClock())
+        mapping, geometry, inode = take_file(path)
+        writer = cls(path, geometry, mapping, inode, clock or SystemClock())
         writer._recover()
         return writer
 
