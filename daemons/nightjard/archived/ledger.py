@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nightjar.api.archive import FRAME_STATES, FrameState
@@ -40,8 +41,12 @@ class Ledger:
             if old is not None:
                 self._counts[old.night, old.camera, old.state] -= 1
             self._counts[new.night, new.camera, new.state] += 1
-            if new.finished_ns is not None and new.state != FrameState.DISCARDED.value:
-                self._last[new.camera] = new
+            last = self._last.get(new.camera)
+            is_discarded = new.state == FrameState.DISCARDED.value
+            if is_discarded and (last is None or last.id != new.id):
+                return
+            if new.finished_ns is not None:
+                self._last[new.camera] = replace(new, path=None) if is_discarded else new
 
     def snapshot(self, night: str) -> dict[str, dict[str, Any]]:
         """Return, by camera, what waits, the counts of a night, all counts and the last frame."""
