@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Shell completion: the scripts, and values that only the daemon knows.
+"""Shell completion of values that only the daemon knows.
 
 A completion never fails, never prints an error and never takes longer than 0.3 s: where the daemon
 does not answer there are simply fewer words.
@@ -10,22 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
 
 from nightjar.errors import NightjarError
 
 LIMIT_S = 0.25  # connecting and answering; a daemon answers in a few milliseconds
-
-
-def script(program: str, shell: str) -> str:
-    """Return the completion script of a program for bash, zsh or fish."""
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise NightjarError(f"no completion for {shell}")
-    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
-    made = kind(click.Command(program), {}, program, variable)
-    # Not made.source(): for bash that starts a bash to look at its version.
-    return made.source_template % made.source_vars()
 
 
 def status_words(kind: str, identity: str, key: str) -> list[str]:

@@ -1,77 +1,33 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Status and tables as lines of text: pure functions, nothing is printed or asked here."""
+"""The camera's status as lines of text: pure functions, nothing is printed or asked here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-INDENT = "   "
-STATE_COLORS = {
-    "OFFLINE": "red", "INITIALIZING": "red", "ABORTING": "red", "CLOSING": "red", "FAULT": "red",
-    "FAILED": "red", "WAITING": "yellow", "READING": "yellow", "DRAINING": "yellow",
-    "STOPPING": "yellow", "DEGRADED": "yellow", "STANDBY": "yellow", "EXPOSING": "green",
-    "BUSY": "green", "READY": "green", "OK": "green",
-}  # fmt: skip
+from nightjar.cli.text import (
+    INDENT,
+    SEVERITY_COLORS,
+    STATE_COLORS,
+    Paint,
+    clock_text,
+    health_lines,
+    no_paint,
+    plain_lines,
+    size_text,
+    table,
+)
+
+__all__ = [
+    "COOLER_COLORS", "INDENT", "SEVERITY_COLORS", "STATE_COLORS", "Paint", "camera_lines",
+    "clock_text", "frame_rows", "health_lines", "no_paint", "plain_lines", "size_text", "table",
+]  # fmt: skip
+
 COOLER_COLORS = {
     "WARM": "red", "FAULT": "red", "UNKNOWN": "red", "WARMING": "yellow", "LOCKING": "yellow",
     "COOLING": "cyan", "LOCKED": "green",
 }  # fmt: skip
-SEVERITY_COLORS = {"warning": "yellow", "error": "red"}
-
-
-class Paint(Protocol):
-    """Puts colour on a text, or returns it as it is."""
-
-    def __call__(self, text: str, color: str | None = None, *, bold: bool = False) -> str:
-        """Return the text."""
-        ...
-
-
-def no_paint(text: str, color: str | None = None, *, bold: bool = False) -> str:
-    """Return the text as it is."""
-    return text
-
-
-def table(
-    headings: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[int] = ()
-) -> list[str]:
-    """Return rows in columns wide enough for their longest cell; never cut, never wrapped.
-
-    Parameters
-    ----------
-    headings, rows
-        Texts; None is shown as ``-``.
-    right
-        Columns that are set flush right.
-    """
-    cells = [list(headings)]
-    cells += [["-" if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
-    flush_right = set(right)
-    lines = []
-    for row in cells:
-        parts = [
-            cell.rjust(width) if column in flush_right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(parts).rstrip())
-    return lines
-
-
-def size_text(size: float) -> str:
-    """Return bytes as people say them: ``123.3 MB``."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-def clock_text(iso_time: str | None) -> str:
-    """Return an ISO time with whole seconds and a space: ``2026-01-31 23:59:59``."""
-    return (iso_time or "never")[:19].replace("T", " ")
 
 
 def _number(value: Any, form: str, missing: str = "unknown") -> str:
@@ -213,28 +169,16 @@ def _trouble_lines(status: Mapping[str, Any], paint: Paint) -> list[str]:
     return lines + health_lines(status, paint)
 
 
-def health_lines(status: Mapping[str, Any], paint: Paint = no_paint) -> list[str]:
-    """Return a line on health where it is not OK, not indented."""
-    health = status.get("health") or {}
-    level = str(health.get("level", "OK"))
-    if level == "OK":
-        return []
-    return [f"Health is {paint(level, STATE_COLORS.get(level), bold=True)}: {health['reason']}"]
-
-
-def plain_lines(status: Mapping[str, Any]) -> list[str]:
-    """Return any snapshot as ``key: value`` lines: for a daemon whose face is not known here."""
-    width = max((len(key) for key in status), default=0)
-    return [f"{INDENT}{key.ljust(width)}  {value}" for key, value in status.items()]
-
-
 def frame_rows(frames: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the frames of ``cam ID last`` as a table, with what the daemon gave of each."""
-    rows = list(frames)
+    """Return the frames of ``cam ID last`` as a table."""
+    rows = [
+        (
+            frame["number"], clock_text(frame["start"]), f"{frame['exposure']:g} s",
+            frame["state"], None if frame["size"] is None else size_text(frame["size"]),
+            frame["path"],
+        )
+        for frame in frames
+    ]  # fmt: skip
     if not rows:
-        return ["no frames yet"]
-    first = [key for key in ("frame_number", "time", "exposure_time", "state") if key in rows[0]]
-    last = [key for key in ("path", "file", "filename") if key in rows[0]]
-    keys = first + last or list(rows[0])
-    headings = [key.replace("_", " ") for key in keys]
-    return table(headings, ([row.get(key) for key in keys] for row in rows), right=[0])
+        return ["no frames since the daemon started"]
+    return table(("frame", "start (UTC)", "exposure", "state", "size", "file"), rows, right=(0, 2))

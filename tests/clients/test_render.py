@@ -113,6 +113,19 @@ def test_any_state_can_be_shown(changes: dict[str, Any]) -> None:
     assert all(line.startswith("   ") for line in lines)
 
 
+def test_frames_as_a_table() -> None:
+    frame = {"number": 7, "run": "r", "start": "2025-06-15T03:04:05.678", "exposure": 0.5,
+             "path": "/data/test-7.fits", "state": "saved", "size": 123_315_840}  # fmt: skip
+    lines = render.frame_rows([frame, {**frame, "number": 6, "size": None}])
+    assert lines[0].split() == ["frame", "start", "(UTC)", "exposure", "state", "size", "file"]
+    cells = [cell.strip() for cell in lines[1].split("  ") if cell.strip()]
+    assert cells == [
+        "7", "2025-06-15 03:04:05", "0.5 s", "saved", "123.3 MB", "/data/test-7.fits",
+    ]  # fmt: skip
+    assert "  -         /data" in lines[2]
+    assert render.frame_rows([]) == ["no frames since the daemon started"]
+
+
 def test_colours_follow_the_state() -> None:
     def paint(text: str, color: str | None = None, *, bold: bool = False) -> str:
         return f"<{color}>{text}</>" if color else text

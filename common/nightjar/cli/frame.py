@@ -17,8 +17,8 @@ from typing import Any
 import click
 
 from nightjar import __version__
+from nightjar.cli.session import Session, write
 from nightjar.errors import Code
-from nightjarctl.session import Session, write
 
 _NUMBER = re.compile(r"-\.?\d")
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -210,7 +210,7 @@ def group(
 def _completion_option() -> click.Option:
     def callback(context: click.Context, _parameter: click.Parameter, shell: str | None) -> None:
         if shell and not context.resilient_parsing:
-            from nightjarctl.completion import script
+            from nightjar.cli.completion import script
 
             write(script(context.find_root().info_name or "", shell))
             context.exit()
