@@ -46,6 +46,8 @@ _EARLY_NS = 50_000_000
 # An exposure that has begun shows within this as a state other than IDLE.
 _BEGIN_NS = NS_PER_S
 _PART_BYTES = 8_000_000
+_READING = (CameraState.READING, CameraState.DOWNLOADING)
+_AT_WORK = (CameraState.WAITING, CameraState.EXPOSING, *_READING)
 
 
 @dataclass(slots=True)
@@ -197,27 +199,23 @@ class AtikDetector:
             self._begin(exposure)
             return Progress(Phase.EXPOSING)
         elapsed_ns = self._clock.monotonic_ns() - exposure.sent_ns
-        is_due = elapsed_ns >= exposure.length_ns - _EARLY_NS
+        state = library.value("ArtemisCameraState", self._handle)
+        # State before readiness: what is ready while the camera is at work is the last image.
+        is_due = elapsed_ns >= exposure.length_ns - _EARLY_NS and state not in _AT_WORK
         if is_due and library.value("ArtemisImageReady", self._handle):
             return Progress(Phase.READY, exposure.length_ns)
-        state = library.value("ArtemisCameraState", self._handle)
-        late_ns = elapsed_ns - exposure.length_ns
         problem = None
         if state == CameraState.ERROR:
             problem = "reports an error"
         elif state == CameraState.IDLE and elapsed_ns > _BEGIN_NS:
-            # Looked at again: the image may have become ready between the two calls.
-            if is_due and library.value("ArtemisImageReady", self._handle):
-                return Progress(Phase.READY, exposure.length_ns)
             problem = "became idle without an image"
-        elif late_ns > self._options.exposure_margin * NS_PER_S:
+        elif elapsed_ns - exposure.length_ns > self._options.exposure_margin * NS_PER_S:
             problem = f"had no image {self._options.exposure_margin:g} s after the exposure's end"
         if problem is not None:
             self._exposure = None
             self._check_connected(library)
             raise DeviceError(f"the Atik camera {problem}")
-        is_reading = state in (CameraState.READING, CameraState.DOWNLOADING)
-        if is_reading or elapsed_ns >= exposure.length_ns:
+        if state in _READING or elapsed_ns >= exposure.length_ns:
             return Progress(Phase.READING, exposure.length_ns)
         return Progress(Phase.EXPOSING, elapsed_ns)
 
