@@ -218,7 +218,7 @@ def write(
     session: app.Session, text: tuple[str, ...], severity: str, source: str | None, name: str | None
 ) -> None:
     """Write TEXT into the log."""
-    said_by = source or default_source()
+    said_by = default_source() if source is None else source
     message = {
         "source": said_by, "severity": severity, "text": " ".join(text),
         "key": uuid.uuid4().hex,  # sent twice because a reply was lost, it is stored once

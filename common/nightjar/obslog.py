@@ -294,8 +294,8 @@ class ObservatoryLog:
         return True
 
     def _lose(self, number: int, why: str) -> None:
-        self.lost += number
         log.error("observatory log spool: %s; %d messages not kept", why, number)
+        self.lost += number
 
     # --- the thread that delivers -----------------------------------------------------------------
 

@@ -21,11 +21,14 @@ NAME = "observatory_log"
 
 
 class LogDaemon:
-    """Configured below NIGHTJAR_CONFIG_ROOT, which is the test's own."""
+    """Configured below `folder`, or in the test's own folders."""
 
-    def __init__(self, port: int, **config: Any) -> None:
-        root = Path(os.environ["NIGHTJAR_CONFIG_ROOT"])
-        self.state = Path(os.environ["NIGHTJAR_STATE_ROOT"]) / NAME
+    def __init__(self, port: int, folder: Path | None = None, **config: Any) -> None:
+        root = Path(os.environ["NIGHTJAR_CONFIG_ROOT"]) if folder is None else folder / "etc"
+        state = Path(os.environ["NIGHTJAR_STATE_ROOT"]) if folder is None else folder / "state"
+        self.root = root
+        self.state = state / NAME
+        self.variables = {"NIGHTJAR_CONFIG_ROOT": str(root), "NIGHTJAR_STATE_ROOT": str(state)}
         self.config = root / "obslogd" / "log.json"
         self.registry_path = root / "nightjar" / "registry.json"
         for path in (self.config, self.registry_path):
@@ -49,7 +52,7 @@ class LogDaemon:
         with open(self.errors, "a", encoding="utf-8") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "nightjard.obslogd", str(self.config)],
-                stderr=output, text=True,
+                stderr=output, text=True, env=os.environ | self.variables,
             )  # fmt: skip
         self.wait(lambda client: True)
         return self

@@ -300,6 +300,7 @@ class Store:
         """
 
         def insert(connection: Connection) -> list[int]:
+            self._require_file()
             with connection.begin():
                 if self.path is None:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
