@@ -40,6 +40,7 @@ PACKAGES = {
     "/lib/systemd/systemd": "systemd",
     "unshare": "util-linux",
     "setpriv": "util-linux",
+    "faketime": "faketime",
 }
 # Debian keeps the server programs of PostgreSQL off the PATH, newest version last.
 _FURTHER_FOLDERS = "/usr/lib/postgresql/*/bin"

@@ -185,7 +185,7 @@ class _Runtime:
             self.config, self.path, self.registry, self.entry, self.clock, health, operations,
             metrics, obslog, state, self.hurry,
         )  # fmt: skip
-        service: Service | None = None
+        started: Service | None = None
         server: RpcServer | None = None
         self._catch_signals()
         try:
@@ -193,6 +193,7 @@ class _Runtime:
             server = RpcServer(
                 self.entry, _all_commands(service, operations), self.access, self.clock
             )
+            started = service
             service.start()
             server.start()
             if self.config.metrics_port is not None:
@@ -201,12 +202,12 @@ class _Runtime:
             self._watch(service)
             obslog.info(f"{self.spec.program} is stopping: {self.stop_reason}")
             systemd.notify("STOPPING=1")
+            started = None
             service.stop(_report_stop)
-            service = None
             obslog.info(f"{self.spec.program} stopped")
         finally:
-            if service is not None:
-                service.stop(_report_stop)
+            if started is not None:
+                started.stop(_report_stop)
             if server is not None:
                 server.stop()
             metrics.close()

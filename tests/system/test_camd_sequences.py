@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
-from kit.site import Daemon, FakePipeline, Site, eventually
 
+from kit.site import Daemon, FakePipeline, Site, eventually
 from nightjar.api.camera import STATUS_KEYS
 from nightjar.errors import Busy, NightjarError, Refused
 from nightjard.camd.drivers.embedded import read_embedded
@@ -266,7 +266,7 @@ def test_the_shared_memory_stream_shows_the_last_frame(site: Site) -> None:
     reader = StreamReader("TEST")
     try:
         frame = reader.latest()
-        shown = read_embedded(np.asarray(frame.pixels))
+        shown = read_embedded(np.asarray(frame.data))
     finally:
         reader.close()
     with fits.open(images(site)[-1]) as hdus:

@@ -265,23 +265,20 @@ class Camera:
         self._note_error(error)
         opened = self._open
         if isinstance(error, DeviceLost | DeviceWedged) or opened is None:
-            if opened is not None:
-                opened.sequencer.forget(error)
-            if self._filter_operation is not None:
-                self._filter_operation[0].fail(error)
-            closing = self._closing
+            ended = [pair[0] for pair in (self._filter_operation, self._closing) if pair]
             self._disconnect()
-            if closing is not None:
-                closing[0].fail(error)
             self._health.set(
                 "camera", Level.FAILED, f"{error.message}; init the camera when it is back"
             )
+            # Operations end last: who waits for one finds the state that goes with its end.
+            if opened is not None:
+                opened.sequencer.forget(error)
+            for operation in ended:
+                operation.fail(error)
             return
-        if opened.sequencer.is_running:
-            with contextlib.suppress(NightjarError):
-                opened.sequencer.abort(error.message, error)
-            self._set_state(CameraState.IDLE)
         self._health.set("camera", Level.DEGRADED, error.message)
+        if opened.sequencer.is_running:
+            opened.sequencer.abort(error.message, error)
 
     def _fail_sequence(self, error: NightjarError) -> None:
         """End the sequence for a reason outside the device."""
@@ -289,7 +286,6 @@ class Camera:
         opened = self._open
         if opened is not None and opened.sequencer.is_running:
             opened.sequencer.abort(error.message, error)
-            self._set_state(CameraState.IDLE)
 
     def _note_error(self, error: NightjarError) -> None:
         self.last_error = {
@@ -407,6 +403,8 @@ class Camera:
 
     def _on_sequence_end(self, reason: str, error: NightjarError | None) -> None:
         self.last_stop = reason
+        if self._open is not None and self._closing is None:
+            self._set_state(CameraState.IDLE)
         if error is None:
             self._health.ok("camera")
 

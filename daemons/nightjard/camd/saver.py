@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import queue
 import selectors
 import subprocess
@@ -25,7 +26,8 @@ from nightjar.errors import Code, NightjarError, StorageError
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 20.0
-JOB_TIMEOUT_S = 20.0
+# How long a worker may take for a frame before it counts as hung, beside a time for its bytes.
+JOB_TIMEOUT_S = float(os.environ.get("NIGHTJAR_SAVE_TIMEOUT", "20"))
 SLOWEST_BYTES_PER_S = 5e6
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
@@ -97,11 +99,8 @@ class WorkerProcess:
         NightjarError
             It died or did not answer in time; :meth:`end` it.
         """
-        if not self.is_alive:
-            self.end()
-            self.start()
-        assert self._process is not None
-        assert self._process.stdin is not None
+        if self._process is None or self._process.stdin is None:
+            raise NightjarError("saving process is not running")
         try:
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
         except OSError as error:
@@ -249,6 +248,8 @@ class Saver:
         """Try a job until its file is in place or the daemon is stopping."""
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
+            if not worker.is_alive:
+                self._replace(worker, "had ended")
             try:
                 answer = worker.ask(job)
             except (NightjarError, OSError, ValueError) as error:

@@ -198,9 +198,11 @@ class Sequencer:
         """End now; the frame being exposed is discarded, those read out are saved."""
         if self._sequence is None:
             return
-        if self._phase in (CameraState.EXPOSING, CameraState.READING, CameraState.WAITING):
-            self._detector.abort()
-        self._end(reason, error or Cancelled(f"sequence aborted: {reason}"))
+        try:
+            if self._phase is not CameraState.DRAINING:
+                self._detector.abort()
+        finally:
+            self._end(reason, error or Cancelled(f"sequence aborted: {reason}"))
 
     def forget(self, error: NightjarError) -> None:
         """End because the detector is gone: nothing more is asked of it."""

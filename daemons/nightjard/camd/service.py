@@ -17,7 +17,7 @@ from nightjar.api.states import Level
 from nightjar.clock import NS_PER_S
 from nightjar.daemon import Context, heartbeat_age
 from nightjar.errors import InvalidArgument, NightjarError
-from nightjar.files import free_bytes
+from nightjar.files import free_bytes, is_temporary
 from nightjar.fits import spool
 from nightjar.operations import Operation
 from nightjar.rpc.client import Client
@@ -105,6 +105,7 @@ class CameraService:
         spooled = spooled_frames(
             self.config.output_path, self.config.output_prefix, self.config.camera_id
         )
+        self._clear_temporaries()
         self._spool_floor = max((frame.number for frame in spooled), default=0)
         self._saver.start()
         self._handover.adopt(spooled)
@@ -114,6 +115,17 @@ class CameraService:
         self._space_thread.start()
         if spooled:
             self.info(f"{len(spooled)} frames in the spool are handed over")
+
+    def _clear_temporaries(self) -> None:
+        """Remove half-written files of saving processes that were killed; their frames are safe.
+
+        The frame is in the frame buffer (and saved again from there) until its file has its name.
+        """
+        for path in self.config.output_path.glob(f".{self.config.output_prefix}-*"):
+            writer = path.name.split(".")[-2]
+            if is_temporary(path) and writer.isdigit() and not Path("/proc", writer).exists():
+                log.info("removed %s, left by a process that was killed", path)
+                path.unlink(missing_ok=True)
 
     def _recover_buffer(self) -> None:
         """Save what an earlier life had read out but not saved."""
