@@ -77,7 +77,7 @@ import json, sys
 from nightjarctl.cam import main
 sys.argv = ["cam", "test", "status"]
 try:
-    main()
+    code = main()
 except SystemExit as end:
     code = end.code
 names = sorted({name.partition('.')[0] for name in sys.modules})
