@@ -6,9 +6,11 @@ Exposure times run on a manual clock, so nothing here waits for a time to pass.
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -525,3 +527,10 @@ def make_options(**given: object) -> Callable[[], IndiOptions]:
 def test_wrong_options_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         make_options(**given)()
+
+
+def test_the_documented_configuration_is_accepted() -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "use-an-indi-camera.md"
+    example = page.read_text(encoding="utf-8").split("```json")[1].split("```")[0]
+    options = IndiOptions.model_validate(json.loads("{" + example + "}")["driver"])
+    assert options.properties_at_open[0].members == {"SIM_XRES": 4096, "SIM_YRES": 4096}

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from contract.detector import Bench, DetectorContract
+from contract.detector import Bench, DetectorContract, make_buffer
 from kit.indi import CAMERA, WHEEL, IndiServer, fetch_frame, take_frame, wait_phase
 from nightjar.clock import NS_PER_S, SystemClock
 from nightjar.errors import Code, DeviceError, DeviceNotFound, Refused
+from nightjard.camd.drivers import make_detector
 from nightjard.camd.drivers.base import Phase, Range, Readout, Settings
 from nightjard.camd.drivers.indi import IndiDetector
 from nightjard.camd.drivers.indi_protocol import Blob
@@ -309,6 +310,23 @@ def test_image_of_an_aborted_exposure_is_never_the_next_frame(make: Make) -> Non
         pixels, _ = take_frame(detector, readout)
         assert pixels.mean() == pytest.approx(100 * number + NOISE_MEAN, abs=1.5)
     assert tracker.dropped == dropped_before + 1
+
+
+def test_in_a_child_process(server: IndiServer, tmp_path: Path) -> None:
+    options = IndiOptions(
+        name="indi", host="127.0.0.1", port=server.port, device=CAMERA, **resolution(512, 512)
+    )
+    detector = make_detector(options, 0, SystemClock())
+    try:
+        assert detector.open().readout == Region(1, 512, 1, 512)
+        readout = detector.configure(settings(offset=50))
+        detector.start()
+        wait_phase(detector, Phase.READY)
+        buffer = make_buffer(tmp_path, readout.shape)
+        detector.fetch(buffer, lambda: False)
+        assert buffer.array.mean() == pytest.approx(50 + NOISE_MEAN, abs=1.5)
+    finally:
+        detector.close()
 
 
 def test_close_and_open_again_in_mid_exposure(make: Make) -> None:

@@ -10,6 +10,7 @@ confirmed it; DATE-OBS of the image goes into card INDIDATE for comparison.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -43,8 +44,12 @@ from nightjard.camd.drivers.limits import check_range
 from nightjard.camd.drivers.options import IndiOptions
 from nightjard.camd.geometry import check_window
 
+_LOG = logging.getLogger(__name__)
 # After so long without a byte the server is asked something.
 _QUIET_NS = 2 * NS_PER_S
+# Such an image, 16 bits in base64, is more than the 128 MB by which a client may be behind before
+# indiserver ends it, unless its option -m says otherwise.
+_LARGE_PIXELS = 128_000_000 // 8 * 3
 
 
 class IndiDetector:
@@ -102,9 +107,13 @@ class IndiDetector:
         client, self._client, self._device = self._client, None, None
         may_image_come = self._tracker.may_image_come() or self._tracker.is_near_end()
         if client is not None:
-            if client.failure is None and self._tracker.abort():
-                self._send_abort(client)
-            client.close()
+            try:
+                if client.failure is None and self._tracker.abort():
+                    self._send_abort(client)
+            except DeviceError as error:
+                _LOG.warning("the exposure could not be aborted: %s", error.message)
+            finally:
+                client.close()
         self._tracker.reset(may_image_come)
         self._question_ns = None
         self._readout = self._settings = None
@@ -281,6 +290,9 @@ class IndiDetector:
         if reason is None:
             return device, capabilities
         lost = "; the exposure in course is lost" if self._tracker.end() is not None else ""
+        rows, columns = self._readout.shape if lost and self._readout else (0, 0)
+        if rows * columns > _LARGE_PIXELS:
+            lost += "; frames of this size need indiserver -m 1000"
         raise DeviceLost(f"INDI server at {client.address}: {reason}{lost}")
 
     def _reason_of_loss(self, client: IndiClient, device: IndiDevice) -> str | None:
