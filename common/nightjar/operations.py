@@ -81,8 +81,9 @@ class Operation:
                 elapsed = (self._clock.monotonic_ns() - self._mono0) / NS_PER_S
                 self._eta_s = elapsed * (1 - self._fraction) / self._fraction
 
-    def finish(self, result: Any = None) -> None:
-        """End it well."""
+    def finish(self, result: Any = None, message: str = "") -> None:
+        """End it well; the message says what was achieved."""
+        self.update(message=message)
         self._end(plain(result), None)
 
     def fail(self, error: NightjarError) -> None:

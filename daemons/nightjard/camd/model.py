@@ -362,15 +362,18 @@ class Camera:
         self._outlets.info(
             f"camera initialized: {capabilities.model} {capabilities.serial}".rstrip()
         )
-        operation.finish({"model": capabilities.model, "serial": capabilities.serial})
+        operation.finish(
+            {"model": capabilities.model, "serial": capabilities.serial},
+            f"{capabilities.model} {capabilities.serial} is connected",
+        )
 
     def _fitting_defaults(self, capabilities: Capabilities) -> Observation:
         """Return the configured defaults without settings that this device does not have."""
         wanted = Observation.default(self._config)
-        if capabilities.gain is None:
-            wanted = wanted.with_(gain=None)
-        if capabilities.offset is None:
-            wanted = wanted.with_(offset=None)
+        if capabilities.gain is None or wanted.gain is None:
+            wanted = wanted.with_(gain=capabilities.initial_gain)
+        if capabilities.offset is None or wanted.offset is None:
+            wanted = wanted.with_(offset=capabilities.initial_offset)
         low, high = capabilities.exposure_s
         return wanted.with_(exposure_s=min(max(wanted.exposure_s, low), high))
 
@@ -452,7 +455,9 @@ class Camera:
             self._closing = None
             self._disconnect()
             self._outlets.info(f"camera disconnected {'warm' if warm else 'before it was warm'}")
-            operation.finish({"warm": warm})
+            operation.finish(
+                {"warm": warm}, "warm and disconnected" if warm else "disconnected"
+            )
             return 0.0
         power = opened.cooler.power or 0.0
         fraction = 1 - power / first_power if first_power > 0 else None
@@ -541,7 +546,7 @@ class Camera:
             operation.fail(_not_initialized())
             return
         if not opened.sequencer.is_running:
-            operation.finish({"was_acquiring": False})
+            operation.finish({"was_acquiring": False}, "nothing was being exposed")
             return
         self._set_state(CameraState.ABORTING)
         try:
@@ -552,7 +557,7 @@ class Camera:
                 self._device_failed(error)
             return
         self._set_state(CameraState.IDLE)
-        operation.finish({"was_acquiring": True})
+        operation.finish({"was_acquiring": True}, "exposure aborted")
 
     def _abort_by_cancel(self) -> None:
         opened = self._open
@@ -727,7 +732,8 @@ class Camera:
         if opened.cooler.reading.telemetry.filter == opened.sequencer.filter_wanted:
             opened.sequencer.filter_wanted = None
             self._filter_operation = None
-            operation.finish({"filter": self._filter_name(opened)})
+            name = self._filter_name(opened)
+            operation.finish({"filter": name}, f"filter {name} is in the beam")
         elif now_ns > deadline_ns:
             opened.sequencer.filter_wanted = None
             self._filter_operation = None

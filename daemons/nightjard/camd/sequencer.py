@@ -449,7 +449,7 @@ class Sequencer:
         )
         self._sinks.on_end(reason, error)
         if error is None:
-            sequence.operation.finish(result)
+            sequence.operation.finish(result, f"{sequence.taken} frames taken{lost}; {reason}")
         else:
             error.detail.update(result)
             sequence.operation.fail(error)

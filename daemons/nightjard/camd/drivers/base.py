@@ -48,6 +48,8 @@ class Capabilities:
         Light-sensitive, overscan and covered pixels; None where the device has none.
     exposure_s, gain, offset, setpoint_c
         Limits; None where the setting does not exist. exposure_s always exists.
+    initial_gain, initial_offset
+        What the device is set to after opening; None where it does not tell.
     cooler
         "none"; "pwm": takes a power, the daemon regulates; "setpoint": regulates by itself.
     pwm_max
@@ -76,6 +78,8 @@ class Capabilities:
     firmware_version: str = ""
     gain: Range | None = None
     offset: Range | None = None
+    initial_gain: int | None = None
+    initial_offset: int | None = None
     setpoint_c: Range | None = None
     cooler: Literal["none", "pwm", "setpoint"] = "none"
     pwm_max: int = 0

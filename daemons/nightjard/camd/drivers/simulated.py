@@ -148,6 +148,8 @@ class SimulatedDetector:
             firmware_version=_FIRMWARE,
             gain=Range(*options.gain_range),
             offset=Range(*options.offset_range),
+            initial_gain=options.gain_default,
+            initial_offset=options.offset_default,
             setpoint_c=Range(*options.setpoint_range) if cooled else None,
             cooler=options.cooler,
             pwm_max=options.pwm_max if options.cooler == "pwm" else 0,
