@@ -8,6 +8,7 @@ magic number - then annotations, then the payload.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from typing import Any
@@ -67,7 +68,14 @@ class RawClient:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
+        """Send; an end that has hung up meanwhile shows when one reads."""
+        with contextlib.suppress(ConnectionError):
+            self.socket.sendall(data)
+
+    def end(self) -> None:
+        """Say that no more will come."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def read(self) -> tuple[int, int, bytes]:
         """Return type, flags and payload of the next message; EOFError where it hung up."""

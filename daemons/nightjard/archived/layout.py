@@ -16,8 +16,10 @@ discard.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ QUARANTINE = "quarantine"
 UNARCHIVED = "unarchived"
 FITS_SUFFIXES = (".fits", ".fits.fz", ".fits.gz", ".fit")
 _MAX_NAME = 240
+_PROBE_AGE_S = 600.0
 
 
 def frame_folder(night: str, camera: str, is_archived: bool) -> PurePosixPath:
@@ -63,6 +66,10 @@ def is_fits_name(name: str) -> bool:
 def _split(name: str) -> tuple[str, str]:
     suffix = next((s for s in sorted(FITS_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
     return name[: len(name) - len(suffix)], suffix
+
+
+def _temporaries(folder: Path) -> list[Path]:
+    return [path for path in map(Path, os.scandir(folder)) if is_temporary(path)]
 
 
 def make_folder(folder: Path, root: Path) -> None:
@@ -146,14 +153,17 @@ class Root:
             )
         require_folder(self.path, "archive root")
 
-    def clear_temporaries(self, target: str) -> int:
-        """Remove half-made copies of a frame that an earlier life left; return how many."""
+    def clear_temporaries(self, target: str) -> None:
+        """Remove half-made copies of a frame that an earlier life left."""
         path = self.path / target
-        count = 0
         if path.parent.is_dir():
-            with os.scandir(path.parent) as entries:
-                for entry in entries:
-                    if entry.name.startswith(f".{path.name}.") and is_temporary(Path(entry.name)):
-                        os.unlink(entry.path)
-                        count += 1
-        return count
+            for entry in _temporaries(path.parent):
+                if entry.name.startswith(f".{path.name}."):
+                    entry.unlink(missing_ok=True)
+
+    def clear_probes(self) -> None:
+        """Remove what an earlier life left in the root itself; another host's may be in use."""
+        for entry in _temporaries(self.path) if self.path.is_dir() else ():
+            with contextlib.suppress(OSError):
+                if time.time() - entry.stat().st_mtime > _PROBE_AGE_S:
+                    entry.unlink(missing_ok=True)

@@ -126,6 +126,7 @@ class Archive:
         for frame in self._store.accepted():
             self._backlog.add(frame)
         self.probe()
+        self._root.clear_probes()
         self._report_bad_frames()
         self._discarding.resume()
         waiting = len(self._backlog)
