@@ -2,7 +2,8 @@
 """Serving commands: one Pyro5 object per daemon, access by machine, hostile bytes survived.
 
 Strangers are turned away before a byte of theirs is read. Only serpent and JSON are accepted;
-nothing sent can make this process unpickle. Detailed tracebacks stay in the daemon's log.
+nothing sent can make this process unpickle, unpack a bomb, start threads or wait for the rest of a
+message for long. Detailed tracebacks stay in the daemon's log.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
-import marshal
 import socket
 import threading
 import time
@@ -21,7 +21,6 @@ from typing import Any
 import Pyro5.errors
 import Pyro5.server
 from Pyro5 import config as pyro_config
-from Pyro5 import serializers
 from Pyro5.callcontext import current_context
 from Pyro5.svr_threads import ClientConnectionJob, SocketServer_Threadpool
 
@@ -31,60 +30,34 @@ from nightjar.api.reply import Reply, failed, ok, plain
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import Code, ConfigError, InvalidArgument, NightjarError, Refused
 from nightjar.registry import Entry, normal_address
+from nightjar.rpc.wire import Wire, accept_plain_serializers_only
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-HANDSHAKE_TIMEOUT_S = 5.0
 IDLE_TIMEOUT_S = 120.0
 MAX_CONNECTIONS_PER_MACHINE = 64
 _REFUSAL_LOG_INTERVAL_S = 10
-
-
-class _RefusingSerializer(serializers.SerializerBase):  # type: ignore[misc]
-    """Stands where marshal and msgpack were: never parses what a client sent."""
-
-    def __init__(self, serializer_id: int) -> None:
-        super().__init__()
-        self.serializer_id = serializer_id
-
-    def dumps(self, data: Any) -> bytes:
-        """Write a refusal text: Pyro answers failed handshakes in marshal."""
-        return marshal.dumps(str(data))
-
-    def dumpsCall(self, obj: Any, method: Any, vargs: Any, kwargs: Any) -> bytes:  # noqa: N802
-        """Refuse."""
-        raise Pyro5.errors.SerializeError("only serpent and json are accepted")
-
-    def loads(self, data: bytes) -> Any:
-        """Refuse."""
-        raise Pyro5.errors.SerializeError("only serpent and json are accepted")
-
-    def loadsCall(self, data: bytes) -> Any:  # noqa: N802
-        """Refuse."""
-        raise Pyro5.errors.SerializeError("only serpent and json are accepted")
-
-
-def _accept_plain_serializers_only() -> None:
-    plain_ones = (serializers.SerpentSerializer, serializers.JsonSerializer)
-    allowed = {kind.serializer_id for kind in plain_ones}
-    for identity in list(serializers.serializers_by_id):
-        if identity not in allowed:
-            serializers.serializers_by_id[identity] = _RefusingSerializer(identity)
+_ACCEPT_PAUSE_S = 0.2
 
 
 class _Connection(ClientConnectionJob):  # type: ignore[misc]
     """One client: handshake under a short deadline, then requests until it goes."""
 
+    def __init__(self, client: socket.socket, address: Any, daemon: _PyroDaemon) -> None:
+        # Not the parent's: it would wrap the socket in Pyro's own, patient way.
+        self.csock = Wire(client)
+        self.caddr = address
+        self.daemon = daemon
+
     def __call__(self) -> None:
         address = self.caddr[0]
         self.daemon.connections.add(self)
         try:
-            self.csock.sock.settimeout(HANDSHAKE_TIMEOUT_S)
             if not self.daemon._handshake(self.csock):
                 log.warning("turned away %s: not a valid connect message", address)
                 return
-            self.csock.sock.settimeout(IDLE_TIMEOUT_S)
+            self.csock.patience_s = IDLE_TIMEOUT_S
             while True:
                 self.daemon.handleRequest(self.csock)
         except (OSError, Pyro5.errors.ConnectionClosedError, Pyro5.errors.TimeoutError):
@@ -112,6 +85,11 @@ class _Gate(SocketServer_Threadpool):  # type: ignore[misc]
         try:
             client, address = self.sock.accept()
         except TimeoutError:
+            return
+        except OSError as error:
+            if not self.shutting_down:  # no descriptor left, most likely
+                log.error("cannot accept connections: %s", error)
+                time.sleep(_ACCEPT_PAUSE_S)
             return
         if self.shutting_down or not self.daemon.admit(address[0]):
             client.close()
@@ -228,7 +206,7 @@ class RpcServer:
         pyro_config.THREADPOOL_SIZE = 1
         pyro_config.ITER_STREAMING = False
         pyro_config.DETAILED_TRACEBACK = False
-        _accept_plain_serializers_only()
+        accept_plain_serializers_only()
         self._pyro = self._listen()
         self._pyro.register(Endpoint(self), entry.name)
         self._thread = threading.Thread(target=self._loop, name="rpc-accept", daemon=True)
@@ -302,6 +280,8 @@ class RpcServer:
         given = {} if arguments is None else arguments
         if not isinstance(given, dict) or any(not isinstance(key, str) for key in given):
             raise InvalidArgument("arguments must be an object of values by name")
+        if not _is_plain(given):
+            raise InvalidArgument("arguments must be plain JSON values")
         return handler(**described.check(given))
 
     def _log_refusal(self, command: str, error: NightjarError, address: str) -> None:
@@ -312,6 +292,22 @@ class RpcServer:
                 self._warned.clear()
             self._warned[key] = now
             log.warning("refused %s from %s: %s", command, address, error.message)
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether JSON could have carried it: serpent may make proxies, bytes, sets, dates."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if type(part) is dict:
+            if any(type(key) is not str for key in part):
+                return False
+            waiting += part.values()
+        elif type(part) in (list, tuple):
+            waiting += part
+        elif part is not None and type(part) not in (bool, int, float, str):
+            return False
+    return True
 
 
 def _one_line(error: BaseException) -> str:
