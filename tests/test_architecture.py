@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,12 @@ def test_console_scripts_point_at_modules_of_the_right_root() -> None:
         path = (PROJECT / root / module.replace(".", "/")).with_suffix(".py")
         assert path.is_file(), f"{name}: no {path.relative_to(PROJECT)}"
         assert re.search(rf"^def {function}\(|^{function} = ", path.read_text(), re.M), name
+
+
+def test_every_dependency_is_justified() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    lines = chain(project["dependencies"], *project["optional-dependencies"].values())
+    names = {re.split(r"[\[<>=~! ]", line)[0] for line in lines} - {project["name"]}
+    page = (PROJECT / "docs/decisions/0002-dependencies.md").read_text()
+    listed = set(re.findall(r"^\| (?:`\w+` \| )?([\w.-]+) \|", page, re.MULTILINE))
+    assert names - listed == set()

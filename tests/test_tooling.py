@@ -119,7 +119,7 @@ def test_without_any_index_one_line_names_it_but_not_its_password(
 
 
 def test_extras_hold_what_they_pull_in_and_unknown_ones_are_refused() -> None:
-    assert {"dev", "daemons", "indi", "postgres"} <= bootstrap.contained_extras(["dev"])
+    assert {"dev", "daemons", "postgres"} <= bootstrap.contained_extras(["dev"])
     with pytest.raises(bootstrap.BootstrapError, match=r"nosuch.*daemons"):
         bootstrap.contained_extras(["nosuch"])
 
