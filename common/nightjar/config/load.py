@@ -47,8 +47,26 @@ class DaemonConfig(StrictModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def _key_path(location: tuple[int | str, ...], value: Any) -> str:
+    """Return the path of a key as it stands in the file: pydantic adds the tags of unions to it."""
+    parts: list[str] = []
+    node = value
+    for index, part in enumerate(location):
+        is_last = index == len(location) - 1
+        if isinstance(node, dict) and part not in node and not is_last:
+            continue  # the tag of a union, not a key
+        parts.append(str(part))
+        if isinstance(node, dict):
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+    return ".".join(parts)
+
+
 def _allowed(error: dict[str, Any], model: type[BaseModel]) -> str:
     kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden" and len(error["loc"]) > 1:
+        return "unknown key"
     if kind == "extra_forbidden":
         return f"unknown key; known are: {', '.join(sorted(model.model_fields))}"
     if kind == "missing":
@@ -60,8 +78,8 @@ def _allowed(error: dict[str, Any], model: type[BaseModel]) -> str:
     return f"must be {text}" if kind != "value_error" else text
 
 
-def _explain(error: dict[str, Any], model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "(whole file)"
+def _explain(error: dict[str, Any], model: type[BaseModel], whole: Any) -> str:
+    key = _key_path(error["loc"], whole) or "(whole file)"
     if error["type"] in ("extra_forbidden", "missing"):
         return f"{key}: {_allowed(error, model)}"
     value = json.dumps(error.get("input"), default=str)
@@ -84,7 +102,7 @@ def parse(value: dict[str, Any], model: type[Model], source: str) -> Model:
         return model.model_validate_json(json.dumps(value))
     except ValidationError as error:
         lines = [
-            f"{source}: {_explain(dict(fault), model)}"
+            f"{source}: {_explain(dict(fault), model, value)}"
             for fault in error.errors(include_url=False)
         ]
         raise ConfigError("\n".join(lines), path=source, faults=len(lines)) from None

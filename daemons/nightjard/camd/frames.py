@@ -158,7 +158,7 @@ def header_values(
         "NDUP": 0,
         "BUF-FULL": context.buffer_waits,
         "CAMERA": config.camera_id,
-        "CAMSER": capabilities.serial or None,
+        "CAMSER": capabilities.serial or str(config.camera_serial),
         "CAMMODEL": capabilities.model or None,
         "SDKVER": capabilities.sdk_version or None,
         "FWVER": capabilities.firmware_version or None,
