@@ -123,10 +123,14 @@ class FrameGroup(click.Group):
 
     command_class = FrameCommand
 
-    def group(self, *arguments: Any, **settings: Any) -> Any:
+    def group(  # type: ignore[override]  # click's overloads, of which we use one
+        self, *arguments: Any, **settings: Any
+    ) -> Callable[[Callable[..., Any]], FrameGroup]:
         """Return the decorator of a nested group: of this kind, whatever the outer one is."""
         settings.setdefault("cls", FrameGroup)
-        return super().group(*arguments, **settings)
+        decorate: Callable[[Callable[..., Any]], FrameGroup]
+        decorate = super().group(*arguments, **settings)
+        return decorate
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         settings["context_settings"] = _CONTEXT | (settings.get("context_settings") or {})

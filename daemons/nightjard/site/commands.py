@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The commands of ``nightjar`` as a person types them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nightjar.cli.frame import Seconds, group
+from nightjar.cli.session import Session, write
+
+pass_session = click.make_pass_decorator(Session)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@group("nightjar", "Run, watch, check and simulate a whole site on one machine.")
+def nightjar() -> None:
+    """Run, watch, check and simulate a whole site on one machine."""
+
+
+def roots(function: Function) -> Function:
+    """Give a command the options that choose the site."""
+    for decorate in (
+        click.option(
+            "--state-root", type=click.Path(path_type=Path), metavar="DIR",
+            help="Folder for what must survive a restart (default NIGHTJAR_STATE_ROOT).",
+        ),
+        click.option(
+            "--config-root", type=click.Path(path_type=Path), metavar="DIR",
+            help="Folder that has nightjar/registry.json, camd/*.json ... "
+            "(default NIGHTJAR_CONFIG_ROOT, then /etc).",
+        ),
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+def _use(config_root: Path | None, state_root: Path | None) -> None:
+    from nightjard.site.configured import set_roots
+
+    set_roots(config_root, state_root)
+
+
+def _end(code: int) -> None:
+    if code:
+        click.get_current_context().exit(code)
+
+
+def _complete_only(_context: Any, _parameter: Any, incomplete: str) -> list[str]:
+    from nightjard.site.configured import PROGRAMS, all_configured
+
+    names = [*PROGRAMS, *(one.identity for one in all_configured())]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+@nightjar.command()
+@roots
+@click.option("--only", multiple=True, metavar="NAME", shell_complete=_complete_only,
+              help="Only this program (camd), id (test) or both (camd/test); may be repeated.")
+@click.option("-d", "--detach", is_flag=True, help="Return when the site is up; it goes on.")
+@click.option("--ready-fd", type=int, hidden=True)
+@pass_session
+def up(
+    session: Session,
+    config_root: Path | None,
+    state_root: Path | None,
+    only: tuple[str, ...],
+    detach: bool,
+    ready_fd: int | None,
+) -> None:  # fmt: skip
+    """Run every configured daemon of this machine until Ctrl-C or nightjar down.
+
+    The log first, then the archive, then the cameras; they stop the other way round. A daemon that
+    dies is started again, after growing pauses. A second Ctrl-C skips what may be skipped (the
+    ramp to warm), a third ends what is left.
+    """
+    from nightjard.site import running
+
+    _use(config_root, state_root)
+    if detach:
+        running.detach(session, [word for name in only for word in ("--only", name)])
+        return
+    _end(running.up(session, only, ready_fd))
+
+
+@nightjar.command()
+@roots
+@pass_session
+def down(session: Session, config_root: Path | None, state_root: Path | None) -> None:
+    """Stop what nightjar up runs, in order; cameras warm up first."""
+    from nightjard.site import running
+
+    _use(config_root, state_root)
+    running.down(session)
+
+
+@nightjar.command()
+@roots
+@pass_session
+def status(session: Session, config_root: Path | None, state_root: Path | None) -> None:
+    """Show every daemon in one table; exit code 5 where one does not answer."""
+    from nightjard.site import looking
+
+    _use(config_root, state_root)
+    _end(looking.show_status(session))
+
+
+@nightjar.command()
+@roots
+@click.option("--interval", type=Seconds(), default=1.0, metavar="SECONDS",
+              help="Time between two looks (default 1 s).")  # fmt: skip
+@pass_session
+def watch(
+    session: Session, config_root: Path | None, state_root: Path | None, interval: float
+) -> None:
+    """Show that table again and again, until Ctrl-C; piped: a line for each change."""
+    from nightjard.site import looking
+
+    _use(config_root, state_root)
+    looking.watch(session, interval)
+
+
+@nightjar.command()
+@roots
+@pass_session
+def doctor(session: Session, config_root: Path | None, state_root: Path | None) -> None:
+    """Look whether this machine is ready: files, ports, folders, memory, clock, programs."""
+    from nightjard.site import doctor as examination
+
+    _use(config_root, state_root)
+    _end(examination.examine(session))
+
+
+@nightjar.command("check-config")
+@roots
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@pass_session
+def check_config(
+    session: Session,
+    config_root: Path | None,
+    state_root: Path | None,
+    strict: bool,
+    files: tuple[Path, ...],
+) -> None:
+    """Check configuration files, by default all of the site; exit code 2 for errors.
+
+    What a file is for is told by its folder: camd, archived, obslogd, nightjar (registry.json).
+    """
+    from nightjard.site import checking
+    from nightjard.site.running import describe, find_site
+
+    _use(config_root, state_root)
+    paths = list(files)
+    if not paths:
+        chosen, registry = find_site(())
+        paths = [registry.path, *(one.path for one in chosen)]
+    _, findings = checking.check_all(paths)
+    by_path = {path: [one for one in findings if one.path == path] for path in paths}
+    told = {
+        str(path): [{"level": one.level, "message": one.text} for one in found]
+        for path, found in by_path.items()
+    }
+    lines = []
+    for path, found in by_path.items():
+        lines += [describe(one) for one in found]
+        if not any(one.level == "error" for one in found):
+            lines.append(f"{path}: valid")
+    session.result(told, lines)
+    bad = [one for one in findings if one.level == "error" or strict]
+    _end(2 if bad else 0)
+
+
+@nightjar.command()
+@click.argument("daemon", type=click.Choice(["obslogd", "archived", "camd"]))
+@pass_session
+def schema(session: Session, daemon: str) -> None:
+    """Print the JSON schema of a daemon's configuration, for editors."""
+    from nightjard.site.simulate import schema_text
+
+    write(schema_text(daemon))
+
+
+@nightjar.group()
+def simulate() -> None:
+    """Make and run simulations."""
+
+
+@simulate.command("site")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--small", is_flag=True, help="Two small detectors instead of one of 61 Mpx.")
+@click.option("--slow-cooler", is_flag=True, help="Detectors that need minutes to cool.")
+@click.option("--first-port", type=click.IntRange(1024, 65000), metavar="PORT",
+              help="Use ports from this one on (default: any that are free).")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace the configuration of an earlier time.")
+@pass_session
+def simulate_site(
+    session: Session,
+    folder: Path,
+    small: bool,
+    slow_cooler: bool,
+    first_port: int | None,
+    force: bool,
+) -> None:
+    """Write a complete site into FOLDER: two cameras, the pipeline's receiving end, the log.
+
+    Nothing outside FOLDER is written, and nothing is started.
+    """
+    from nightjard.site import simulate as site
+
+    cameras = [
+        ("test", "TEST", site.SMALL_SIZE if small else site.FULL_SIZE),
+        ("guide", "GUIDE", site.SMALL_SIZE),
+    ]
+    ports = site.free_ports(2 + len(cameras), first_port)
+    path = site.write_site(folder, cameras, ports=ports, fast=not slow_cooler, force=force)
+    session.result(
+        {
+            "folder": str(folder.resolve()),
+            "environment": site.environment(folder),
+            "env": str(path),
+        },
+        [
+            f"the site is in {folder.resolve()}: cameras test and guide, the pipeline, the log",
+            f"  use it:    . {path}",
+            "  start it:  nightjar up --detach     (or nightjar up, in a terminal of its own)",
+            "  then:      cam test init; cam test start 3 --wait; archive status; nightjar watch",
+            "  stop it:   nightjar down",
+        ],
+    )
