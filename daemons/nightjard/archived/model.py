@@ -251,7 +251,8 @@ class Archive:
         began_ns = self._clock.monotonic_ns()
         try:
             self._storage.require_root()
-            ended = self._steps.carry_out(frame)
+            # As it stands now: an attempt that failed may have come as far as a plan.
+            ended = self._steps.carry_out(self._store.require(frame.id))
         except NightjarError as error:
             self._failed(frame, error)
         except Exception as error:

@@ -305,6 +305,13 @@ class Store:
         """Return a frame."""
         return next(iter(self._select(raw_file.c.id == identity)), None)
 
+    def require(self, identity: int) -> Frame:
+        """Return a frame that must be there; StorageError where it is not."""
+        frame = self.by_id(identity)
+        if frame is None:
+            raise StorageError(f"frame {identity} is not in the database any more")
+        return frame
+
     def named(self, name: str) -> list[Frame]:
         """Return frames that arrived, or lie, under a file name, newest first."""
         return self._select(sa.or_(raw_file.c.name == name, raw_file.c.file_name == name))
