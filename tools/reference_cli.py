@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reference pages of the commands that a person types, from their own help."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+from reference_markdown import code, table
+
+from nightjar.cli.frame import FrameCommand, FrameGroup, IdentityGroup
+
+CLIENTS = {
+    "cam": ("nightjarctl.cam", "cam"),
+    "archive": ("nightjarctl.archive", "archive"),
+    "obslog": ("nightjarctl.obslog", "obslog"),
+    "nightjar": ("nightjard.site.commands", "nightjar"),
+}
+SHARED = {parameter.name for parameter in FrameCommand("x").params} | {"help"}
+
+
+def option_text(parameter: click.Parameter) -> str:
+    """Return an argument or option as it is typed."""
+    choices = parameter.type.choices if isinstance(parameter.type, click.Choice) else ()
+    if isinstance(parameter, click.Argument):
+        name = parameter.metavar or ("|".join(choices) or (parameter.name or "").upper())
+        name += "..." if parameter.nargs == -1 and not name.endswith("...") else ""
+        return name if parameter.required else f"[{name}]"
+    names = ", ".join(parameter.opts)
+    if parameter.secondary_opts:
+        names += " / " + ", ".join(parameter.secondary_opts)
+    if getattr(parameter, "is_flag", False):
+        return names
+    kind = "|".join(choices) if choices else parameter.type.name.upper()
+    return f"{names} {parameter.metavar or kind}"
+
+
+def option_help(option: click.Option) -> str:
+    """Return an option's help, with its default where it shows one."""
+    text = option.help or ""
+    if option.show_default and option.default is not None:
+        text += f" (default {option.default})"
+    return text + (" May be repeated." if option.multiple and "repeated" not in text else "")
+
+
+def own_options(command: click.Command) -> list[click.Option]:
+    """Return the options that only this command has."""
+    return [
+        parameter for parameter in command.params
+        if isinstance(parameter, click.Option) and parameter.name not in SHARED
+        and not parameter.hidden
+    ]  # fmt: skip
+
+
+def help_text(command: click.Command) -> list[str]:
+    """Return a command's own help as paragraphs."""
+    lines: list[str] = []
+    for paragraph in (command.help or "").replace("\b\n", "").strip().split("\n\n"):
+        lines += [" ".join(paragraph.split()), ""]
+    return lines
+
+
+def client_sections(command: click.Command, path: str) -> list[str]:
+    """Return the sections of a command and of those below it."""
+    arguments = [option_text(p) for p in command.params if isinstance(p, click.Argument)]
+    options = own_options(command)
+    usage = " ".join([path, *(["[OPTIONS]"] if options else []), *arguments])
+    lines = [f"## {path}", "", "```text", usage, "```", "", *help_text(command)]
+    if options:
+        lines += table(("option", "meaning"), ((code(option_text(o)), option_help(o))
+                                               for o in options))  # fmt: skip
+    return lines
+
+
+def client_page(name: str) -> list[str]:
+    """Return the page of a command."""
+    module, attribute = CLIENTS[name]
+    program: FrameGroup = getattr(importlib.import_module(module), attribute)
+    is_by_id = isinstance(program, IdentityGroup)
+    prefix = f"{name} ID" if is_by_id else name
+    lines = [f"# {name}", "", *help_text(program)]
+    if is_by_id:
+        lines += [
+            f"The first argument is always the id of a configuration; only where the variable "
+            f"`{program.variable}` is set may it be left out.", "",
+        ]  # fmt: skip
+    lines += [
+        "Options that every command knows; they may stand anywhere:", "",
+        *table(("option", "meaning"), ((code(option_text(o)), o.help)
+                                       for o in FrameCommand("x").params
+                                       if isinstance(o, click.Option))),
+        "And of the program itself:", "",
+        *table(("option", "meaning"), ((code(option_text(o)), option_help(o))
+                                       for o in own_options(program))),
+        "Exit codes: [codes](codes.md).", "",
+    ]  # fmt: skip
+    return lines + group_sections(program, prefix)
+
+
+def group_sections(group: click.Group, path: str) -> list[str]:
+    """Return the sections of a group's commands; aliases are named, not repeated."""
+    lines: list[str] = []
+    seen: dict[int, str] = {}
+    for name, command in sorted(group.commands.items(), key=lambda pair: pair[0] != pair[1].name):
+        if command.hidden:
+            continue
+        if id(command) in seen:
+            lines += [f"## {path} {name}", "", f"The same as `{path} {seen[id(command)]}`.", ""]
+            continue
+        seen[id(command)] = name
+        if isinstance(command, click.Group):
+            lines += group_sections(command, f"{path} {name}")
+        else:
+            lines += client_sections(command, f"{path} {name}")
+    return lines
