@@ -102,7 +102,7 @@ class Scenario:
                 instants.fatal = None
                 os.write(writer, str(instants.count).encode())
                 os._exit(0)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - a forked child ends here
                 os.write(writer, f"! {type(error).__name__}: {error}".encode())
                 os._exit(1)
         os.close(writer)
@@ -226,7 +226,8 @@ def run(scenario: Scenario, database: Path, seed: int, most: int) -> dict[str, A
 
 def main() -> int:
     """Run all scenarios below two folders: ``archive_crash FAST DISK SEED MOST``."""
-    fast, disk, seed, most = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    fast, disk = Path(sys.argv[1]), Path(sys.argv[2])
+    seed, most = int(sys.argv[3]), int(sys.argv[4])
     gc.disable()
     with tempfile.TemporaryDirectory(dir=fast) as folder:
         database = Path(folder) / "archive.db"

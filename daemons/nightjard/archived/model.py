@@ -205,7 +205,7 @@ class Archive:
     def _accept(self, announced: Announcement) -> dict[str, Any]:
         self._storage.require_space(announced.size, self._backlog.bytes())
         holder = self._backlog.holder_of(announced.filename)
-        if holder is not None:
+        if holder not in (None, announced.key):
             raise refused(
                 f"the file name {announced.filename} still belongs to frame {holder}, which waits"
             )
@@ -336,6 +336,7 @@ class Archive:
     def _beat_loop(self) -> None:
         while not self._clock.wait(self._stopping, _BEAT_S):
             self._beat_ns = self._clock.monotonic_ns()
+            self._store.end_stuck_calls()
 
     def _probe_loop(self) -> None:
         while not self._clock.wait(self._stopping, _PROBE_S):

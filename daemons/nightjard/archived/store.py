@@ -15,7 +15,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -195,12 +197,15 @@ class Store:
         self.daemon = daemon
         # SQLite's own wait for its write lock sleeps up to 100 ms; this one wakes at once.
         self._writing = threading.Lock()
+        self._drivers: list[Any] = []
+        self._busy: dict[int, float] = {}  # thread -> when it went into the database
         with _failures("open the database"):
             address = sa.make_url(url)
             self._is_sqlite = address.get_backend_name() == "sqlite"
             self._log_path = f"{address.database}-wal"
             self._engine = _sqlite(address) if self._is_sqlite else _postgresql(address)
             self._writer = self._engine.execution_options(nightjar_writes=True)
+            sa.event.listen(self._engine, "connect", self._remember)
             with self._writer.begin() as connection:
                 migrations.upgrade(connection)
 
@@ -213,7 +218,7 @@ class Store:
         if not self._writing.acquire(timeout=TIMEOUT_S):
             raise StorageError(f"cannot {what}: the database is busy for {TIMEOUT_S} s")
         try:
-            with _failures(what), self._writer.begin() as connection:
+            with _failures(what), self._watched(), self._writer.begin() as connection:
                 if not durable and not self._is_sqlite:
                     connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
                 yield connection
@@ -244,8 +249,39 @@ class Store:
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Connection]:
-        with _failures("read the database"), self._engine.begin() as connection:
+        with (
+            _failures("read the database"), self._watched(), self._engine.begin() as connection,
+        ):  # fmt: skip
             yield connection
+
+    # --- a server that hangs ---
+
+    def _remember(self, driver: Any, _record: Any) -> None:
+        self._drivers = [each for each in self._drivers if not getattr(each, "closed", False)]
+        self._drivers.append(driver)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._busy[thread] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._busy[thread]
+
+    def end_stuck_calls(self) -> None:
+        """Make calls fail that have waited too long for the server; called twice a second.
+
+        The drivers have no deadline for an answer. SQLite's is its own, of a local disk.
+        """
+        started = min(list(self._busy.values()), default=None)
+        if self._is_sqlite or started is None or time.monotonic() - started < 2 * TIMEOUT_S:
+            return
+        for driver in list(self._drivers):
+            with contextlib.suppress(OSError, SQLAlchemyError, driver.Error):
+                if not driver.closed:
+                    with socket.socket(fileno=socket.dup(driver.fileno())) as channel:
+                        channel.shutdown(socket.SHUT_RDWR)
 
     # --- frames ---
 
