@@ -115,8 +115,12 @@ def install(packages: list[str]) -> str:
         return "neither root nor passwordless sudo"
     # A failed update is no end: the lists of a third-party source may be away, Debian's there.
     update_trouble = _apt(prefix, "update")
-    trouble = _apt(prefix, "install", "-y", "--no-install-recommends", *packages)
-    return f"apt-get: {trouble or update_trouble}" if trouble else ""
+    command = ("install", "-y", "--no-install-recommends")
+    trouble = _apt(prefix, *command, *packages)
+    if trouble and len(packages) > 1:
+        # One name that this release does not have must not keep the others away.
+        trouble = "; ".join(filter(None, (_apt(prefix, *command, name) for name in packages)))
+    return f"apt-get: {trouble} {update_trouble}".strip() if trouble else ""
 
 
 def main(arguments: list[str] | None = None) -> int:
