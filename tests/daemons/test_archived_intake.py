@@ -14,7 +14,7 @@ import pytest
 from kit.archive_frames import NIGHT, RUN, Bench
 from nightjar.clock import NS_PER_S
 from nightjar.errors import Code, NightjarError, Refused
-from nightjard.archived.intake import Announcement
+from nightjard.archived.intake import Announcement, Intake, Seen
 
 
 @pytest.fixture
@@ -73,6 +73,23 @@ def test_many_announcements_of_one_frame_at_once_are_one_frame(bench: Bench) -> 
     assert replies == [1] * 8
     assert bench.work() == 1
     assert bench.archive.status()["cameras"]["TEST"]["total"]["archived"] == 1
+
+
+def test_a_repetition_that_finds_the_file_moved_meanwhile_is_no_refusal(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced = bench.frame(1)
+    real = Intake.look
+
+    def late(intake: Intake, frame: Announcement) -> Seen:
+        with monkeypatch.context() as patch:
+            patch.setattr(Intake, "look", real)
+            bench.archive.notify(announced)  # on another connection
+            bench.work()
+        return real(intake, frame)
+
+    monkeypatch.setattr(Intake, "look", late)
+    assert bench.archive.notify(announced)["state"] == "archived"
 
 
 @pytest.mark.parametrize(

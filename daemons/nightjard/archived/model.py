@@ -209,9 +209,9 @@ class Archive:
             raise refused(
                 f"the file name {announced.filename} still belongs to frame {holder}, which waits"
             )
-        seen = self._intake.look(announced)
         settings = self._settings
         try:
+            seen = self._intake.look(announced)
             frame = self._store.add(
                 {
                     "camera": announced.camera,
@@ -231,7 +231,9 @@ class Archive:
                 },
                 announced.filename,
             )
-        except Duplicate:  # the same announcement, at the same time, on another connection
+        except (Duplicate, Refused):
+            # The same announcement at the same time on another connection: the row is there, and
+            # the file may have been moved already.
             known = self._store.by_key(announced.camera, announced.run, announced.frame_number)
             if known is None:
                 raise
