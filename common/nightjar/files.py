@@ -199,6 +199,11 @@ def state_folder() -> Path:
     """Return the folder for what must survive a restart, making it where it is missing.
 
     ``NIGHTJAR_STATE_ROOT``, else systemd's ``STATE_DIRECTORY``, else the user's state folder.
+
+    Raises
+    ------
+    StorageError
+        It cannot be made.
     """
     configured = os.environ.get("NIGHTJAR_STATE_ROOT") or os.environ.get("STATE_DIRECTORY")
     if configured:
@@ -206,7 +211,13 @@ def state_folder() -> Path:
     else:
         base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
         folder = Path(base) / "nightjar"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the state folder {folder} cannot be made: {error.strerror}; set NIGHTJAR_STATE_ROOT",
+            path=str(folder),
+        ) from error
     return folder
 
 

@@ -106,9 +106,9 @@ class Operation:
         with self._lock:
             if self._ended.is_set() or self._cancel_asked:
                 return
+            if self._on_cancel is None:
+                raise Refused(f"{self.name} cannot be cancelled", operation=self.id)
             self._cancel_asked = True
-        if self._on_cancel is None:
-            raise Refused(f"{self.name} cannot be cancelled", operation=self.id)
         self._on_cancel()
 
     def wait(self, timeout_s: float) -> bool:

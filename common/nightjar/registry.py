@@ -86,7 +86,9 @@ class Registry:
         daemons = {name: _entry(name, entry, machines, path) for name, entry in raw.items()}
         _check_clashes(daemons, path)
         log_daemon = value.get("log_daemon")
-        if log_daemon is not None and log_daemon not in daemons:
+        if log_daemon is not None and (
+            not isinstance(log_daemon, str) or log_daemon not in daemons
+        ):
             raise ConfigError(f"{path}: log_daemon: {log_daemon!r}: is not one of the daemons")
         return cls(path, machines, daemons, log_daemon)
 
@@ -150,14 +152,18 @@ def _machines(raw: Any, path: Path) -> dict[str, tuple[str, ...]]:
         if not isinstance(listed, list) or not listed:
             raise ConfigError(f"{path}: machines.{name}: must be a list of IP addresses")
         for address in listed:
-            try:
-                ipaddress.ip_address(address)
-            except ValueError:
-                raise ConfigError(
-                    f"{path}: machines.{name}: {address!r}: must be an IP address"
-                ) from None
+            if not _is_address(address):
+                raise ConfigError(f"{path}: machines.{name}: {address!r}: must be an IP address")
         machines[name] = tuple(normal_address(address) for address in listed)
     return machines
+
+
+def _is_address(value: Any) -> bool:
+    try:
+        ipaddress.ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        return False
+    return True
 
 
 def _entry(name: str, raw: Any, machines: dict[str, tuple[str, ...]], path: Path) -> Entry:
@@ -169,14 +175,17 @@ def _entry(name: str, raw: Any, machines: dict[str, tuple[str, ...]], path: Path
     port, machine = raw["port"], raw["machine"]
     if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
         raise ConfigError(f"{where}.port: {port!r}: must be a whole number from 1 to 65535")
-    if machine not in machines:
+    if not isinstance(machine, str) or machine not in machines:
         raise ConfigError(
             f"{where}.machine: {machine!r}: is not one of the machines {', '.join(machines)}"
         )
     address = machines[machine][0]
-    return Entry(
-        name, machine, address, port, str(raw.get("bind", address)), str(raw.get("about", ""))
-    )
+    bind, about = raw.get("bind", address), raw.get("about", "")
+    if not _is_address(bind):
+        raise ConfigError(f"{where}.bind: {bind!r}: must be an IP address, e.g. 0.0.0.0")
+    if not isinstance(about, str):
+        raise ConfigError(f"{where}.about: {about!r}: must be a text")
+    return Entry(name, machine, address, port, bind, about)
 
 
 def _check_clashes(daemons: dict[str, Entry], path: Path) -> None:

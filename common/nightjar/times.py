@@ -11,14 +11,15 @@ NS_PER_DAY = 86_400 * NS_PER_S
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MJD_EPOCH = 40_587  # MJD of 1970-01-01
 _ISO = re.compile(
-    r"(\d{4})-(\d{2})-(\d{2})(?:[T ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?)?Z?\Z"
+    r"(\d{4})-(\d{2})-(\d{2})(?:[T ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?)?Z?\Z", re.ASCII
 )
 
 
 def iso(utc_ns: int, digits: int = 6) -> str:
     """Return FITS-standard text, ``YYYY-MM-DDThh:mm:ss.ffffff``, truncated to `digits` (0..9)."""
     seconds, fraction = divmod(utc_ns, NS_PER_S)
-    text = (_EPOCH + dt.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    # Not strftime: it writes the year 999 with three digits.
+    text = (_EPOCH + dt.timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
     return f"{text}.{fraction:09d}"[: 20 + digits] if digits else text
 
 
@@ -28,13 +29,14 @@ def parse_iso(text: str) -> int:
     Raises
     ------
     ValueError
-        Not of the form ``YYYY-MM-DD[Thh:mm:ss[.fraction]]``.
+        Not of the form ``YYYY-MM-DD[Thh:mm:ss[.fraction]]``, or no such day or time.
     """
     match = _ISO.match(text.strip())
     if match is None:
         raise ValueError(f"not a UTC time of the form YYYY-MM-DDThh:mm:ss.sss: {text!r}")
     year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
-    leap = second == 60  # a leap second is the instant after :59, as POSIX counts it
+    # A leap second is the instant after 23:59:59, as POSIX counts it.
+    leap = (hour, minute, second) == (23, 59, 60)
     moment = dt.datetime(year, month, day, hour, minute, 59 if leap else second, tzinfo=dt.UTC)
     fraction = int((match.group(7) or "").ljust(9, "0"))
     whole = (moment - _EPOCH) // dt.timedelta(seconds=1) + (1 if leap else 0)
@@ -64,7 +66,8 @@ def observing_night(utc_ns: int, noon_utc_hours: float = 12.0) -> str:
         The UTC hour at which one night ends and the next begins: local noon (12 at Greenwich).
     """
     shifted = utc_ns - round(noon_utc_hours * 3600 * NS_PER_S)
-    return (_EPOCH + dt.timedelta(days=shifted // NS_PER_DAY)).strftime("%Y%m%d")
+    date = (_EPOCH + dt.timedelta(days=shifted // NS_PER_DAY)).date()
+    return date.isoformat().replace("-", "")
 
 
 def file_stamp(utc_ns: int) -> str:
@@ -74,7 +77,7 @@ def file_stamp(utc_ns: int) -> str:
 
 def duration_text(seconds: float) -> str:
     """Return a span as people say it: ``3.2 s``, ``4 min 05 s``, ``2 h 13 min``."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -27,7 +27,7 @@ def clamp(value: float, low: float, high: float) -> float:
 def bytes_text(count: float) -> str:
     """Return a byte count in decimal units: ``123.3 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
+        if abs(count) < (999.5 if unit == "B" else 999.95):  # else it rounds up to 1000
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"

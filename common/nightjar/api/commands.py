@@ -85,7 +85,8 @@ class Parameter:
             )
         if isinstance(value, str) and len(value) > _MAX_TEXT:
             raise InvalidArgument(f"{self.name} is longer than {_MAX_TEXT} characters")
-        if self.choices and value not in self.choices:
+        chosen = value if isinstance(value, list) else [value]
+        if self.choices and any(part not in self.choices for part in chosen):
             raise InvalidArgument(
                 f"{self.name} must be one of {', '.join(self.choices)}, not {_shown(value)}",
                 name=self.name,
@@ -95,8 +96,11 @@ class Parameter:
         return value
 
     def _check_limits(self, value: float) -> float:
-        finite = math.isfinite(value)
-        if finite and (self.low is None or value >= self.low) and (
+        try:
+            is_finite = math.isfinite(value)
+        except OverflowError:  # a whole number beyond any float
+            is_finite = False
+        if is_finite and (self.low is None or value >= self.low) and (
             self.high is None or value <= self.high
         ):
             return value
@@ -104,7 +108,7 @@ class Parameter:
         high = "inf" if self.high is None else f"{self.high:g}"
         unit = f" {self.unit}" if self.unit else ""
         raise Refused(
-            f"{self.name} must be {low} to {high}{unit}, not {value!r}",
+            f"{self.name} must be {low} to {high}{unit}, not {_shown(value)}",
             code=Code.OUT_OF_RANGE, name=self.name, low=self.low, high=self.high,
         )  # fmt: skip
 

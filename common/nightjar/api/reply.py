@@ -45,8 +45,9 @@ def value_of(reply: Any) -> Any:
         raise NightjarError(f"not a reply: {str(reply)[:80]}", code=Code.PROTOCOL)
     if reply["name"] == "OK":
         return reply.get("value")
-    detail = {str(key): value for key, value in (reply.get("detail") or {}).items()}
-    for taken in ("message", "code"):
+    given = reply.get("detail")
+    detail = {str(key): value for key, value in given.items()} if isinstance(given, dict) else {}
+    for taken in ("self", "message", "code"):
         detail.pop(taken, None)
     raise error_for(Code.from_name(str(reply["name"])), str(reply.get("message", "")), detail)
 

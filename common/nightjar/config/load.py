@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -68,7 +68,9 @@ def _allowed(error: dict[str, Any], model: type[BaseModel]) -> str:
     if kind == "extra_forbidden" and len(error["loc"]) > 1:
         return "unknown key"
     if kind == "extra_forbidden":
-        return f"unknown key; known are: {', '.join(sorted(model.model_fields))}"
+        inner = _model_at(model, error["loc"][:-1])
+        known = f"; known are: {', '.join(sorted(inner.model_fields))}" if inner else ""
+        return f"unknown key{known}"
     if kind == "missing":
         return "is missing"
     text = str(error["msg"])
@@ -76,6 +78,24 @@ def _allowed(error: dict[str, Any], model: type[BaseModel]) -> str:
     if "expected" in context and "expected" not in text and str(context["expected"]) not in text:
         text += f" ({context['expected']})"
     return f"must be {text}" if kind != "value_error" else text
+
+
+def _model_at(model: type[BaseModel], keys: tuple[Any, ...]) -> type[BaseModel] | None:
+    """Return the model of a nested object; None where several may be meant."""
+    for key in keys:
+        if key not in model.model_fields:
+            continue  # an index of a list, a key of a table
+        inner = _models_in(model.model_fields[key].annotation)
+        if len(inner) != 1:
+            return None
+        model = inner.pop()
+    return model
+
+
+def _models_in(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {model for part in get_args(annotation) for model in _models_in(part)}
 
 
 def _explain(error: dict[str, Any], model: type[BaseModel], whole: Any) -> str:

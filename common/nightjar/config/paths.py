@@ -31,7 +31,10 @@ def config_root(daemon: str) -> Path:
 def config_names(daemon: str) -> list[str]:
     """Return the ids that are configured for a daemon, sorted; empty where there is no folder."""
     root = config_root(daemon)
-    return sorted(path.stem for path in root.glob("*.json")) if root.is_dir() else []
+    if not root.is_dir():
+        return []
+    # Not those that an editor leaves for a while, such as .#test.json.
+    return sorted(path.stem for path in root.glob("*.json") if is_safe_name(path.stem))
 
 
 def config_path(daemon: str, name: str) -> Path:
@@ -88,6 +91,10 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def _no_such_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
@@ -104,9 +111,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from error
     try:
-        value = json.loads(text, object_pairs_hook=_no_duplicates)
+        value = json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_such_constant
+        )
     except json.JSONDecodeError as error:
-        line = text.splitlines()[error.lineno - 1] if text else ""
+        line = text.split("\n")[error.lineno - 1]
         comment = "; JSON has no comments: remove those after '#'" if "#" in line else ""
         raise ConfigError(
             f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}{comment}", path=str(path)
