@@ -50,8 +50,9 @@ docs-check: venv
 check: lint types contracts docs-check test  ## lint, types, contracts, generated pages and tests
 
 bench: venv  ## the figures of the README, each beside its peer
-	@set -e; for program in benchmarks/bench_*.py; do echo "== $$program"; \
-	$(BIN)/python $$program; done
+	@set -e; for program in binning "fits_writer --disk /var/tmp" status_latency \
+	"camera_throughput --disk /var/tmp"; do set -- $$program; name=$$1; shift; \
+	echo "== benchmarks/$$name.py $$*"; $(BIN)/python benchmarks/$$name.py $$*; done
 
 soak: venv  ## one simulated night, minutes long: nothing lost, nothing left over
 	$(BIN)/python tools/soak.py

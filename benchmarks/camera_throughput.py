@@ -34,8 +34,10 @@ from nightjard.camd.ring import FrameRing
 from nightjard.camd.saver import WORKER_COMMAND, Job, Saved, Saver
 from nightjard.camd.settings import Observation
 
-ASTROPY_COMMAND = (sys.executable, str(Path(__file__).with_name("astropy_worker.py")))
+PEERS = Path(__file__).with_name("peers")
+ASTROPY_COMMAND = (sys.executable, str(PEERS / "astropy_worker.py"))
 BUDGET = 616_512_000
+KINDS = ("astropy", "ours", "ours, recycled")
 
 
 class Run:
@@ -142,7 +144,9 @@ def _frame_id(head: bytes) -> int:
 
 
 def measure(folder: Path, kind: str, frames: int, workers: int) -> tuple[float, dict[str, Any]]:
-    command = ASTROPY_COMMAND if kind == "astropy" else WORKER_COMMAND
+    command = WORKER_COMMAND
+    if kind == "astropy":
+        command = ASTROPY_COMMAND if spool.is_ram_disk(folder) else (*ASTROPY_COMMAND, "--fsync")
     run = Run(folder, command, kind == "ours, recycled", workers)
     rate = run.go(frames)
     lost = len(run.produced) - len(run.produced & run.read_back)
@@ -160,11 +164,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--disk", help="also measure with this folder, fsync on our side")
+    parser.add_argument("--disk", help="also measure in this folder, with fsync on both sides")
     options = parser.parse_args()
-    kinds = ("astropy", "ours", "ours, recycled")
     for where in filter(None, ("/dev/shm", options.disk)):
         folder = Path(tempfile.mkdtemp(prefix="nightjar-bench-", dir=where))
+        kinds = KINDS if spool.is_ram_disk(folder) else KINDS[:2]
         os.environ["MILK_SHM_DIR"] = str(folder if where == "/dev/shm" else "/dev/shm")
         rates: dict[str, list[float]] = {kind: [] for kind in kinds}
         try:

@@ -15,8 +15,6 @@ import sys
 import numpy as np
 from astropy.io import fits
 
-SKIPPED = ("MJD-",)
-
 
 def main() -> None:
     print(json.dumps({"event": "ready"}), flush=True)
@@ -36,6 +34,10 @@ def main() -> None:
                 hdu.header[keyword] = (value, "comment")
         temporary = job["path"] + ".tmp"
         hdu.writeto(temporary, checksum=True, overwrite=True)
+        if "--fsync" in sys.argv:
+            descriptor = os.open(temporary, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
         os.rename(temporary, job["path"])
         answer = {
             "event": "saved", "number": job["number"], "size": os.path.getsize(job["path"]),
