@@ -146,7 +146,7 @@ def detach(session: Session, arguments: Sequence[str]) -> None:
     NightjarError
         It ended before; its last words are the message.
     """
-    log_path = state_folder() / "log" / "nightjar-up.log"
+    log_path = up_log()
     log_path.parent.mkdir(parents=True, exist_ok=True)
     ours, theirs = os.pipe()
     with log_path.open("ab") as log:
@@ -191,18 +191,46 @@ def down(session: Session) -> None:
     pid = running_pid(path)
     if pid is None:
         raise Refused(f"no nightjar up is running with state in {path.parent}", path=str(path))
+    events = _Tail(up_log())
     os.kill(pid, signal.SIGTERM)
     limit_s = DOWN_LIMIT_S if session.timeout_s is None else session.timeout_s
     deadline = time.monotonic() + limit_s
     session.note(f"nightjar up (pid {pid}) stops the daemons in order")
     while running_pid(path) == pid:
+        events.relay(session)
         if time.monotonic() >= deadline:
             raise TimedOut(
                 f"nightjar up (pid {pid}) is still stopping after {limit_s:g} s; cameras may be "
                 f"warming up: nightjar status; hurry: nightjar down again"
             )
         time.sleep(_POLL_S)
+    events.relay(session)
     session.done({"pid": pid}, "all daemons are stopped")
+
+
+class _Tail:
+    """What is added to a log from now on; nothing where there is no such log."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = path.stat().st_size if path.exists() else 0
+
+    def relay(self, session: Session) -> None:
+        """Print the lines that are new."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as log:
+            log.seek(self._position)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    break  # half a line: the rest comes with the next look
+                self._position += len(line)
+                session.note(line.decode(errors="replace").rstrip())
+
+
+def up_log() -> Path:
+    """Return the file that a detached ``nightjar up`` writes its events to."""
+    return state_folder() / "log" / "nightjar-up.log"
 
 
 def running_pid(path: Path) -> int | None:

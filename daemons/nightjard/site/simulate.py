@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nightjar.config.paths import read_json
 from nightjar.errors import Refused
 from nightjar.files import write_durably
 from nightjard.site.configured import spec_of
@@ -19,6 +20,8 @@ from nightjard.site.configured import spec_of
 ENVIRONMENT_FILE = "env"
 FULL_SIZE = (9600, 6422)
 SMALL_SIZE = (1200, 800)
+SHARED_MEMORY = Path("/dev/shm")
+SPARE_MEMORY = 100_000_000  # for all else that uses shared memory
 _SLOTS = 5
 
 
@@ -98,10 +101,10 @@ def camera_config(
     }
     if fast:
         # A detector that cools within seconds: the ramp is the same, only steeper.
-        driver |= {"cooling_time": 2.0, "ambient": 5.0, "temperature_noise": 0.01}
+        driver |= {"cooling_time": 0.8, "ambient": 10.0, "temperature_noise": 0.01}
         config |= {
-            "cooler_update_delay": 0.2, "cooler_pwm_step": 25, "cooler_response": 0.8,
-            "warm_timeout": 20,
+            "cooler_update_delay": 0.1, "cooler_pwm_step": 3, "cooler_response": 1.0,
+            "lock_alarm_delay": 5, "warm_timeout": 30,
         }  # fmt: skip
     return config
 
@@ -193,13 +196,33 @@ def _registered(port: int, about: str) -> dict[str, Any]:
 def environment(root: Path) -> dict[str, str]:
     """Return the variables that make every command use the site in `root`."""
     root = root.resolve()
-    # Frames in shared memory are named after the camera: another site may have a TEST as well.
-    mark = hashlib.blake2s(os.fsencode(root), digest_size=4).hexdigest()
     return {
         "NIGHTJAR_CONFIG_ROOT": str(root / "etc"),
         "NIGHTJAR_STATE_ROOT": str(root / "state"),
-        "MILK_SHM_DIR": f"/dev/shm/nightjar-{mark}",
+        "MILK_SHM_DIR": str(stream_folder(root)),
     }
+
+
+def stream_folder(root: Path) -> Path:
+    """Return the folder for the frames in memory; on disk where shared memory is too small.
+
+    A container has 64 MB of it unless told otherwise, and a frame of 61 Mpx is twice that.
+    """
+    # Streams are named after the camera: another site of this machine may have a TEST as well.
+    mark = hashlib.blake2s(os.fsencode(root), digest_size=4).hexdigest()
+    folder = SHARED_MEMORY / f"nightjar-{mark}"
+    needed = sum(
+        int(read_json(path).get("framebuffer_bytes", 0))
+        for path in (root / "etc" / "camd").glob("*.json")
+    )
+    try:
+        stat = os.statvfs(SHARED_MEMORY)
+        enough = stat.f_bavail * stat.f_frsize > needed + SPARE_MEMORY
+    except OSError:
+        enough = False
+    if enough and os.access(SHARED_MEMORY, os.W_OK):
+        return folder
+    return root / "streams"
 
 
 def _write_environment(root: Path) -> Path:
