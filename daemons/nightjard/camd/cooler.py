@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from nightjar.api.states import CoolerMode, Level
 from nightjar.clock import NS_PER_S, Clock
+from nightjar.errors import DeviceError, DeviceLost, DeviceWedged
 from nightjar.health import Health
+from nightjar.units import clamp
 from nightjard.camd.config import CameraConfig
-from nightjard.camd.cooling import CoolerControl
+from nightjard.camd.cooling import CoolerControl, CoolerOutput
 from nightjard.camd.drivers.base import Capabilities, Detector, Telemetry
 
 PART = "cooler"
@@ -57,6 +59,7 @@ class Cooler:
     ) -> None:
         self._detector = detector
         self._kind = capabilities.cooler
+        self._limits = capabilities.setpoint_c
         self._clock = clock
         self._health = health
         self._period_ns = round(config.cooler_update_delay * NS_PER_S)
@@ -68,10 +71,11 @@ class Cooler:
         )  # fmt: skip
         self._setpoint_c: float | None = None
         self._last_ns: int | None = None
+        self._tried_ns: int | None = None
         self._was_locked = False
         self._missed_since_ns: int | None = None
-        self._sent: float | None = None
-        self._is_target_sent = False
+        self._sent: tuple[float | None] | None = None
+        self._is_at_rest = False
         self.reading = NO_READING
 
     @property
@@ -82,7 +86,7 @@ class Cooler:
     @property
     def is_warm(self) -> bool:
         """Whether the ramp to warm has ended (or there is nothing to warm)."""
-        return self._setpoint_c is None and self.reading.mode in (CoolerMode.WARM, CoolerMode.NONE)
+        return self._setpoint_c is None and self._is_at_rest
 
     @property
     def power(self) -> float | None:
@@ -103,35 +107,69 @@ class Cooler:
 
     def due_in_s(self) -> float:
         """Return the seconds until the next :meth:`tick` is wanted."""
-        if self._last_ns is None:
+        if self._tried_ns is None:
             return 0.0
-        passed = self._clock.monotonic_ns() - self._last_ns
+        passed = self._clock.monotonic_ns() - self._tried_ns
         return max(0.0, (self._period_ns - passed) / NS_PER_S)
 
     def tick(self) -> None:
-        """Measure, and regulate by the time that has passed."""
-        now_ns = self._clock.monotonic_ns()
+        """Measure, and regulate by the time that has passed.
+
+        A cooler that cannot be read or set does not end an exposure: it is told by the health,
+        and tried again when the next tick is due.
+
+        Raises
+        ------
+        DeviceLost, DeviceWedged
+            The whole detector is gone.
+        """
+        self._tried_ns = self._clock.monotonic_ns()
+        try:
+            self._regulate(self._tried_ns)
+        except (DeviceLost, DeviceWedged):
+            raise
+        except DeviceError as error:
+            self._is_at_rest = False
+            self.reading = CoolerReading(
+                Telemetry(), CoolerMode.FAULT, self._setpoint_c, self._clock.now_ns(),
+                self._tried_ns,
+            )  # fmt: skip
+            self._health.set(PART, Level.FAILED, error.message)
+
+    def _regulate(self, now_ns: int) -> None:
         telemetry = self._detector.telemetry()
         if self._last_ns is None:
             dt_s = 0.0
-            self._control.adopt(telemetry.cooler_power)
+            self._control.adopt(telemetry.cooler_power, telemetry.temperature_c)
         else:
             dt_s = (now_ns - self._last_ns) / NS_PER_S
         self._last_ns = now_ns
         output = self._control.step(dt_s, telemetry.temperature_c, self._setpoint_c)
-        if output.pwm is not None and round(output.pwm) != self._sent:
-            self._sent = round(output.pwm)
-            self._detector.set_cooler_power(round(output.pwm))
-        if self._kind == "setpoint" and (
-            output.target_c != self._sent or not self._is_target_sent
-        ):
-            self._sent, self._is_target_sent = output.target_c, True
-            self._detector.set_cooler_target(output.target_c)
+        self._send(output)
+        self._is_at_rest = output.mode in (CoolerMode.WARM, CoolerMode.NONE)
         mode = CoolerMode.FAULT if telemetry.fault else output.mode
         self.reading = CoolerReading(
             telemetry, mode, self._setpoint_c, self._clock.now_ns(), now_ns
         )
         self._judge(now_ns)
+
+    def _send(self, output: CoolerOutput) -> None:
+        """Command what has changed since it was last taken by the device."""
+        wanted: float | None
+        if self._kind == "pwm":
+            wanted = round(output.pwm or 0.0)
+            if (wanted,) != self._sent:
+                self._detector.set_cooler_power(wanted)
+        elif self._kind == "setpoint":
+            wanted = output.target_c
+            if wanted is not None and self._limits is not None:
+                # The way to the set point may begin above what the device takes: warm air.
+                wanted = clamp(wanted, *self._limits)
+            if (wanted,) != self._sent:
+                self._detector.set_cooler_target(wanted)
+        else:
+            return
+        self._sent = (wanted,)
 
     def refresh(self) -> None:
         """Measure again without regulating (a filter is moving, an exposure ended)."""

@@ -9,6 +9,7 @@ proportional-integral law holds it. A "setpoint" cooler regulates by itself; its
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ from nightjar.units import clamp
 
 CAPTURE_C = 5.0  # nearer than this to the set point, the regulator takes over from the ramp
 PROPORTIONAL = 0.05  # fraction of full power per deg C
-MAX_GAP_S = 10.0  # a pause longer than this (suspend, hung driver) does not make one big step
+MAX_GAP_S = 10.0  # a longer pause (suspend, hung driver) does not make one big step
 WARM_C = 5.0  # a self-regulating cooler may be switched off above this
 
 
@@ -63,6 +64,7 @@ class CoolerControl:
         self.pwm_max = pwm_max
         self.pwm = 0.0
         self._slew_per_s = pwm_step / update_delay_s
+        self._longest_step_s = max(MAX_GAP_S, 2 * update_delay_s)
         self._rate_per_s = rate_c_per_min / 60.0
         self._tolerance_c = tolerance_c
         self._integral_per_s = PROPORTIONAL / response_s
@@ -70,10 +72,13 @@ class CoolerControl:
         self._is_regulating = False
         self._target_c: float | None = None
 
-    def adopt(self, power: float | None) -> None:
+    def adopt(self, power: float | None, temperature_c: float | None = None) -> None:
         """Begin from the power (fraction) that the device reports: it may already be cold."""
-        if power is not None:
-            self.pwm = clamp(power, 0.0, 1.0) * self.pwm_max
+        if power is None or not math.isfinite(power):
+            return
+        self.pwm = clamp(power, 0.0, 1.0) * self.pwm_max
+        if self.kind == "setpoint" and power > 0:
+            self._target_c = temperature_c
 
     def step(
         self, dt_s: float, temperature_c: float | None, setpoint_c: float | None
@@ -89,13 +94,17 @@ class CoolerControl:
         setpoint_c
             Wanted; None for warm.
         """
-        dt_s = clamp(dt_s, 0.0, MAX_GAP_S)
+        dt_s = clamp(dt_s, 0.0, self._longest_step_s)
+        if temperature_c is not None and not math.isfinite(temperature_c):
+            temperature_c = None
         if self.kind == "none":
             return CoolerOutput(CoolerMode.NONE)
-        if temperature_c is None and setpoint_c is not None:
-            return CoolerOutput(CoolerMode.FAULT, self.pwm, self._target_c)
         if self.kind == "pwm":
+            if temperature_c is None and setpoint_c is not None:
+                return CoolerOutput(CoolerMode.FAULT, self.pwm)
             return self._step_pwm(dt_s, temperature_c, setpoint_c)
+        if temperature_c is None and setpoint_c is not None:
+            return CoolerOutput(CoolerMode.FAULT, target_c=self._target_c)
         return self._step_setpoint(dt_s, temperature_c, setpoint_c)
 
     def _step_pwm(
@@ -115,12 +124,13 @@ class CoolerControl:
         if not self._is_regulating:
             self._is_regulating = True
             self._integral = self.pwm / self.pwm_max - PROPORTIONAL * error
-        wanted = PROPORTIONAL * error + self._integral
-        # Integrate only while the output is not at a stop in that direction (no wind-up).
-        if (wanted < 1.0 or error < 0) and (wanted > 0.0 or error > 0):
+        wanted = (PROPORTIONAL * error + self._integral) * self.pwm_max
+        highest = min(self.pwm + slew, float(self.pwm_max))
+        lowest = max(self.pwm - slew, 0.0)
+        # Integrate only while the output is free to move in that direction (no wind-up).
+        if (wanted < highest or error < 0) and (wanted > lowest or error > 0):
             self._integral += self._integral_per_s * error * dt_s
-        wanted = clamp(wanted, 0.0, 1.0) * self.pwm_max
-        self.pwm = clamp(wanted, self.pwm - slew, self.pwm + slew)
+        self.pwm = clamp(wanted, lowest, highest)
         return CoolerOutput(self._lock_mode(error), self.pwm)
 
     def _step_setpoint(
@@ -130,7 +140,13 @@ class CoolerControl:
             if self._target_c is None:
                 return CoolerOutput(CoolerMode.WARM)
             self._target_c += self._rate_per_s * dt_s
-            if self._target_c > WARM_C and (temperature_c is None or temperature_c > WARM_C):
+            # A detector that stays behind a target so far above it is not being cooled any more:
+            # it is as warm as the air (a cold night), and no target will make it warmer.
+            if self._target_c > WARM_C and (
+                temperature_c is None
+                or temperature_c > WARM_C
+                or temperature_c < self._target_c - CAPTURE_C
+            ):
                 self._target_c = None
                 return CoolerOutput(CoolerMode.WARM)
             return CoolerOutput(CoolerMode.WARMING, target_c=self._target_c)

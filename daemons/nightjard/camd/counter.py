@@ -54,8 +54,7 @@ class FrameCounter:
         self.last = floor
         self.reference = iso(clock.now_ns(), 0)[:10]
         self.warning = ""
-        if path.exists():
-            self._load(floor)
+        self._load(floor)
         self._reserve()
 
     def _load(self, floor: int) -> None:
@@ -65,21 +64,39 @@ class FrameCounter:
             if not isinstance(count, int) or isinstance(count, bool) or count < 0:
                 raise ConfigError(f"{self._path}: exposure_count: {count!r}: is not a count")
         except (ConfigError, KeyError) as error:
-            if not os.access(self._path, os.R_OK):
-                raise StorageError(f"frame counter {self._path} cannot be read") from error
-            kept = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now_ns()}")
-            os.rename(self._path, kept)
-            self.warning = (
-                f"frame counter {self._path} was damaged (kept as {kept.name}); counting starts "
-                f"again at {floor + 1}"
-            )
+            cause = error.__cause__
+            if isinstance(cause, FileNotFoundError):
+                return
+            # Only what was read and makes no sense is damaged: a folder, a file of somebody else
+            # or a failing disk says nothing about the count.
+            if isinstance(cause, OSError):
+                raise self._failure("read", cause) from error
+            self._set_aside(floor)
             return
         self.last = max(count, floor)
         self.reference = str(reference) or self.reference
 
+    def _set_aside(self, floor: int) -> None:
+        kept = self._path.with_name(f"{self._path.name}.damaged-{self._clock.now_ns()}")
+        try:
+            os.rename(self._path, kept)
+        except OSError as error:
+            raise self._failure("renamed", error) from error
+        self.warning = (
+            f"frame counter {self._path} was damaged (kept as {kept.name}); counting starts "
+            f"again at {floor + 1}"
+        )
+
+    def _failure(self, what: str, error: OSError) -> StorageError:
+        return StorageError(
+            f"frame counter {self._path} cannot be {what}: {error.strerror}", path=str(self._path)
+        )
+
     def _reserve(self) -> None:
-        self._reserved = self.last + BLOCK
-        self._write(self._reserved)
+        # Only a block that is in the file is used: after a failure the next call tries again.
+        reserved = self.last + BLOCK
+        self._write(reserved)
+        self._reserved = reserved
 
     def _write(self, count: int) -> None:
         try:
@@ -87,10 +104,18 @@ class FrameCounter:
                 self._path, {"exposure_count": count, "exposure_reference": self.reference}
             )
         except OSError as error:
-            raise StorageError(
-                f"frame counter {self._path} cannot be written: {error.strerror}",
-                path=str(self._path),
-            ) from error
+            raise self._failure("written", error) from error
+
+    def secure(self) -> None:
+        """Make sure that the next number can be taken: before the exposure, not after it.
+
+        Raises
+        ------
+        StorageError
+            The next block cannot be reserved.
+        """
+        if self.last >= self._reserved:
+            self._reserve()
 
     def take(self) -> int:
         """Return the next number; it is never returned again, whatever happens.
@@ -100,8 +125,7 @@ class FrameCounter:
         StorageError
             The next block cannot be reserved.
         """
-        if self.last >= self._reserved:
-            self._reserve()
+        self.secure()
         self.last += 1
         return self.last
 

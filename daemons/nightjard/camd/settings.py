@@ -59,7 +59,7 @@ class Observation:
 def check_observation(wanted: Observation, capabilities: Capabilities) -> None:
     """Raise Refused unless the detector can do what is wanted; the message says what it can."""
     exposure = capabilities.exposure_s
-    if wanted.exposure_s < exposure.low or wanted.exposure_s > exposure.high:
+    if not exposure.low <= wanted.exposure_s <= exposure.high:  # not a number is refused too
         raise _out_of_range("exposure", wanted.exposure_s, exposure, "s")
     for name, value, limits in (
         ("gain", wanted.gain, capabilities.gain),
