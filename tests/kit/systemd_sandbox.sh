@@ -7,10 +7,10 @@
 # UNIT_FOLDER holds units, and may hold a *-sysusers.conf and a *-tmpfiles.conf, which are applied,
 # and a folder etc, which is copied over /etc.
 # Exit code: that of COMMAND, or 77 with one line on stderr where a sandbox cannot be made here.
-# Inside, the only network is a loopback (down), /etc is a copy, /dev/shm, /mnt, /run, /var/lib and
-# /var/tmp are new, and processes have their own numbers; all of it vanishes with the last process.
-# The manager runs as root, so that User= and the whole service sandbox work as under a system
-# manager.
+# Inside, the only network is a loopback (down), /etc and /tmp are copies, /dev/shm, /mnt, /run,
+# /var/lib and /var/tmp are new, and processes have their own numbers; all of it vanishes with the
+# last process. The manager runs as root, so that User= and the whole service sandbox work as under
+# a system manager.
 #
 # Why the care with cgroups: a systemd that is started as root beside another (or no) init takes
 # the top of the cgroup tree that it sees for its own, and moves every process of it into a scope
@@ -64,6 +64,11 @@ private_folders() {
     for folder in /mnt /run /var/lib; do
         mount -t tmpfs -o mode=0755 tmpfs "$folder"
     done
+    # A clone may lie in /tmp, so it is covered and not replaced; where the kernel cannot, it stays.
+    mkdir /mnt/tmp /mnt/work
+    chmod 1777 /mnt/tmp
+    mount -t overlay -o lowerdir=/tmp,upperdir=/mnt/tmp,workdir=/mnt/work overlay /tmp \
+        2>/dev/null || true
     cp --archive /etc /mnt/etc
     mount --bind /mnt/etc /etc
     mkdir -p /run/systemd/system  # what programs look for to know that systemd runs
