@@ -51,7 +51,7 @@ def parameter_row(parameter: Parameter) -> tuple[str, str, str, str]:
                 if value is not None]  # fmt: skip
         kind += ", " + " ".join(ends)
     if parameter.unit:
-        kind += f" {parameter.unit}"
+        kind += f" ({parameter.unit})"
     default = "**required**" if parameter.is_required else code(json.dumps(parameter.default))
     return code(parameter.name), kind, default, parameter.help
 

@@ -76,10 +76,10 @@ def client_page(name: str) -> list[str]:
     """Return the page of a command."""
     module, attribute = CLIENTS[name]
     program: FrameGroup = getattr(importlib.import_module(module), attribute)
-    is_by_id = isinstance(program, IdentityGroup)
-    prefix = f"{name} ID" if is_by_id else name
+    prefix = name
     lines = [f"# {name}", "", *help_text(program)]
-    if is_by_id:
+    if isinstance(program, IdentityGroup):
+        prefix = f"{name} ID"
         lines += [
             f"The first argument is always the id of a configuration; only where the variable "
             f"`{program.variable}` is set may it be left out.", "",

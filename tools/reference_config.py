@@ -60,7 +60,8 @@ def type_text(schema: dict[str, Any], titles: dict[str, str]) -> str:
         plural = "s" if items in KINDS.values() else ""
         return f"list of {count}{items}{plural}"
     if kind == "object":
-        values = schema.get("additionalProperties")
+        patterned = list(schema.get("patternProperties", {}).values())
+        values = patterned[0] if patterned else schema.get("additionalProperties")
         return f"object: name to {type_text(values, titles)}" if values else "object"
     if schema.get("format") == "path":
         return "path"
