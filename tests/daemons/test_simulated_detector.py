@@ -175,6 +175,18 @@ def test_stream_keeps_what_its_memory_holds_and_counts_the_rest(memory: int) -> 
     assert read_embedded(into.array).lost == first - 2
 
 
+def test_progress_in_a_stream_is_that_of_the_present_exposure() -> None:
+    clock = ManualClock()
+    detector = opened(clock)
+    detector.configure(Settings(S, stream=True))
+    detector.start()
+    clock.advance(1.25)
+    detector.fetch(buffer(), never)
+    assert detector.poll() == (Phase.EXPOSING, S // 4)
+    clock.advance(0.5)
+    assert detector.poll() == (Phase.EXPOSING, 3 * S // 4)
+
+
 class StreamMachine(RuleBasedStateMachine):
     """Whatever is called in whatever order: numbers are complete and times are consistent."""
 
@@ -269,6 +281,7 @@ def test_truth_file_renders_every_frame_again(tmp_path: Path) -> None:
         renderer.render(exposure, again)
         assert np.array_equal(again, array)
         assert line["digest"] == digest(array)
+        assert (line["gain"], line["offset"]) == (10 * (line["frame"] - 1), 20)
         assert (line["start_ns"], line["end_ns"]) == (record.start_ns, record.end_ns)
         assert (line["filter"], line["faults"]) == ("V", [])
     assert lines[3]["temperature_c"] < lines[1]["temperature_c"] < 15
@@ -295,13 +308,38 @@ def test_frame_numbers_start_anew_at_each_opening() -> None:
     assert not np.array_equal(first.array[1:], again.array[1:]), "the noise is not a new one"
 
 
-def test_default_settings_after_opening() -> None:
+def test_default_settings_after_opening(tmp_path: Path) -> None:
+    path = tmp_path / "truth.jsonl"
     clock = ManualClock()
-    detector = opened(clock)
+    detector = opened(clock, gain_default=33, offset_default=7, truth_path=str(path))
     detector.start()
     clock.advance(1.25)
     record = detector.fetch(buffer(), never)
     assert record.end_ns - record.start_ns == S
+    take(clock, detector, buffer())
+    detector.close()
+    for line in path.read_text().splitlines():
+        assert (json.loads(line)["gain"], json.loads(line)["offset"]) == (33, 7)
+
+
+def test_gain_and_offset_reach_the_pixels() -> None:
+    clock = ManualClock()
+    detector = opened(clock, scene="flat", flat_level=1000.0, e_per_adu=1.0, cosmic_rate=0.0)
+    means = []
+    for gain, offset in ((0, 0), (50, 0), (0, 100)):
+        into = buffer()
+        detector.configure(Settings(S, gain=gain, offset=offset))
+        detector.start()
+        clock.advance(1.25)
+        detector.fetch(into, never)
+        means.append(into.array[1:].mean())
+    assert means == pytest.approx([1200, 200 + 1000 * 10**0.5, 2200], rel=0.01)
+
+
+def test_only_sums_are_binned_in_hardware() -> None:
+    detector = opened(ManualClock(), hardware_binnings=[1, 2])
+    assert detector.configure(Settings(S, binning=2)).shape == (20, 32)
+    assert detector.configure(Settings(S, binning=2, binning_method="mean")).shape == (40, 64)
 
 
 # -- identity, buffers --------------------------------------------------------------------------

@@ -194,6 +194,16 @@ def test_stars_have_their_flux_at_their_place() -> None:
     assert checked >= 3
 
 
+def test_starlight_has_photon_noise() -> None:
+    options: dict[str, Any] = {"stars": 1, "brightest_star": 5e5, "sky_level": 0.0, "fwhm": 8.0}
+    frames = np.array([render(number, **options) for number in range(1, 60)]).astype(float)
+    bright = frames.mean(axis=0) > 2000
+    electrons = (frames.mean(axis=0)[bright] - 300) * 0.5
+    noise = frames.std(axis=0, ddof=1)[bright] * 0.5
+    assert bright.sum() > 50
+    assert (noise**2 / (electrons + 9)).mean() == pytest.approx(1.0, abs=0.06)
+
+
 def test_a_window_shows_its_part_of_the_field() -> None:
     options: dict[str, Any] = {"stars": 40, "brightest_star": 1e5, "sky_level": 1.0}
     whole = render(**options).astype(float)

@@ -31,6 +31,12 @@ def test_one_time_constant_covers_63_percent_of_the_way() -> None:
     assert sensor.temperature_c == pytest.approx(15 - 20 * (1 - math.exp(-1)))
 
 
+def test_the_heat_sink_is_ten_times_slower() -> None:
+    sensor = model(power=1.0)
+    sensor.step(100.0)
+    assert sensor.heatsink_c == pytest.approx(15 + HEATSINK_RISE_C * (1 - math.exp(-0.1)))
+
+
 def test_settles_at_the_power_s_depth_and_warms_back() -> None:
     sensor = model(power=1.0)
     sensor.step(1e6)

@@ -69,7 +69,7 @@ def test_silence_is_a_hang(
     began = time.monotonic()
     with pytest.raises(DeviceWedged, match="open"):
         detector.open()
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 2.0 + 2.5
 
 
 def test_a_program_that_is_missing_is_told(
@@ -106,12 +106,12 @@ def test_a_child_that_leaves_its_output_to_another_is_reaped_still(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: IsolatedDetector
 ) -> None:
     """A vendor's helper process may hold the standard error that it inherited."""
-    body = "pid = os.fork()\nif pid == 0:\n    channel.close(); time.sleep(1.5)\nos._exit(4)"
+    body = "pid = os.fork()\nif pid == 0:\n    channel.close(); time.sleep(2.5)\nos._exit(4)"
     impersonate(monkeypatch, tmp_path, body)
     began = time.monotonic()
     with pytest.raises(DeviceError, match="exit status 4"):
         detector.open()
-    assert time.monotonic() - began < 1.4
+    assert time.monotonic() - began < 2.3
 
 
 def test_options_of_no_driver_are_refused() -> None:

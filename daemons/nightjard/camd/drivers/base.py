@@ -220,7 +220,9 @@ class Telemetry:
 class Detector(Protocol):
     """A detector. Calls return soon; see the module's first lines.
 
-    Every call may raise DeviceLost (it is gone) or DeviceError (it failed but is there).
+    Every call may raise DeviceLost (it is gone) or DeviceError (it failed but is there). What the
+    device cannot do or take is Refused with the code UNSUPPORTED, OUT_OF_RANGE, UNKNOWN_FILTER or
+    WINDOW_OUT_OF_BOUNDS, a call before :meth:`open` with NOT_INITIALIZED; then nothing changed.
     """
 
     def open(self) -> Capabilities:
@@ -238,11 +240,23 @@ class Detector(Protocol):
         ...
 
     def configure(self, settings: Settings) -> Readout:
-        """Take settings for the next exposures and say what will arrive. Only while IDLE."""
+        """Take settings for the next exposures and say what will arrive.
+
+        Raises
+        ------
+        Busy
+            Not IDLE (code NOT_IDLE); the exposure goes on.
+        """
         ...
 
     def start(self) -> None:
-        """Start one exposure, or with ``stream`` set, exposures without end."""
+        """Start one exposure, or with ``stream`` set, exposures without end.
+
+        Raises
+        ------
+        Busy
+            Not IDLE (code NOT_IDLE).
+        """
         ...
 
     def poll(self) -> Progress:
@@ -253,7 +267,8 @@ class Detector(Protocol):
         """Copy the READY frame into the buffer.
 
         Afterwards the phase is IDLE (single exposure) or goes on (stream). Copies that take long
-        look at `is_cancelled` between parts and raise Cancelled.
+        look at `is_cancelled` between parts and raise Cancelled; the phase is then READY or IDLE,
+        and :meth:`abort` makes it IDLE.
 
         Raises
         ------

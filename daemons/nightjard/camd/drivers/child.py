@@ -184,6 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     # The daemon answers these signals; the detector must stay until the daemon lets go of it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the starting thread had blocked
     die_with_parent(options.parent)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)

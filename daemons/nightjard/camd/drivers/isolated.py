@@ -190,16 +190,14 @@ class IsolatedDetector:
         self, child: ChildProcess, call: str, limit_s: float, when_dead: type[NightjarError]
     ) -> Iterator[None]:
         """Turn a hung or dead child into an error, after which there is no child."""
-        began = time.monotonic()
         try:
             yield
-        except CallTimedOut:
-            waited = time.monotonic() - began
+        except CallTimedOut as error:
             child.show_stacks()
             is_gone = child.end()
             end = "was killed" if is_gone else "does not end, the kernel holds it"
             text = (
-                f"driver call {call} did not return within {waited:.1f} s; "
+                f"driver call {call} did not return within {str(error) or f'{limit_s:.3g} s'}; "
                 f"its process {child.pid} {end}"
             )
             self._drop(text)

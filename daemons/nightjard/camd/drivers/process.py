@@ -40,16 +40,11 @@ _STACKS_S = 0.1
 
 
 class CallTimedOut(Exception):
-    """A call was not answered in time."""
+    """A call was not answered in time; its text says which limit it was, where not the call's."""
 
 
 class ChildProcess:
-    """One started child.
-
-    Parameters
-    ----------
-    options_json, serial
-        Name the driver and its device.
+    """One started child. Whoever makes it ends it: :meth:`end`.
 
     Raises
     ------
@@ -181,7 +176,7 @@ class ChildProcess:
         while True:
             now = time.monotonic()
             if now >= deadline:
-                raise CallTimedOut
+                raise CallTimedOut(f"{cancel_s:g} s of its cancellation" if is_told else "")
             pause = deadline - now
             if is_cancelled is not None and not is_told:
                 pause = min(pause, _LOOK_S)

@@ -53,7 +53,7 @@ class ThermalModel:
         """Let `dt_s` seconds pass (exact for constant power, however long)."""
         if dt_s <= 0:
             return
-        if self.target_c is None or self.is_dead:
+        if self.target_c is None:
             self._relax(dt_s)
             return
         longest = self.time_constant_s / (2.0 * (1.0 + _REGULATOR_GAIN))
