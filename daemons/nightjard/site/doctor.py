@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -144,16 +145,23 @@ def who_listens(port: int) -> str:
             if cells[3] == "0A" and int(cells[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{cells[9]}]")
     for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            links = {os.readlink(each) for each in (folder / "fd").iterdir()}
-            if links & inodes:
+        if folder.name.isdigit() and inodes & _open_files(folder):
+            try:
                 words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                return f"process {folder.name} ({words[:120]})"
-        except OSError:
-            continue  # ended meanwhile, or another user's
+            except OSError:
+                continue  # ended meanwhile
+            return f"process {folder.name} ({words[:120]})"
     return "a process of another user" if inodes else "nobody any more"
+
+
+def _open_files(folder: Path) -> set[str]:
+    """Return what a process has open; nothing for another user's, or one that has ended."""
+    links = set()
+    with contextlib.suppress(OSError):
+        for each in (folder / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                links.add(os.readlink(each))
+    return links
 
 
 def _folders(checked: Sequence[Checked]) -> Iterator[Result]:

@@ -265,7 +265,8 @@ class Supervisor:
     def _tell_stopping(self, children: Sequence[Child]) -> None:
         for child in children:
             words = last_words(child.log_path)
-            if child.is_running and words != child.told and "stopping:" in words:
+            is_news = words != child.told and "stopping:" in words and "received" not in words
+            if child.is_running and is_news:
                 child.told = words
                 self._tell(child.label, "stopping", words.partition("stopping: ")[2])
 
