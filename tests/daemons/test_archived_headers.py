@@ -97,7 +97,7 @@ def test_any_text_that_fits_is_written_as_it_is(
     ]
     _, header = change(folder / frame.filename, *cards)
     for card in cards:
-        assert header[card.keyword] == card.value
+        assert header[card.keyword] == str(card.value).rstrip(" ")  # which FITS does not keep
 
 
 def test_what_does_not_fit_is_known_before() -> None:

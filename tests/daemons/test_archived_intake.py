@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from kit.archive_frames import NIGHT, RUN, Bench
+from kit.archive_frames import NIGHT, RUN, Bench, quick_folder
 from nightjar.clock import NS_PER_S
 from nightjar.errors import Code, NightjarError, Refused
 from nightjard.archived.intake import Announcement, Intake, Seen
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
+def bench() -> Iterator[Bench]:
+    made = Bench(quick_folder())
     yield made
     made.close()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.archive_frames import NIGHT, Bench
+from kit.archive_frames import NIGHT, Bench, quick_folder
 from nightjar.errors import Code, NightjarError, StorageError
 from nightjar.fits.verify import verify_image
 from nightjard.archived.layout import IDENTITY_NAME
@@ -25,8 +25,8 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
+def bench() -> Iterator[Bench]:
+    made = Bench(quick_folder())
     yield made
     made.close()
 
@@ -220,7 +220,7 @@ def test_a_bug_in_one_step_is_reported_and_the_frame_kept(
 def test_a_database_that_is_locked_accepts_nothing_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nightjard.archived.store.TIMEOUT_S", 0.1)
+    monkeypatch.setattr("nightjard.archived.database.TIMEOUT_S", 0.1)
     bench = Bench(tmp_path)
     announced = bench.frame(1)
     with closing(sqlite3.connect(tmp_path / "archive.db", isolation_level=None)) as other:

@@ -18,7 +18,8 @@ from kit.archive_frames import NIGHT, Bench
 from kit.postgresql import PostgresServer
 from nightjar.errors import Refused, StorageError
 from nightjar.fits.verify import verify_image
-from nightjard.archived.store import Store, metadata
+from nightjard.archived.store import Store
+from nightjard.archived.tables import metadata
 
 pytestmark = pytest.mark.needs("initdb", "pg_ctl", "setpriv")
 
@@ -80,7 +81,7 @@ def test_frames_settings_and_history(bench: Bench, tmp_path: Path) -> None:
     assert bench.operations.get(begun["operation"]).wait(10)
     assert bench.files()[0] == f"{NIGHT}/TEST/{first['name']}"
     again = Bench(tmp_path, url=bench.url)
-    assert again.archive.settings.object == "M 31"
+    assert again.archive.settings.present.object == "M 31"
     assert again.archive.status()["cameras"] == bench.archive.status()["cameras"]
     again.close()
 
@@ -143,14 +144,14 @@ def test_a_server_that_crashed_keeps_what_was_accepted(
 def test_a_server_that_hangs_holds_nobody_for_ever(
     bench: Bench, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nightjard.archived.store.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("nightjard.archived.database.TIMEOUT_S", 0.5)
     announced = bench.frame(1)
     bench.archive.status()
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(0.1):
-            bench.store.end_stuck_calls()
+            bench.store.database.end_stuck_calls()
 
     thread = threading.Thread(target=beat)
     thread.start()

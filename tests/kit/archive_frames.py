@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,6 +89,20 @@ def config_of(base: Path, **changes: Any) -> ArchiveConfig:
     return ArchiveConfig.model_validate(values)
 
 
+@functools.cache
+def empty_database() -> bytes:
+    """Return a database file with the present tables: migrating takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "archive.db"
+        Store(f"sqlite:///{path}", "test").close()
+        return path.read_bytes()
+
+
+def quick_folder() -> Path:
+    """Return a folder of this test in which nothing waits for a disk."""
+    return Path(tempfile.mkdtemp(dir=os.environ["MILK_SHM_DIR"]))
+
+
 class Bench:
     """One archive without threads: `archive.step()` moves a frame, the clock moves by hand."""
 
@@ -105,7 +121,10 @@ class Bench:
         self.clock = clock or ManualClock(BEGIN_NS + 60 * 10**9)
         self.config = config_of(base, **changes)
         self.root = self.config.root
-        self.url = url or f"sqlite:///{base / 'archive.db'}"
+        database = base / "archive.db"
+        if url is None and not database.exists():
+            database.write_bytes(empty_database())
+        self.url = url or f"sqlite:///{database}"
         self.said = Said()
         self.health = Health(self.clock.now_ns)
         self.operations = Operations(self.clock)

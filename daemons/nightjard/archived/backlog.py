@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from nightjar.clock import NS_PER_S, Clock
-from nightjard.archived.store import Frame
+from nightjard.archived.tables import Frame
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0

@@ -10,7 +10,8 @@ from typing import Any
 from nightjar.api.archive import FrameState
 from nightjar.errors import Code, Refused
 from nightjar.times import iso
-from nightjard.archived.store import Frame, Store
+from nightjard.archived.store import Store
+from nightjard.archived.tables import Frame
 
 
 class Catalog:

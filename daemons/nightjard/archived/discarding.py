@@ -13,7 +13,8 @@ from nightjar.errors import Code, NightjarError, Refused, StorageError
 from nightjar.operations import Operation
 from nightjard.archived.ledger import Ledger
 from nightjard.archived.storage import Storage
-from nightjard.archived.store import Frame, Store
+from nightjard.archived.store import Store
+from nightjard.archived.tables import Frame
 
 log = logging.getLogger(__name__)
 

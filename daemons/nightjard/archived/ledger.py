@@ -11,7 +11,7 @@ from typing import Any
 
 from nightjar.api.archive import FRAME_STATES, FrameState
 from nightjar.times import iso
-from nightjard.archived.store import Frame
+from nightjard.archived.tables import Frame
 
 
 class Ledger:

@@ -21,18 +21,20 @@ from nightjar.health import Health
 from nightjar.metrics import Metrics
 from nightjar.operations import Operations
 from nightjar.times import iso, observing_night
+from nightjard.archived.admission import Admission
 from nightjard.archived.backlog import Backlog
 from nightjard.archived.catalog import Catalog
 from nightjard.archived.config import ArchiveConfig
 from nightjard.archived.discarding import Discarding, require_unarchived
-from nightjard.archived.intake import Announcement, IdentityKeywords, Intake, refused
+from nightjard.archived.intake import Announcement, IdentityKeywords, Intake
 from nightjard.archived.layout import Root
 from nightjard.archived.ledger import Ledger
 from nightjard.archived.placing import Placer
-from nightjard.archived.settings import Settings, changed, difference
+from nightjard.archived.settings import SettingsKeeper
 from nightjard.archived.steps import Steps
 from nightjard.archived.storage import Storage
-from nightjard.archived.store import Duplicate, Frame, Store, Stored
+from nightjard.archived.store import Store
+from nightjard.archived.tables import Frame
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +85,8 @@ class Archive:
 
     Attributes
     ----------
-    catalog : Catalog
-        Finds and describes frames.
+    catalog, settings
+        What finds and describes frames; what keeps the settings in force.
     """
 
     def __init__(self, config: ArchiveConfig, store: Store, tools: Tools) -> None:
@@ -94,7 +96,7 @@ class Archive:
         self._clock = tools.clock
         keywords = IdentityKeywords(**config.identity_cards.model_dump())
         self._root = Root(config.root)
-        self._intake = Intake(
+        intake = Intake(
             config.incoming_data_path, config.cameras, keywords, config.noon_utc_hours
         )
         self._steps = Steps(
@@ -106,22 +108,20 @@ class Archive:
         self._ledger = Ledger(config.cameras)
         self.catalog = Catalog(store, self._steps.location)
         self._discarding = Discarding(store, self._storage, self._ledger, config.root, self._clock)
-        self._settings = Settings()
-        self._settings_since: Stored | None = None
+        self.settings = SettingsKeeper(store, config.cameras, config.frame_types, self._clock)
+        self._admission = Admission(
+            intake, self._storage, store, self.settings, self._backlog, self._ledger, self._clock
+        )
         self._last_error: dict[str, str] | None = None
         self._beat_ns = self._clock.monotonic_ns()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._settings_lock = threading.Lock()
 
     # --- life ---
 
     def open(self) -> None:
         """Take over what an earlier life left; the database must answer, the root need not."""
-        stored = self._store.setting("settings")
-        if stored is not None:
-            self._settings_since = stored
-            self._settings = Settings(**stored.value)
+        self.settings.load()
         self._ledger.load(self._store.counts(), self._store.last_finished())
         for frame in self._store.accepted():
             self._backlog.add(frame)
@@ -171,77 +171,14 @@ class Archive:
         StorageError
             NO_SPACE, or the database does not take it.
         """
+        if self._stopping.is_set():
+            raise Refused("the archive is stopping", code=Code.STOPPING)
         try:
-            return self._notify(announced)
+            return self._admission.decide(announced)
         except NightjarError as error:
             self._tools.metrics.count("archive_frames_refused_total", "announcements refused")
             self._note_error(f"frame {announced.key} refused: {error.message}")
             raise
-
-    def _notify(self, announced: Announcement) -> dict[str, Any]:
-        if self._stopping.is_set():
-            raise Refused("the archive is stopping", code=Code.STOPPING)
-        self._intake.check_names(announced)
-        known = self._store.by_key(announced.camera, announced.run, announced.frame_number)
-        if known is None:
-            return self._accept(announced)
-        _require_same(known, announced)
-        if known.state == FrameState.MISSING.value:
-            self._intake.look(announced)
-            known = self._accept_again(known, "announced again, the file is back")
-        return _reply(known)
-
-    def _accept_again(self, frame: Frame, why: str) -> Frame:
-        """Go through a frame again that had come to a bad end."""
-        fresh = self._store.update(
-            frame.id, FrameState.ACCEPTED.value, why, self._clock.now_ns(),
-            state=FrameState.ACCEPTED.value, verdict=None, target=None, new_header=None,
-            finished_ns=None,
-        )  # fmt: skip
-        self._ledger.moved(frame, fresh)
-        self._backlog.add(fresh)
-        return fresh
-
-    def _accept(self, announced: Announcement) -> dict[str, Any]:
-        self._storage.require_space(announced.size, self._backlog.bytes())
-        holder = self._backlog.holder_of(announced.filename)
-        if holder not in (None, announced.key):
-            raise refused(
-                f"the file name {announced.filename} still belongs to frame {holder}, which waits"
-            )
-        settings = self._settings
-        try:
-            seen = self._intake.look(announced)
-            frame = self._store.add(
-                {
-                    "camera": announced.camera,
-                    "run": announced.run,
-                    "number": announced.frame_number,
-                    "name": announced.filename,
-                    "size": announced.size,
-                    "datasum": seen.datasum,
-                    "data_offset": seen.data_offset,
-                    "night": seen.night,
-                    "begin_ns": seen.begin_ns,
-                    "is_archived": settings.is_archiving(announced.camera),
-                    "object": settings.object,
-                    "frame_type": settings.frame_type,
-                    "prefix": settings.prefix,
-                    "accepted_ns": self._clock.now_ns(),
-                },
-                announced.filename,
-            )
-        except (Duplicate, Refused):
-            # The same announcement at the same time on another connection: the row is there, and
-            # the file may have been moved already.
-            known = self._store.by_key(announced.camera, announced.run, announced.frame_number)
-            if known is None:
-                raise
-            _require_same(known, announced)
-            return _reply(known)
-        self._ledger.moved(None, frame)
-        self._backlog.add(frame)
-        return _reply(frame)
 
     # --- frames move on ---
 
@@ -338,7 +275,7 @@ class Archive:
     def _beat_loop(self) -> None:
         while not self._clock.wait(self._stopping, _BEAT_S):
             self._beat_ns = self._clock.monotonic_ns()
-            self._store.end_stuck_calls()
+            self._store.database.end_stuck_calls()
 
     def _probe_loop(self) -> None:
         while not self._clock.wait(self._stopping, _PROBE_S):
@@ -355,40 +292,20 @@ class Archive:
         if is_back:
             self._backlog.unblock()
         for frame in returned:
-            self._accept_again(frame, "the file is back")
+            self._admission.accept_again(frame, "the file is back")
         if returned:
             self._tools.obslog.info(f"{len(returned)} missing frames are back")
             self._report_bad_frames()
-        self._store.tidy()
+        self._store.database.tidy()
 
     # --- what people ask and command ---
 
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-        return self._settings
-
     def set_settings(self, changes: Mapping[str, Any], who: str) -> dict[str, Any]:
         """Change settings, all or nothing, durably; return those in force."""
-        with self._settings_lock:
-            old = self._settings
-            new = changed(old, changes, self._config.cameras, self._config.frame_types)
-            text = difference(old, new)
-            if text:
-                stored = Stored(new.plain(), self._clock.now_ns(), who)
-                self._store.put_setting("settings", stored, f"{text} (by {who})")
-                self._settings, self._settings_since = new, stored
-                self._tools.obslog.info(f"archive settings: {text} (by {who})")
-        return self._settings_snapshot()
-
-    def _settings_snapshot(self) -> dict[str, Any]:
-        since, settings = self._settings_since, self._settings
-        return {
-            **settings.plain(),
-            "archive": {name: settings.is_archiving(name) for name in self._config.cameras},
-            "changed": iso(since.changed_ns, 0) if since else None,
-            "changed_by": since.changed_by if since else None,
-        }
+        text = self.settings.change(changes, who)
+        if text:
+            self._tools.obslog.info(f"archive settings: {text} (by {who})")
+        return self.settings.snapshot()
 
     def strays(self) -> list[dict[str, Any]]:
         """Return the files in the incoming folder that nobody announced, as last seen."""
@@ -403,7 +320,7 @@ class Archive:
                 raise Refused(f"frame {frame.key} is {frame.state}: there is nothing to try again")
         for frame in frames:
             if frame.state in again:
-                self._accept_again(frame, "tried again by command")
+                self._admission.accept_again(frame, "tried again by command")
         self._backlog.unblock()
         self._report_bad_frames()
         return {"waiting": len(self._backlog)}
@@ -456,7 +373,7 @@ class Archive:
             summary, state = Summary.FAULT, "BLOCKED"
         elif self._backlog.is_working:
             summary, state = Summary.BUSY, "WORKING"
-        settings = self._settings_snapshot()
+        settings = self.settings.snapshot()
         return {
             "time": iso(now_ns),
             "daemon": self._config.daemon,
@@ -480,22 +397,3 @@ class Archive:
 
     def _note_error(self, message: str) -> None:
         self._last_error = {"time": iso(self._clock.now_ns()), "message": message}
-
-
-def _require_same(known: Frame, announced: Announcement) -> None:
-    """Raise Refused where a key comes again with another content."""
-    for what, old, new in (
-        ("size", known.size, announced.size),
-        ("DATASUM", str(known.datasum), announced.datasum or str(known.datasum)),
-        ("file name", known.name, announced.filename),
-    ):
-        if old != new:
-            raise refused(
-                f"frame {known.key} is {known.state} already with {what} {old}, not {new}: "
-                "one key stands for one frame; nothing was changed",
-                state=known.state,
-            )
-
-
-def _reply(frame: Frame) -> dict[str, Any]:
-    return {"id": frame.id, "state": frame.state, "night": frame.night, "path": frame.path}

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nightjar.api.archive import SETTING_KEYS
+from nightjar.clock import Clock
 from nightjar.errors import Code, InvalidArgument, Refused
+from nightjar.times import iso
 from nightjard.archived.headers import fits_on_card
+from nightjard.archived.store import Store
+from nightjard.archived.tables import Stored
 
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,39}\Z")
 
@@ -45,6 +50,63 @@ class Settings:
             "frame_type": self.frame_type,
             "prefix": self.prefix,
             "archive": dict(self.archive),
+        }
+
+
+class SettingsKeeper:
+    """The settings in force and since when; kept in the database.
+
+    Parameters
+    ----------
+    store
+        Where they are kept.
+    cameras, frame_types
+        What may be named.
+    clock
+        Dates changes.
+
+    Attributes
+    ----------
+    present : Settings
+        Those in force.
+    """
+
+    def __init__(
+        self, store: Store, cameras: Sequence[str], frame_types: Sequence[str], clock: Clock
+    ) -> None:
+        self._store = store
+        self._cameras = cameras
+        self._frame_types = frame_types
+        self._clock = clock
+        self._since: Stored | None = None
+        self._lock = threading.Lock()
+        self.present = Settings()
+
+    def load(self) -> None:
+        """Take those that an earlier life kept."""
+        stored = self._store.setting("settings")
+        if stored is not None:
+            self.present, self._since = Settings(**stored.value), stored
+
+    def change(self, changes: Mapping[str, Any], who: str) -> str:
+        """Change settings, all or nothing; durable on return. Return what changed, as text."""
+        with self._lock:
+            new = changed(self.present, changes, self._cameras, self._frame_types)
+            text = difference(self.present, new)
+            if text:
+                stored = Stored(new.plain(), self._clock.now_ns(), who)
+                self._store.put_setting("settings", stored, f"{text} (by {who})")
+                self.present, self._since = new, stored
+        return text
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return plain values, every camera named; waits for nothing."""
+        since, present = self._since, self.present
+        return {
+            **present.plain(),
+            "archive": {name: present.is_archiving(name) for name in self._cameras},
+            "changed": iso(since.changed_ns, 0) if since else None,
+            "changed_by": since.changed_by if since else None,
         }
 
 

@@ -20,11 +20,13 @@ from nightjar.fits.cards import Card
 from nightjar.fits.header import read_header
 from nightjar.fits.verify import verify_image
 from nightjar.times import iso
+from nightjard.archived.database import Duplicate
 from nightjard.archived.headers import datasum_of, edited
 from nightjard.archived.intake import IdentityKeywords, mismatch
 from nightjard.archived.layout import Root, frame_folder, frame_names, quarantine_names
 from nightjard.archived.placing import Changed, Gone, Placer, Plan, Taken, sum_from
-from nightjard.archived.store import Duplicate, Frame, Store
+from nightjard.archived.store import Store
+from nightjard.archived.tables import Frame
 
 log = logging.getLogger(__name__)
 

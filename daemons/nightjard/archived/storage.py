@@ -20,7 +20,8 @@ from nightjar.times import iso
 from nightjar.units import bytes_text
 from nightjard.archived.config import ArchiveConfig
 from nightjard.archived.layout import Root, is_fits_name
-from nightjard.archived.store import Frame, Store
+from nightjard.archived.store import Store
+from nightjard.archived.tables import Frame
 
 log = logging.getLogger(__name__)
 

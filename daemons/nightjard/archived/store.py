@@ -1,174 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The archive's database: frames, their history, settings, the identity of roots.
-
-SQLite or PostgreSQL through the same code. Whoever calls gets plain records; a database that fails
-or does not answer is a StorageError within seconds.
-
-A change is durable when the call returns, unless it says otherwise. With SQLite that is done here
-and not by SQLite: it would sync while it holds the lock of all writers, and on a disk that is busy
-with frames a sync takes tens of milliseconds. So it commits to its write-ahead log without a sync,
-and the log file is synced after the lock is free, by all who wait at the same time.
-"""
+"""What the archive keeps and looks up: frames, their history, settings, identities of roots."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import socket
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.engine import Connection
 
 from nightjar.api.archive import FrameState
-from nightjar.errors import Code, StorageError
-from nightjard.archived import migrations
-
-TIMEOUT_S = 3
-_BIG = sa.BigInteger()
-_IDENTITY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite counts only INTEGER keys
-
-metadata = sa.MetaData()
-
-raw_file = sa.Table(
-    "raw_file",
-    metadata,
-    sa.Column("id", _IDENTITY, primary_key=True, autoincrement=True),
-    sa.Column("daemon", sa.String(80), nullable=False),
-    sa.Column("camera", sa.String(80), nullable=False),
-    sa.Column("run", sa.String(200), nullable=False),
-    sa.Column("number", _BIG, nullable=False),
-    sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("size", _BIG, nullable=False),
-    sa.Column("datasum", _BIG, nullable=False),
-    sa.Column("data_offset", _BIG, nullable=False),
-    sa.Column("night", sa.String(8), nullable=False),
-    sa.Column("begin_ns", _BIG, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("is_archived", sa.Boolean, nullable=False),
-    sa.Column("object", sa.String(80)),
-    sa.Column("frame_type", sa.String(32)),
-    sa.Column("prefix", sa.String(80)),
-    sa.Column("target", sa.String(600)),
-    sa.Column("new_header", sa.LargeBinary),
-    sa.Column("plan_size", _BIG),
-    sa.Column("plan_datasum", _BIG),
-    sa.Column("verdict", sa.Text),
-    sa.Column("path", sa.String(600)),
-    sa.Column("file_name", sa.String(255)),
-    sa.Column("accepted_ns", _BIG, nullable=False),
-    sa.Column("finished_ns", _BIG),
-    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("last_error", sa.Text),
-    sa.Column("is_acknowledged", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.UniqueConstraint("camera", "run", "number", name="uq_raw_file_key"),
-    sa.UniqueConstraint("target", name="uq_raw_file_target"),
-    sa.Index("ix_raw_file_state", "daemon", "state"),
-    sa.Index("ix_raw_file_night", "night", "camera", "state"),
-    sa.Index("ix_raw_file_name", "name"),
-    sa.Index("ix_raw_file_file_name", "file_name"),
-)
-event = sa.Table(
-    "event",
-    metadata,
-    sa.Column("id", _IDENTITY, primary_key=True, autoincrement=True),
-    sa.Column("raw_file_id", _BIG, sa.ForeignKey("raw_file.id")),
-    sa.Column("time_ns", _BIG, nullable=False),
-    sa.Column("kind", sa.String(32), nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
-    sa.Index("ix_event_raw_file", "raw_file_id"),
-)
-setting = sa.Table(
-    "setting",
-    metadata,
-    sa.Column("daemon", sa.String(80), primary_key=True),
-    sa.Column("name", sa.String(80), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-    sa.Column("changed_ns", _BIG, nullable=False),
-    sa.Column("changed_by", sa.String(200), nullable=False),
-)
-archive_root = sa.Table(
-    "archive_root",
-    metadata,
-    sa.Column("path", sa.String(600), primary_key=True),
-    sa.Column("identity", sa.String(64), nullable=False),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One row of ``raw_file``.
-
-    Attributes
-    ----------
-    is_archived
-        Whether archiving was on for the camera when the frame was accepted.
-    object, frame_type, prefix
-        The settings at that time.
-    target, new_header, plan_size, plan_datasum
-        The plan being carried out (:class:`nightjard.archived.placing.Plan`).
-    verdict
-        Why the frame goes to quarantine; None for one that is good.
-    path
-        Where the file lies, below the root; None while it is in the incoming folder.
-    file_name
-        The last part of `path`, kept after a discard.
-    """
-
-    id: int
-    daemon: str
-    camera: str
-    run: str
-    number: int
-    name: str
-    size: int
-    datasum: int
-    data_offset: int
-    night: str
-    begin_ns: int
-    state: str
-    is_archived: bool
-    object: str | None
-    frame_type: str | None
-    prefix: str | None
-    target: str | None
-    new_header: bytes | None
-    plan_size: int | None
-    plan_datasum: int | None
-    verdict: str | None
-    path: str | None
-    file_name: str | None
-    accepted_ns: int
-    finished_ns: int | None
-    attempts: int
-    last_error: str | None
-    is_acknowledged: bool
-
-    @property
-    def key(self) -> str:
-        """``CAMERA/RUN/NUMBER``."""
-        return f"{self.camera}/{self.run}/{self.number}"
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A setting with its age."""
-
-    value: Any
-    changed_ns: int
-    changed_by: str
-
-
-class Duplicate(StorageError):
-    """A frame of that key, or a target of that name, is there already."""
-
+from nightjar.errors import StorageError
+from nightjard.archived.database import Database
+from nightjard.archived.tables import Frame, Stored, archive_root, event, raw_file, setting
 
 # Made once: building a statement of so many columns takes longer than SQLite to carry it out.
 _COLUMNS = [raw_file.c[field.name] for field in fields(Frame)]
@@ -190,98 +37,17 @@ class Store:
     Raises
     ------
     StorageError
-        The database cannot be opened or brought to the present form.
+        The database cannot be opened or brought to the present form; also from every method,
+        where it fails or does not answer within seconds.
     """
 
     def __init__(self, url: str, daemon: str) -> None:
         self.daemon = daemon
-        # SQLite's own wait for its write lock sleeps up to 100 ms; this one wakes at once.
-        self._writing = threading.Lock()
-        self._drivers: list[Any] = []
-        self._busy: dict[int, float] = {}  # thread -> when it went into the database
-        with _failures("open the database"):
-            address = sa.make_url(url)
-            self._is_sqlite = address.get_backend_name() == "sqlite"
-            self._log_path = f"{address.database}-wal"
-            self._engine = _sqlite(address) if self._is_sqlite else _postgresql(address)
-            self._writer = self._engine.execution_options(nightjar_writes=True)
-            sa.event.listen(self._engine, "connect", self._remember)
-            with self._writer.begin() as connection:
-                migrations.upgrade(connection)
+        self.database = Database(url)
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
-
-    @contextlib.contextmanager
-    def _write(self, what: str, *, durable: bool = True) -> Iterator[Connection]:
-        if not self._writing.acquire(timeout=TIMEOUT_S):
-            raise StorageError(f"cannot {what}: the database is busy for {TIMEOUT_S} s")
-        try:
-            with _failures(what), self._watched(), self._writer.begin() as connection:
-                if not durable and not self._is_sqlite:
-                    connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
-                yield connection
-        finally:
-            self._writing.release()
-        if durable and self._is_sqlite:
-            self._sync(what)
-
-    def _sync(self, what: str) -> None:
-        try:
-            descriptor = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise StorageError(
-                f"cannot {what}: {self._log_path} cannot be synced: {error.strerror}"
-            ) from error
-
-    def tidy(self) -> None:
-        """Move SQLite's write-ahead log into its database; called now and then by one thread."""
-        if self._is_sqlite:
-            with _failures("tidy the database"), self._engine.connect() as connection:
-                driver = connection.connection.driver_connection
-                assert driver is not None
-                driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-    @contextlib.contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with (
-            _failures("read the database"), self._watched(), self._engine.begin() as connection,
-        ):  # fmt: skip
-            yield connection
-
-    # --- a server that hangs ---
-
-    def _remember(self, driver: Any, _record: Any) -> None:
-        self._drivers = [each for each in self._drivers if not getattr(each, "closed", False)]
-        self._drivers.append(driver)
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        thread = threading.get_ident()
-        self._busy[thread] = time.monotonic()
-        try:
-            yield
-        finally:
-            del self._busy[thread]
-
-    def end_stuck_calls(self) -> None:
-        """Make calls fail that have waited too long for the server; called twice a second.
-
-        The drivers have no deadline for an answer. SQLite's is its own, of a local disk.
-        """
-        started = min(list(self._busy.values()), default=None)
-        if self._is_sqlite or started is None or time.monotonic() - started < 2 * TIMEOUT_S:
-            return
-        for driver in list(self._drivers):
-            with contextlib.suppress(OSError, SQLAlchemyError, driver.Error):
-                if not driver.closed:
-                    with socket.socket(fileno=socket.dup(driver.fileno())) as channel:
-                        channel.shutdown(socket.SHUT_RDWR)
+        self.database.close()
 
     # --- frames ---
 
@@ -293,7 +59,7 @@ class Store:
         Duplicate
             A frame of the same camera, run and number is there.
         """
-        with self._write("store the frame") as connection:
+        with self.database.write("store the frame") as connection:
             row = connection.execute(
                 _INSERT, {"daemon": self.daemon, "state": FrameState.ACCEPTED.value, **values}
             ).one()
@@ -323,7 +89,7 @@ class Store:
         Duplicate
             Another frame has the new target.
         """
-        with self._write("update the frame", durable=durable) as connection:
+        with self.database.write("update the frame", durable=durable) as connection:
             row = connection.execute(
                 _UPDATE.where(raw_file.c.id == identity).values(**values)
             ).one()
@@ -404,14 +170,14 @@ class Store:
     def counts(self) -> dict[tuple[str, str, str], int]:
         """Return how many frames there are, by (night, camera, state)."""
         columns = (raw_file.c.night, raw_file.c.camera, raw_file.c.state)
-        with self._read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(sa.select(*columns, sa.func.count()).group_by(*columns))
             return {(night, camera, state): count for night, camera, state, count in rows}
 
     def unacknowledged(self) -> dict[str, int]:
         """Return how many quarantined and missing frames nobody has looked at, by state."""
         bad = (FrameState.QUARANTINED.value, FrameState.MISSING.value)
-        with self._read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(
                 sa.select(raw_file.c.state, sa.func.count())
                 .where(raw_file.c.state.in_(bad), raw_file.c.is_acknowledged.is_(False))
@@ -422,7 +188,7 @@ class Store:
     def acknowledge(self) -> int:
         """Mark all quarantined and missing frames as looked at; return how many were not."""
         bad = (FrameState.QUARANTINED.value, FrameState.MISSING.value)
-        with self._write("acknowledge frames") as connection:
+        with self.database.write("acknowledge frames") as connection:
             result = connection.execute(
                 sa.update(raw_file)
                 .where(raw_file.c.state.in_(bad), raw_file.c.is_acknowledged.is_(False))
@@ -432,7 +198,7 @@ class Store:
 
     def events(self, identity: int) -> list[tuple[int, str, str]]:
         """Return a frame's history as (time_ns, kind, text), oldest first."""
-        with self._read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(
                 sa.select(event.c.time_ns, event.c.kind, event.c.text)
                 .where(event.c.raw_file_id == identity)
@@ -442,12 +208,12 @@ class Store:
 
     def is_known_target(self, target: str) -> bool:
         """Tell whether a path below the root was ever given to a frame."""
-        with self._read() as connection:
+        with self.database.read() as connection:
             statement = sa.select(raw_file.c.id).where(raw_file.c.target == target)
             return connection.execute(statement).first() is not None
 
     def _select(self, condition: Any, limit: int | None = None) -> list[Frame]:
-        with self._read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(_SELECT.where(condition).limit(limit))
             return [_frame(row) for row in rows]
 
@@ -457,7 +223,7 @@ class Store:
         """Return a setting of this daemon."""
         condition = sa.and_(setting.c.daemon == self.daemon, setting.c.name == name)
         columns = (setting.c.value, setting.c.changed_ns, setting.c.changed_by)
-        with self._read() as connection:
+        with self.database.read() as connection:
             row = connection.execute(sa.select(*columns).where(condition)).first()
         return None if row is None else Stored(json.loads(row[0]), row[1], row[2])
 
@@ -469,7 +235,7 @@ class Store:
             "changed_ns": stored.changed_ns,
             "changed_by": stored.changed_by,
         }
-        with self._write("keep the settings") as connection:
+        with self.database.write("keep the settings") as connection:
             result = connection.execute(sa.update(setting).where(condition).values(**values))
             if result.rowcount == 0:
                 connection.execute(
@@ -479,7 +245,7 @@ class Store:
 
     def root_identity(self, path: Path) -> str | None:
         """Return the identity that a root is known to have."""
-        with self._read() as connection:
+        with self.database.read() as connection:
             statement = sa.select(archive_root.c.identity).where(archive_root.c.path == str(path))
             row = connection.execute(statement).first()
         return None if row is None else str(row[0])
@@ -487,7 +253,7 @@ class Store:
     def put_root_identity(self, path: Path, identity: str) -> None:
         """Remember the identity of a root."""
         condition = archive_root.c.path == str(path)
-        with self._write("keep the root's identity") as connection:
+        with self.database.write("keep the root's identity") as connection:
             connection.execute(sa.delete(archive_root).where(condition))
             connection.execute(sa.insert(archive_root).values(path=str(path), identity=identity))
 
@@ -503,51 +269,3 @@ def _say(connection: Connection, identity: int | None, time_ns: int, kind: str, 
     connection.execute(
         sa.insert(event).values(raw_file_id=identity, time_ns=time_ns, kind=kind, text=text)
     )
-
-
-def _postgresql(address: sa.URL) -> Engine:
-    return sa.create_engine(
-        address, pool_pre_ping=True, pool_timeout=TIMEOUT_S, pool_size=8, max_overflow=24,
-        connect_args={
-            "connect_timeout": TIMEOUT_S,
-            "options": f"-c statement_timeout={TIMEOUT_S}s -c lock_timeout={TIMEOUT_S}s",
-        },
-    )  # fmt: skip
-
-
-def _sqlite(address: sa.URL) -> Engine:
-    engine = sa.create_engine(
-        address, pool_timeout=TIMEOUT_S, pool_size=8, max_overflow=24,
-        connect_args={"timeout": TIMEOUT_S, "check_same_thread": False},
-    )  # fmt: skip
-
-    def connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun below, not by the driver
-        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-        if mode != "wal":
-            raise StorageError(
-                f"the database {address.database} cannot use a write-ahead log: put it on a local "
-                "disk or use PostgreSQL"
-            )
-        for pragma in ("synchronous=NORMAL", "foreign_keys=ON", "wal_autocheckpoint=0"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    def begun(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("nightjar_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    sa.event.listen(engine, "connect", connected)
-    sa.event.listen(engine, "begin", begun)
-    return engine
-
-
-@contextlib.contextmanager
-def _failures(what: str) -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError as error:
-        raise Duplicate(f"cannot {what}: {error.orig}") from error
-    except SQLAlchemyError as error:
-        text = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        code = Code.NO_SPACE if "disk is full" in text else Code.STORAGE_FAILED
-        raise StorageError(f"cannot {what}: database: {text}", code=code) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from nightjard.archived.store import metadata
+from nightjard.archived.tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, transactional_ddl=True)
