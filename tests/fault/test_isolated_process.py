@@ -145,9 +145,10 @@ def test_a_hung_call_is_ended_in_time_and_named(
     assert detector.pid is None
     with pytest.raises(DeviceLost, match=f"{call} did not return.*initialise the camera again"):
         detector.poll()
-    faults(path)
-    detector.open()
-    assert take(detector, buffer) == 1
+    if call in ("poll", "fetch"):  # it is the same way back for all, and a start takes its time
+        faults(path)
+        detector.open()
+        assert take(detector, buffer) == 1
 
 
 def test_hang_in_open_is_ended(make: Make) -> None:

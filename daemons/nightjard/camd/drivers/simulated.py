@@ -15,14 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nightjar.errors import (
-    Busy,
-    Code,
-    DeviceError,
-    DeviceLost,
-    DeviceNotFound,
-    Refused,
-)
+from nightjar.errors import Busy, Code, DeviceError, DeviceLost, DeviceNotFound, Refused
 from nightjard.camd.drivers.base import (
     Capabilities,
     FrameBuffer,
