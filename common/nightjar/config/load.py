@@ -65,8 +65,6 @@ def _key_path(location: tuple[int | str, ...], value: Any) -> str:
 
 def _allowed(error: dict[str, Any], model: type[BaseModel]) -> str:
     kind, context = error["type"], error.get("ctx", {})
-    if kind == "extra_forbidden" and len(error["loc"]) > 1:
-        return "unknown key"
     if kind == "extra_forbidden":
         inner = _model_at(model, error["loc"][:-1])
         known = f"; known are: {', '.join(sorted(inner.model_fields))}" if inner else ""
