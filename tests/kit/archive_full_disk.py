@@ -63,6 +63,7 @@ def main() -> int:
     check(bench.health.snapshot()["level"] == "OK", f"health: {bench.health.snapshot()}")
     read_only(bench, clock, disk, frames[0].key)
     bench.close()
+    bound_twice(disk)
     print("done")
     return 0
 
@@ -83,6 +84,25 @@ def read_only(bench: Bench, clock: ManualClock, disk: Path, discarded: str) -> N
     bench.work()
     check(bench.archive.catalog.show(small.key)["state"] == "unarchived", "goes on by itself")
     check(bench.health.snapshot()["level"] == "OK", f"{bench.health.snapshot()}")
+
+
+def bound_twice(disk: Path) -> None:
+    """One file system in two places, as systemd's ReadWritePaths= makes it: no rename between."""
+    for name in ("spool", "data", "spool-bound", "data-bound"):
+        (disk / name).mkdir()
+    for name in ("spool", "data"):
+        mount("--bind", str(disk / name), str(disk / f"{name}-bound"))
+    spool, data = disk / "spool-bound", disk / "data-bound"
+    check(spool.stat().st_dev == data.stat().st_dev, "one file system")
+    bench = Bench(
+        data, incoming_data_path=str(spool), root=str(data / "archive"), recycle_bytes=0
+    )
+    bench.archive.set_settings({"object": "M 31"}, "test")
+    frame = bench.take(1)
+    check(frame["state"] == "archived", f"copied: {frame}")
+    check(verify_image(Path(frame["path"])).is_good, "whole")
+    check(os.listdir(spool) == [], "gone from the spool")
+    bench.close()
 
 
 if __name__ == "__main__":

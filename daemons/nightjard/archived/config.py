@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from nightjar.api.archive import FRAME_TYPES
 from nightjar.config.load import DaemonConfig, StrictModel
@@ -88,6 +90,24 @@ class ArchiveConfig(DaemonConfig):
         if len({name.lower() for name in names}) < len(names):
             raise ValueError("must not name a camera twice")
         return names
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            address = make_url(value)
+        except ArgumentError:
+            address = None
+        if address is not None:
+            if address.drivername == "postgresql+psycopg":
+                return value
+            if address.drivername == "sqlite" and Path(address.database or "").is_absolute():
+                return value
+        raise ValueError(
+            "must be sqlite:////absolute/path.db or postgresql+psycopg://user@host:port/database"
+        )
 
     @model_validator(mode="after")
     def _check_folders(self) -> ArchiveConfig:

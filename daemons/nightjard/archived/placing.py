@@ -132,9 +132,12 @@ class Placer:
             raise Changed(f"{source} is not what it was when it was accepted", path=str(source))
         make_folder(target.parent, self._root.path)
         is_same_length = plan.header is None or len(plan.header) == plan.data_offset
-        if is_same_length and source.lstat().st_dev == target.parent.stat().st_dev:
-            self._move(source, target, plan)
-        else:
+        is_moved = (
+            is_same_length
+            and source.lstat().st_dev == target.parent.stat().st_dev
+            and self._move(source, target, plan)
+        )
+        if not is_moved:
             self._copy(source, target, plan)
         return target
 
@@ -144,7 +147,8 @@ class Placer:
             return _is_unchanged(path, plan)
         return _has(path, plan.final_size, plan.header, len(plan.header), plan.datasum)
 
-    def _move(self, source: Path, target: Path, plan: Plan) -> None:
+    def _move(self, source: Path, target: Path, plan: Plan) -> bool:
+        """Rename; False where the file system cannot, and the file must be copied."""
         descriptor = os.open(source, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             if plan.header is not None:
@@ -152,9 +156,16 @@ class Placer:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        _rename(source, target)
+        try:
+            _rename(source, target)
+        except OSError as error:
+            # One file system bound into a service's sandbox in two places does not rename.
+            if error.errno != errno.EXDEV:
+                raise
+            return False
         files.fsync_folder(target.parent)
         files.fsync_folder(source.parent)
+        return True
 
     def _copy(self, source: Path, target: Path, plan: Plan) -> None:
         temporary = files.temporary_name(target)
