@@ -87,11 +87,12 @@ COMMANDS: tuple[Command, ...] = (
             _ONLY_SOURCE,
             _ONLY_SEVERITY,
             Parameter(
-                "since", "str", "UTC as ISO text: only messages of that time or later.",
+                "since", "str", "UTC as ISO text: only messages of that time or later. "
+                "Null for all.",
                 default=None, is_nullable=True,
             ),
             Parameter(
-                "until", "str", "UTC as ISO text: only messages before that time.",
+                "until", "str", "UTC as ISO text: only messages before that time. Null for all.",
                 default=None, is_nullable=True,
             ),
             Parameter("limit", "int", "How many at most.", default=100, low=1, high=MAX_PAGE),
