@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightjar.clock import ClockHealth
-from nightjar.errors import Code, FrameInvalid, Refused
+from nightjar.errors import Code, DeviceError, FrameInvalid, Refused
 from nightjar.times import file_stamp, iso
 from nightjard.camd.config import CameraConfig
 from nightjard.camd.cooler import CoolerReading
@@ -41,9 +41,13 @@ def crop_for(observation: Observation, capabilities: Capabilities, readout: Read
     ------
     Refused
         The device's own binning does not go into the one wanted, or into the window.
+    DeviceError
+        The device delivers something else than the window.
     """
     window = observation.window_of(capabilities)
     done = readout.binning
+    if not readout.region.contains(window):
+        raise DeviceError(f"the camera reads out {readout.region}, which lacks {window}")
     left, top = window.x1 - readout.region.x1, window.y1 - readout.region.y1
     if observation.binning % done or left % done or top % done:
         raise Refused(

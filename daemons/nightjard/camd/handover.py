@@ -3,6 +3,8 @@
 
 The spool folder itself is the durable index: a frame's file is there until the pipeline has moved
 it away. At start the folder is read, so whatever an earlier life left is handed over too.
+Frames are told apart by their files, whose names cannot be equal, not by their numbers, which
+begin anew where a counter file was lost.
 """
 
 from __future__ import annotations
@@ -66,6 +68,9 @@ class HandOver:
     on_accepted, on_failure
         Called from the thread with the frame, or with (frame, error). A failure of a frame that is
         offered again later is not reported twice.
+    on_gone
+        Called with a waiting frame whose file was taken away: by a pipeline whose answer never
+        came, or by a person.
     clock
         Paces retries.
     """
@@ -76,16 +81,18 @@ class HandOver:
         timeout_s: float,
         on_accepted: Callable[[SpooledFrame], None],
         on_failure: Callable[[SpooledFrame, NightjarError], None],
+        on_gone: Callable[[SpooledFrame], None],
         clock: Clock,
     ) -> None:
         self._pipeline = pipeline
         self._timeout_s = timeout_s
         self._on_accepted = on_accepted
         self._on_failure = on_failure
+        self._on_gone = on_gone
         self._clock = clock
-        self._expected: deque[int] = deque()
-        self._saved: dict[int, SpooledFrame] = {}
-        self._waiting: dict[int, SpooledFrame] = {}
+        self._expected: deque[Path] = deque()
+        self._saved: dict[Path, SpooledFrame] = {}
+        self._waiting: dict[Path, SpooledFrame] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -109,21 +116,21 @@ class HandOver:
         """Whether nothing expected or saved awaits its first offer."""
         return not self._expected and not self._saved
 
-    def expect(self, number: int) -> None:
-        """Announce a frame that will be saved; later ones are offered after it."""
+    def expect(self, path: Path) -> None:
+        """Announce a file that will be saved; later ones are offered after it."""
         with self._lock:
-            self._expected.append(number)
+            self._expected.append(path)
 
     def saved(self, frame: SpooledFrame) -> None:
         """Say that an expected frame is in the spool."""
         with self._lock:
-            self._saved[frame.number] = frame
+            self._saved[frame.path] = frame
         self._wake.set()
 
     def adopt(self, frames: list[SpooledFrame]) -> None:
         """Take over frames that an earlier life left in the spool."""
         with self._lock:
-            self._waiting.update({frame.number: frame for frame in frames})
+            self._waiting.update({frame.path: frame for frame in frames})
         self.retry_now()
 
     def retry_now(self) -> None:
@@ -135,7 +142,8 @@ class HandOver:
         """End the thread after the call in hand."""
         self._stopping = True
         self._wake.set()
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -149,38 +157,53 @@ class HandOver:
                 self._clock.wait(self._wake, 0.5)
                 self._wake.clear()
 
+    def _next_new(self) -> SpooledFrame | None:
+        """Return the next frame in order if it is saved."""
+        with self._lock:
+            return self._saved.get(self._expected[0]) if self._expected else None
+
     def _offer_new(self) -> bool:
         """Offer the next frame in order if it is saved; True when something was done."""
-        with self._lock:
-            frame = self._saved.get(self._expected[0]) if self._expected else None
+        frame = self._next_new()
         if frame is None:
             return False
-        # While the pipeline is away, frames do not each wait for their own timeout.
-        known_away = self.is_reachable is False and self._clock.monotonic_ns() < self._retry_at_ns
-        accepted = False if known_away else self._offer(frame)
-        with self._lock:
-            if not accepted:
-                self._waiting[frame.number] = frame
-            del self._saved[frame.number]
-            self._expected.popleft()
+        accepted = False
+        try:
+            accepted = self._offer_first(frame)
+        finally:
+            with self._lock:
+                if accepted:
+                    self._waiting.pop(frame.path, None)
+                else:
+                    self._waiting[frame.path] = frame
+                del self._saved[frame.path]
+                self._expected.popleft()
         return True
 
+    def _offer_first(self, frame: SpooledFrame) -> bool:
+        known_away = self.is_reachable is False and self._clock.monotonic_ns() < self._retry_at_ns
+        if not known_away or self._pipeline is None:
+            return self._offer(frame)
+        # While the pipeline is away, frames do not each wait for their own timeout.
+        self._on_failure(frame, Unreachable(self.message))
+        return False
+
     def _offer_waiting(self) -> bool:
-        """Offer the frames that were refused or never answered, oldest first."""
+        """Offer the frames that were refused or never answered, oldest first.
+
+        A new frame that is ready goes before the rest of them: a sequence may wait for it.
+        """
         if not self._waiting or self._clock.monotonic_ns() < self._retry_at_ns:
             return False
-        for number in sorted(self._waiting):
-            if self._stopping:
-                break
-            frame = self._waiting[number]
+        for frame in sorted(self._waiting.values(), key=lambda frame: (frame.run, frame.number)):
+            if self._stopping or self._next_new() is not None:
+                return True
             if not frame.path.exists():
-                log.info("frame %d: %s was taken away", number, frame.path)
-                with self._lock:
-                    del self._waiting[number]
-                continue
-            if self._offer(frame, is_retry=True):
-                with self._lock:
-                    del self._waiting[number]
+                log.info("frame %d: %s was taken away", frame.number, frame.path)
+                self._forget(frame)
+                self._on_gone(frame)
+            elif self._offer(frame, is_retry=True):
+                self._forget(frame)
             elif self.is_reachable is False:
                 break
         if self._waiting:
@@ -188,7 +211,12 @@ class HandOver:
             self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
         return True
 
+    def _forget(self, frame: SpooledFrame) -> None:
+        with self._lock:
+            del self._waiting[frame.path]
+
     def _offer(self, frame: SpooledFrame, *, is_retry: bool = False) -> bool:
+        """Return whether the pipeline has taken a frame."""
         if self._pipeline is None:
             return False
         was_reachable = self.is_reachable
@@ -206,7 +234,10 @@ class HandOver:
         self.is_reachable = True
         self.message = ""
         self._pause_s = FIRST_PAUSE_S
-        self._on_accepted(frame)
+        try:
+            self._on_accepted(frame)
+        except Exception:
+            log.exception("frame %d: handed over, but what follows failed", frame.number)
         return True
 
 

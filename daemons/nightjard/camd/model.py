@@ -13,7 +13,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from nightjar.api.camera import CONFIGURE_KEYS
@@ -30,6 +31,7 @@ from nightjar.errors import (
     NightjarError,
     Refused,
     StorageError,
+    TimedOut,
 )  # fmt: skip
 from nightjar.files import require_folder, require_space
 from nightjar.health import Health
@@ -51,6 +53,8 @@ COMMAND_TIMEOUT_S = 4.0  # below the clients' default, so that they get our word
 FILTER_TIMEOUT_S = 60.0
 _FILTER_POLL_S = 0.2
 _IDLE_STEP_S = 0.5
+_ERROR_PAUSE_S = 0.1
+_EXIT_PATIENCE_S = 60.0
 _CLOSING_STATES = (CameraState.INITIALIZING, CameraState.CLOSING)
 
 T = TypeVar("T")
@@ -63,8 +67,8 @@ class Outlets(Protocol):
         """Save a frame."""
         ...
 
-    def expect(self, number: int) -> None:
-        """Hand that frame over, in this order, once it is saved."""
+    def expect(self, path: Path) -> None:
+        """Hand that file over, in this order, once it is saved."""
         ...
 
     def is_drained(self) -> bool:
@@ -89,14 +93,18 @@ class _Request:
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
+        self._lock = threading.Lock()
         self._done = threading.Event()
         self._result: Any = None
         self._error: Exception | None = None
         self._is_dropped = False
+        self._is_begun = False
 
     def run(self) -> None:
-        if self._is_dropped:
-            return  # nobody waits for it any more: expired requests are not carried out late
+        with self._lock:
+            if self._is_dropped:
+                return  # nobody waits for it any more: expired requests are not carried out late
+            self._is_begun = True
         try:
             self._result = self._work()
         except Exception as error:  # noqa: BLE001 - it is raised where the command was given
@@ -105,8 +113,15 @@ class _Request:
 
     def wait(self, timeout_s: float, doing: str) -> Any:
         if not self._done.wait(timeout_s):
-            self._is_dropped = True
-            raise Busy(f"the camera is busy ({doing}) and did not take the command; try again")
+            with self._lock:
+                self._is_dropped = not self._is_begun
+            if self._is_dropped:
+                raise Busy(f"the camera is busy ({doing}) and did not take the command; try again")
+            if not self._done.is_set():
+                raise TimedOut(
+                    f"the camera is carrying the command out ({doing}), which takes longer than "
+                    f"{timeout_s:g} s; see its status"
+                )
         if self._error is not None:
             raise self._error
         return self._result
@@ -208,14 +223,9 @@ class Camera:
             self._requests.get().run()
         try:
             return self._advance()
-        except DeviceError as error:
-            self._device_failed(error)
-        except NightjarError as error:
-            self._fail_sequence(error)
-        except Exception as error:
-            log.exception("internal error in the camera's thread")
-            self._fail_sequence(NightjarError(f"internal error: {error}", code=Code.INTERNAL))
-        return 0.0
+        except Exception as error:  # noqa: BLE001 - this thread must go on, whatever a driver does
+            self._handle(error)
+        return _ERROR_PAUSE_S
 
     def _advance(self) -> float:
         opened = self._open
@@ -239,34 +249,74 @@ class Camera:
             self._state = state
             self._state_since_ns = self._clock.now_ns()
 
-    def _ask(self, work: Callable[[], T], timeout_s: float = COMMAND_TIMEOUT_S) -> T:
-        """Have the owner thread do something and return its result."""
+    def _ask(self, work: Callable[[], T], *, interrupts: bool = False) -> T:
+        """Have the owner thread do something and return its result.
+
+        One that `interrupts` does not wait for the end of a long read-out.
+        """
         if threading.current_thread() is self._thread or not self._thread.is_alive():
-            return work()
-        request = _Request(work)
+            return self._carry_out(work)
+        request = _Request(lambda: self._carry_out(work))
+        self._put(request, interrupts)
+        result: T = request.wait(COMMAND_TIMEOUT_S, self._state.name)
+        return result
+
+    def _put(self, request: _Request, interrupts: bool) -> None:
+        opened = self._open
+        flag = opened.sequencer.cancel_fetch if opened is not None else None
         self._requests.put(request)
         self._wake.set()
-        result: T = request.wait(timeout_s, self._state.name)
-        return result
+        if interrupts and flag is not None:
+            # After the request, so that it is there when the read-out ends for it; and the flag
+            # of the sequence that was there before, not of one that began since.
+            flag.set()
+
+    def _carry_out(self, work: Callable[[], T]) -> T:
+        """Do what somebody waits for; a device that is lost by it is disconnected."""
+        try:
+            return work()
+        except (DeviceLost, DeviceWedged) as error:
+            self._handle(error)
+            raise
 
     def wake(self) -> None:
         """Have the owner thread look again now."""
         self._wake.set()
 
-    def post(self, work: Callable[[], None]) -> None:
+    def post(self, work: Callable[[], None], *, interrupts: bool = False) -> None:
         """Have the owner thread do something later; for news from other threads."""
-        self._requests.put(_Request(work))
-        self._wake.set()
+
+        def guarded() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - nobody waits for it
+                self._handle(error)
+
+        self._put(_Request(guarded), interrupts)
 
     # ------------------------------------------------------------ failures
+
+    def _handle(self, error: Exception) -> None:
+        """Answer a failure in the owner thread; never raises."""
+        try:
+            if isinstance(error, DeviceError):
+                self._device_failed(error)
+            elif isinstance(error, NightjarError):
+                self._fail_sequence(error)
+            else:
+                log.error("internal error in the camera's thread", exc_info=error)
+                self._fail_sequence(NightjarError(f"internal error: {error}", code=Code.INTERNAL))
+        except (DeviceLost, DeviceWedged) as worse:
+            self._device_failed(worse)  # asks nothing more of the device
+        except Exception as worse:  # the sequence has ended, with the first error
+            log.error("after %s, ending the exposure failed too", error, exc_info=worse)
 
     def _device_failed(self, error: DeviceError) -> None:
         """Handle a fault of the device: a lost or hung one is closed, others only end the work."""
         self._note_error(error)
         opened = self._open
         if isinstance(error, DeviceLost | DeviceWedged) or opened is None:
-            ended = [pair[0] for pair in (self._filter_operation, self._closing) if pair]
-            self._disconnect()
+            ended = self._disconnect()
             self._health.set(
                 "camera", Level.FAILED, f"{error.message}; init the camera when it is back"
             )
@@ -298,7 +348,7 @@ class Camera:
         """Abort the sequence because the pipeline did not take a frame (from another thread)."""
         message = f"the pipeline did not take frame {number}: {error.message}"
         failure = type(error)(message, code=error.code)
-        self.post(lambda: self._fail_sequence(failure))
+        self.post(lambda: self._fail_running(failure))
 
     def frame_not_saved(self, number: int, error: NightjarError) -> None:
         """Stop taking frames because they cannot be written (from another thread)."""
@@ -308,9 +358,36 @@ class Camera:
 
     def _storage_failed(self, error: NightjarError) -> None:
         self._health.set("storage", Level.FAILED, error.message)
+        self._fail_running(error)
+
+    def _fail_running(self, error: NightjarError) -> None:
+        """End the sequence, where there is one; the health tells the trouble in any case."""
         opened = self._open
         if opened is not None and opened.sequencer.is_running:
             self._fail_sequence(error)
+
+    def note_space(self, free_bytes: int) -> None:
+        """Take note of the space left in output_path (from another thread).
+
+        Below ``minimum_free_bytes`` a running sequence is stopped after the present frame.
+        """
+        needed = self._config.minimum_free_bytes
+        if free_bytes >= needed:
+            self._health.ok("space")
+            return
+        error = StorageError(
+            f"{free_bytes / 1e6:.0f} MB free in {self._config.output_path}, {needed / 1e6:.0f} MB "
+            f"needed; make room there",
+            code=Code.NO_SPACE, free_bytes=free_bytes, needed_bytes=needed,
+        )  # fmt: skip
+        self._health.set("space", Level.DEGRADED, error.message)
+        self.post(lambda: self._stop_taking(error))
+
+    def _stop_taking(self, error: NightjarError) -> None:
+        opened = self._open
+        if opened is not None and opened.sequencer.is_taking:
+            self._note_error(error)
+            opened.sequencer.stop(error.message, error)
 
     # ------------------------------------------------------------ connecting
 
@@ -335,6 +412,7 @@ class Camera:
 
     def _initialize(self, operation: Operation) -> None:
         try:
+            self._refuse_when_stopping()
             capabilities = self._detector.open()
             if self._counter is None:
                 self._counter = self._make_counter()
@@ -411,10 +489,19 @@ class Camera:
         if error is None:
             self._health.ok("camera")
 
-    def _disconnect(self) -> None:
-        """Let go of the device, however it feels about it."""
-        with contextlib.suppress(NightjarError):
+    def _disconnect(self) -> list[Operation]:
+        """Let go of the device, however it feels about it.
+
+        Returns
+        -------
+        list of Operation
+            Those that nobody works on any more: the caller ends them.
+        """
+        try:
             self._detector.close()
+        except Exception as error:  # noqa: BLE001 - it is gone all the same
+            log.warning("closing the camera: %s", error)
+        unended = [pair[0] for pair in (self._filter_operation, self._closing) if pair]
         self._open = None
         self._closing = None
         self._filter_operation = None
@@ -424,18 +511,29 @@ class Camera:
                 self._counter.close()
             self._counter = None
         self._set_state(CameraState.OFFLINE)
+        return unended
 
     # ------------------------------------------------------------ disconnecting
 
     def shutdown(self, warm: bool = True) -> Operation:
-        """End any sequence, ramp the cooler to warm, disconnect."""
-        self._cancel_fetch()
-        return self._ask(lambda: self._begin_shutdown(warm))
+        """End any sequence, ramp the cooler to warm, disconnect.
+
+        While that is going on already, its operation is returned; without `warm` its ramp ends.
+        """
+        return self._ask(lambda: self._begin_shutdown(warm), interrupts=True)
 
     def _begin_shutdown(self, warm: bool) -> Operation:
         opened = self._require_open()
-        if opened.sequencer.is_running:
+        if self._closing is not None:
+            if not warm:
+                self._end_ramp()
+            return self._closing[0]
+        try:
             opened.sequencer.abort("the camera is being shut down")
+        except (DeviceLost, DeviceWedged):
+            raise
+        except DeviceError as error:
+            self._note_error(error)
         operation = self._operations.begin("shutdown", lambda: self.post(self._cancel_closing))
         timeout_s = self._config.warm_timeout if warm else 0.0
         deadline_ns = self._clock.monotonic_ns() + round(timeout_s * NS_PER_S)
@@ -453,7 +551,8 @@ class Camera:
         if opened.cooler.is_warm or is_late:
             warm = opened.cooler.is_warm
             self._closing = None
-            self._disconnect()
+            for unended in self._disconnect():
+                unended.fail(Cancelled("the camera was shut down"))
             self._outlets.info(f"camera disconnected {'warm' if warm else 'before it was warm'}")
             operation.finish(
                 {"warm": warm}, "warm and disconnected" if warm else "disconnected"
@@ -468,6 +567,7 @@ class Camera:
 
     def _cancel_closing(self) -> None:
         if self._closing is not None and self._open is not None:
+            self._refuse_when_stopping()
             operation = self._closing[0]
             self._closing = None
             self._set_state(CameraState.IDLE)
@@ -476,20 +576,25 @@ class Camera:
     def close_for_exit(self, report: Callable[[str], None], hurry: threading.Event) -> None:
         """Shut down for the end of the daemon; `hurry` cuts the ramp short.
 
-        Returns when the detector is disconnected, at the latest after ``warm_timeout``.
+        Returns when the detector is disconnected, at the latest a minute after ``warm_timeout``.
         """
         self._is_stopping = True
-        if self._open is None and self._state is not CameraState.INITIALIZING:
-            return
-        try:
-            operation = self.shutdown(warm=not hurry.is_set())
-        except NightjarError as error:
-            report(f"camera: {error.message}")
-            return
-        while not operation.wait(1.0):
-            if hurry.is_set():
-                self.post(self._end_ramp)
-            report(str(operation.snapshot()["message"]) or "disconnecting")
+        patience_ns = round((self._config.warm_timeout + _EXIT_PATIENCE_S) * NS_PER_S)
+        deadline_ns = self._clock.monotonic_ns() + patience_ns
+        operation: Operation | None = None
+        while self._open is not None or self._state is CameraState.INITIALIZING:
+            if self._clock.monotonic_ns() > deadline_ns:
+                report("the camera does not let itself be disconnected")
+                return
+            try:
+                # Asked again each time: the answer is the same operation, and a hurry is heard.
+                operation = self.shutdown(warm=not hurry.is_set())
+            except NightjarError as error:
+                report(f"camera: {error.message}")
+                self._clock.sleep(0.1)
+                continue
+            if not operation.wait(1.0):
+                report(str(operation.snapshot()["message"]) or "disconnecting")
 
     def _end_ramp(self) -> None:
         if self._closing is not None:
@@ -514,7 +619,10 @@ class Camera:
         assert self._readout is not None
         assert self._crop is not None
         assert self.ring is not None
-        operation = self._operations.begin("sequence", lambda: self.post(self._abort_by_cancel))
+        operation = self._operations.begin(
+            "sequence",
+            lambda: self.post(lambda: self._abort_by_cancel(operation), interrupts=True),
+        )
         self._operation = operation
         self._health.ok("storage")
         opened.sequencer.begin(
@@ -530,15 +638,9 @@ class Camera:
 
     def abort(self) -> Operation:
         """End the exposure now."""
-        self._cancel_fetch()
         operation = self._operations.begin("abort")
-        self.post(lambda: self._abort_now(operation))
+        self.post(lambda: self._abort_now(operation), interrupts=True)
         return operation
-
-    def _cancel_fetch(self) -> None:
-        opened = self._open
-        if opened is not None:
-            opened.sequencer.cancel_fetch.set()  # a long read-out looks at this
 
     def _abort_now(self, operation: Operation) -> None:
         opened = self._open
@@ -551,17 +653,20 @@ class Camera:
         self._set_state(CameraState.ABORTING)
         try:
             opened.sequencer.abort("aborted by command")
-        except NightjarError as error:
-            operation.fail(error)
-            if isinstance(error, DeviceError):
-                self._device_failed(error)
+        except Exception as error:  # noqa: BLE001 - a driver may raise anything
+            self._handle(error)
+            operation.fail(
+                error if isinstance(error, NightjarError)
+                else NightjarError(f"internal error: {error}", code=Code.INTERNAL)
+            )  # fmt: skip
             return
         self._set_state(CameraState.IDLE)
         operation.finish({"was_acquiring": True}, "exposure aborted")
 
-    def _abort_by_cancel(self) -> None:
+    def _abort_by_cancel(self, operation: Operation) -> None:
         opened = self._open
-        if opened is not None and opened.sequencer.is_running:
+        # The sequence may have ended, and another begun, since it was asked.
+        if opened is not None and opened.sequencer.operation is operation:
             opened.sequencer.abort("cancelled by command")
             self._set_state(CameraState.IDLE)
 
@@ -643,11 +748,16 @@ class Camera:
             check_setpoint(settings["temperature"], opened.capabilities)
         if "filter" in settings:
             self._filter_index(opened, settings["filter"])
+        before = self._observation
         self._apply(wanted)
+        if "filter" in settings:
+            try:
+                self._begin_filter(opened, settings["filter"])
+            except NightjarError:
+                self._observation = before  # given to the detector again before the next exposure
+                raise
         if "temperature" in settings:
             opened.cooler.set_setpoint(settings["temperature"])
-        if "filter" in settings:
-            self._begin_filter(opened, settings["filter"])
 
     def _resolve_window(self, window: list[int] | None, name: str | None) -> Region | None:
         if window is not None:
@@ -673,17 +783,36 @@ class Camera:
         """Give settings to the detector and fit the frame buffer; on failure the old ones stay."""
         opened = self._require_open()
         try:
-            readout = self._detector.configure(wanted.for_driver())
-            crop = crop_for(wanted, opened.capabilities, readout)
+            readout, crop = self._settle(wanted, opened.capabilities)
             self._fit_ring(readout)
-        except DeviceLost as error:
-            self.post(lambda error=error: self._device_failed(error))  # type: ignore[misc]
+        except (DeviceLost, DeviceWedged):
             raise
         except NightjarError:
             if self._readout is not None:
-                self._detector.configure(self._observation.for_driver())
+                self._restore()
             raise
         self._observation, self._readout, self._crop = wanted, readout, crop
+
+    def _settle(self, wanted: Observation, capabilities: Capabilities) -> tuple[Readout, Crop]:
+        """Configure the detector; what it cannot do is left to software."""
+        settings = wanted.for_driver()
+        readout = self._detector.configure(settings)
+        try:
+            return readout, crop_for(wanted, capabilities, readout)
+        except Refused:
+            if readout.binning == 1:
+                raise
+        readout = self._detector.configure(replace(settings, binning=1))
+        return readout, crop_for(wanted, capabilities, readout)
+
+    def _restore(self) -> None:
+        """Give the detector its old settings; every sequence does so again before it begins."""
+        try:
+            self._detector.configure(self._observation.for_driver())
+        except (DeviceLost, DeviceWedged):
+            raise
+        except NightjarError as error:
+            log.warning("the camera did not take its former settings back: %s", error.message)
 
     def _fit_ring(self, readout: Readout) -> None:
         ring = self.ring
@@ -710,8 +839,10 @@ class Camera:
 
     def _begin_filter(self, opened: _Open, name: str) -> Operation:
         device_name = opened.capabilities.filters[self._filter_index(opened, name)]
-        operation = self._operations.begin("filter")
         self._detector.move_filter(device_name)
+        operation = self._operations.begin("filter")
+        if self._filter_operation is not None:
+            self._filter_operation[0].fail(Cancelled(f"the filter wheel was sent to {name}"))
         opened.sequencer.filter_wanted = device_name
         deadline = self._clock.monotonic_ns() + round(FILTER_TIMEOUT_S * NS_PER_S)
         self._filter_operation = (operation, deadline)
@@ -728,7 +859,13 @@ class Camera:
             return _FILTER_POLL_S
         self._filter_checked_ns = now_ns
         operation, deadline_ns = self._filter_operation
-        opened.cooler.refresh()
+        try:
+            opened.cooler.refresh()
+        except NightjarError as error:
+            opened.sequencer.filter_wanted = None
+            self._filter_operation = None
+            operation.fail(error)
+            raise
         if opened.cooler.reading.telemetry.filter == opened.sequencer.filter_wanted:
             opened.sequencer.filter_wanted = None
             self._filter_operation = None
@@ -737,11 +874,11 @@ class Camera:
         elif now_ns > deadline_ns:
             opened.sequencer.filter_wanted = None
             self._filter_operation = None
-            error = DeviceError(
+            late = DeviceError(
                 f"the filter wheel did not arrive within {FILTER_TIMEOUT_S:.0f} s"
             )
-            operation.fail(error)
-            raise error
+            operation.fail(late)
+            raise late
         return _FILTER_POLL_S
 
     def _filter_name(self, opened: _Open) -> str | None:

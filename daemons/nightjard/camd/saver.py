@@ -8,6 +8,7 @@ its frame given to another; a folder that cannot be written is tried again until
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nightjar.clock import NS_PER_S, Clock
@@ -31,6 +33,8 @@ JOB_TIMEOUT_S = float(os.environ.get("NIGHTJAR_SAVE_TIMEOUT", "20"))
 SLOWEST_BYTES_PER_S = 5e6
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
+TROUBLE_AFTER = 3  # as many processes lost over one frame is no accident
+_EVENTS = ("saved", "failed")
 WORKER_COMMAND = (sys.executable, "-m", "nightjard.camd.worker")
 
 Job = dict[str, Any]
@@ -46,6 +50,30 @@ class Saved:
     seconds: float
     bytes_read: int = 0
     bytes_written: int = 0
+
+
+def wait_for_old_workers(lock: Path, clock: Clock, timeout_s: float) -> bool:
+    """Wait until no saving process of an earlier daemon is at work; False at the deadline.
+
+    Parameters
+    ----------
+    lock
+        The file that they hold a shared lock on.
+    """
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    deadline = clock.monotonic_ns() + round(timeout_s * NS_PER_S)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if clock.monotonic_ns() >= deadline:
+                    return False
+                clock.sleep(0.02)
+            else:
+                return True
+    finally:
+        os.close(descriptor)
 
 
 class WorkerProcess:
@@ -106,7 +134,10 @@ class WorkerProcess:
         except OSError as error:
             raise NightjarError(f"saving process died: {error}") from error
         rows, columns = job["shape"]
-        return self._read(JOB_TIMEOUT_S + rows * columns * 2 / SLOWEST_BYTES_PER_S, "save")
+        answer = self._read(JOB_TIMEOUT_S + rows * columns * 2 / SLOWEST_BYTES_PER_S, "save")
+        if answer.get("number") != job["number"] or answer.get("event") not in _EVENTS:
+            raise NightjarError(f"saving process answered {str(answer)[:100]!r}")
+        return answer
 
     def _read(self, timeout_s: float, what: str) -> dict[str, Any]:
         """Return the process's next line."""
@@ -127,7 +158,9 @@ class WorkerProcess:
                     raise NightjarError(f"saving process ended (exit status {code})")
                 self._buffer += part
         line, self._buffer = self._buffer.split(b"\n", 1)
-        answer: dict[str, Any] = json.loads(line)
+        answer = json.loads(line)
+        if not isinstance(answer, dict):
+            raise NightjarError(f"saving process answered {line[:100]!r}")
         return answer
 
     def end(self, *, kill: bool = False) -> None:
@@ -160,8 +193,8 @@ class Saver:
     on_saved
         Called from a feeding thread when a frame is in place.
     on_trouble
-        Called with (job, error) each time a frame could not be saved; it stays in line and is
-        tried again.
+        Called with (job, error) each time a frame could not be saved, or cost several processes;
+        it stays in line and is tried again.
     clock
         Paces retries.
     command
@@ -221,10 +254,11 @@ class Saver:
         deadline = self._clock.monotonic_ns() + round(timeout_s * NS_PER_S)
         for _ in self._threads:
             self._queue.put(None)
-        for thread in self._threads:
+        running = [thread for thread in self._threads if thread.is_alive()]
+        for thread in running:
             thread.join(max(0.0, (deadline - self._clock.monotonic_ns()) / NS_PER_S))
         self._stopping.set()
-        for thread in self._threads:
+        for thread in running:
             thread.join(JOB_TIMEOUT_S)
         return self.pending == 0
 
@@ -247,32 +281,43 @@ class Saver:
     def _save(self, worker: WorkerProcess, job: Job) -> None:
         """Try a job until its file is in place or the daemon is stopping."""
         pause_s = FIRST_PAUSE_S
+        deaths = 0
         while not self._stopping.is_set():
             if not worker.is_alive:
                 self._replace(worker, "had ended")
             try:
                 answer = worker.ask(job)
-            except (NightjarError, OSError, ValueError) as error:
+                saved = _saved(job, answer) if answer["event"] == "saved" else None
+            except (NightjarError, OSError, ValueError, TypeError, KeyError) as error:
                 log.error("frame %d: %s; it is tried again", job["number"], error)
                 self._replace(worker, "is replaced")
+                deaths += 1
+                if deaths >= TROUBLE_AFTER:
+                    self._report(job, NightjarError(f"{deaths} saving processes failed: {error}"))
             else:
-                if answer["event"] == "saved":
-                    self._done(job, answer)
+                if saved is not None:
+                    self._done(saved)
                     return
-                trouble = StorageError(answer["message"], code=Code.from_name(answer["code"]))
-                self._on_trouble(job, trouble)
+                code = Code.from_name(str(answer.get("code")))
+                self._report(job, StorageError(str(answer.get("message", "")), code=code))
             self._clock.wait(self._stopping, pause_s)
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
-    def _done(self, job: Job, answer: dict[str, Any]) -> None:
-        with self._count_lock:
-            self.pending -= 1
-        self._on_saved(
-            Saved(
-                job, int(answer["size"]), str(answer["datasum"]), float(answer["seconds"]),
-                int(answer.get("bytes_read", 0)), int(answer.get("bytes_written", 0)),
-            )
-        )  # fmt: skip
+    def _report(self, job: Job, error: NightjarError) -> None:
+        try:
+            self._on_trouble(job, error)
+        except Exception:
+            log.exception("frame %d: its trouble could not be reported", job["number"])
+
+    def _done(self, saved: Saved) -> None:
+        try:
+            self._on_saved(saved)
+        except Exception:
+            # The file is in place: a bug in what is told of it must not end the saving.
+            log.exception("frame %d: saved, but what follows failed", saved.job["number"])
+        finally:
+            with self._count_lock:
+                self.pending -= 1
 
     def _replace(self, worker: WorkerProcess, why: str) -> None:
         log.warning("saving process %s %s", worker.pid, why)
@@ -286,3 +331,10 @@ class Saver:
         except (NightjarError, OSError, ValueError) as error:
             log.error("saving process cannot be started: %s", error)
             self._clock.wait(self._stopping, FIRST_PAUSE_S)
+
+
+def _saved(job: Job, answer: dict[str, Any]) -> Saved:
+    return Saved(
+        job, int(answer["size"]), str(answer["datasum"]), float(answer["seconds"]),
+        int(answer.get("bytes_read", 0)), int(answer.get("bytes_written", 0)),
+    )  # fmt: skip

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nightjar.api.states import CameraState
@@ -69,16 +70,17 @@ class _Sequence:
     lost: int = 0
     invalid_before: int = 0
     lost_before: int = 0
+    missing: int = 0  # reported by the device since the last frame that was kept
     invalid_in_row: int = 0
     buffer_waits: int = 0
     clock_step_s: float = 0.0
     previous_start_ns: int | None = None
     last_id: int | None = None
-    last_sample: bytes | None = None
     not_before_ns: int = 0
     deadline_ns: int = 0
     is_stopping: bool = False
     stop_reason: str = ""
+    stop_error: NightjarError | None = None
     is_waiting_for_buffer: bool = False
     reported: int = field(default=-1)
 
@@ -88,7 +90,7 @@ class Sinks:
     """Where frames and news go."""
 
     submit: Callable[[dict[str, Any]], None]
-    expect: Callable[[int], None]
+    expect: Callable[[Path], None]
     is_drained: Callable[[], bool]
     on_frame: Callable[[dict[str, Any], FrameRecord], None]
     on_end: Callable[[str, NightjarError | None], None]
@@ -133,6 +135,8 @@ class Sequencer:
         self._readout: Readout | None = None
         self._crop: Crop | None = None
         self._ring: FrameRing | None = None
+        # Kept from one sequence to the next: the first frame may be an old one as well.
+        self._last_sample: bytes | None = None
         self.cancel_fetch = threading.Event()
         self.filter_wanted: str | None = None
         self.filter_name: Callable[[], str | None] = lambda: None
@@ -144,6 +148,21 @@ class Sequencer:
     def is_running(self) -> bool:
         """Whether a sequence is in progress, draining included."""
         return self._sequence is not None
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether a sequence goes on taking frames: it is neither draining nor to be stopped."""
+        sequence = self._sequence
+        return (
+            sequence is not None
+            and not sequence.is_stopping
+            and self._phase is not CameraState.DRAINING
+        )
+
+    @property
+    def operation(self) -> Operation | None:
+        """The operation of the sequence in progress."""
+        return self._sequence.operation if self._sequence else None
 
     @property
     def state(self) -> CameraState:
@@ -175,14 +194,17 @@ class Sequencer:
             clock_offset_ns=now_ns - self._clock.monotonic_ns(),
         )  # fmt: skip
         self._phase = CameraState.WAITING
-        self.cancel_fetch.clear()
+        # A new one: who still holds that of an earlier sequence cannot cancel this one's fetch.
+        self.cancel_fetch = threading.Event()
         wanted = f"{limit} frames" if limit else "frames until stopped"
         self._sinks.say(
             f"sequence {self._sequence.run}: {wanted} of {observation.exposure_s:g} s begun"
         )
 
-    def stop(self, reason: str = "stopped by command") -> None:
-        """End after the present frame.
+    def stop(
+        self, reason: str = "stopped by command", error: NightjarError | None = None
+    ) -> None:
+        """End after the present frame; with an error, that is how its operation ends.
 
         Raises
         ------
@@ -191,8 +213,9 @@ class Sequencer:
         """
         if self._sequence is None or self._phase is CameraState.DRAINING:
             raise Refused("camera is not acquiring", code=Code.NOT_ACQUIRING)
-        self._sequence.is_stopping = True
-        self._sequence.stop_reason = reason
+        if not self._sequence.is_stopping:
+            self._sequence.is_stopping = True
+            self._sequence.stop_reason, self._sequence.stop_error = reason, error
 
     def abort(self, reason: str, error: NightjarError | None = None) -> None:
         """End now; the frame being exposed is discarded, those read out are saved."""
@@ -219,7 +242,7 @@ class Sequencer:
         self._report(sequence)
         if self._phase is CameraState.DRAINING:
             if self._sinks.is_drained():
-                self._end(sequence.stop_reason, None)
+                self._end(sequence.stop_reason, sequence.stop_error)
             return POLL_S
         if self._phase is CameraState.WAITING and self.exposure_started_ns is None:
             return self._start_exposure(sequence)
@@ -234,16 +257,20 @@ class Sequencer:
         now_ns = self._clock.monotonic_ns()
         if now_ns < sequence.not_before_ns:
             return min(SLOW_POLL_S, (sequence.not_before_ns - now_ns) / NS_PER_S)
+        if self.cancel_fetch.is_set():
+            # Whoever cancelled the read-out gave its command up; the frame is gone all the same.
+            self.abort("aborted by command")
+            return 0.0
         if self.filter_wanted is not None:
             return POLL_S
         if not self._ring.has_room and self._config.full_buffer != "drop":
             self._note_full_buffer(sequence)
             if self._config.full_buffer == "stop":
-                sequence.is_stopping = True
-                sequence.stop_reason = "the frame buffer is full"
+                self._stop_for_buffer()
                 return 0.0
             return POLL_S
         sequence.is_waiting_for_buffer = False
+        self._counter.secure()
         self._detector.start()
         self._expose_from(now_ns, sequence)
         return 0.0
@@ -289,20 +316,25 @@ class Sequencer:
         published = False
         try:
             record = self._detector.fetch(buffer, self.cancel_fetch.is_set)
+            sequence.missing += record.lost_before
             sampled = sample(buffer.array)
-            check_frame(
-                buffer.array, sampled, record, sequence.last_id, sequence.last_sample
-            )
-            self._publish(sequence, slot, buffer.path, buffer.offset, record, sampled)
+            check_frame(buffer.array, sampled, record, sequence.last_id, self._last_sample)
+            job = self._make_job(sequence, slot, buffer.path, buffer.offset, record)
+            self._ring.publish(slot, job, record.start_ns)
             published = True
         except FrameInvalid as error:
             return self._repeat(sequence, error)
         except Cancelled:
-            self._detector.abort()  # the abort command follows; nothing is kept
+            # The command that wants it waits already, see Camera.abort; nothing is kept.
+            self._detector.abort()
+            self.exposure_started_ns = None
+            self._phase = CameraState.WAITING
+            sequence.not_before_ns = self._clock.monotonic_ns() + NS_PER_S
             return 0.0
         finally:
             if not published:
                 self._ring.abandon(slot)
+        self._kept(sequence, job, record, sampled)
         return self._next(sequence)
 
     def _no_slot(self, sequence: _Sequence) -> float:
@@ -310,14 +342,12 @@ class Sequencer:
         assert self._observation is not None
         self._note_full_buffer(sequence)
         policy = self._config.full_buffer
-        if policy == "stop" and not sequence.is_stopping:
-            sequence.is_stopping = True
-            sequence.stop_reason = "the frame buffer is full"
+        if policy == "stop":
+            self._stop_for_buffer()
         if policy == "drop" and not self._observation.stream:
             self._detector.abort()
             self._lose(sequence, 1, "no free slot in the frame buffer")
-            self.exposure_started_ns = None
-            self._phase = CameraState.WAITING
+            self._pause(sequence)
             return 0.0
         # The camera keeps the frame; one that overlaps exposures overwrites it in the end, and
         # that is counted by its own frame numbers.
@@ -325,6 +355,16 @@ class Sequencer:
             self._config.readout_timeout * NS_PER_S
         )
         return POLL_S / 4
+
+    def _stop_for_buffer(self) -> None:
+        text = "the frame buffer is full: saving is slower than the camera"
+        self.stop(text, NightjarError(text))
+
+    def _pause(self, sequence: _Sequence) -> None:
+        """Wait for the next exposure's time."""
+        self.exposure_started_ns = None
+        sequence.not_before_ns = self._clock.monotonic_ns() + round(sequence.delay_s * NS_PER_S)
+        self._phase = CameraState.WAITING
 
     def _note_full_buffer(self, sequence: _Sequence) -> None:
         if not sequence.is_waiting_for_buffer:
@@ -354,27 +394,25 @@ class Sequencer:
                 f"{error.message}, {sequence.invalid_in_row} times in a row; "
                 f"shut the camera down, check its power and cable, and init it again"
             )
-        if not self._observation.stream:
+        if self._observation.stream:
+            self._expose_from(self._clock.monotonic_ns(), sequence)
+        else:
             self.exposure_started_ns = None
             self._phase = CameraState.WAITING
         return 0.0
 
-    def _publish(
-        self,
-        sequence: _Sequence,
-        slot: int,
-        path: str,
-        offset: int,
-        record: FrameRecord,
-        sampled: bytes,
-    ) -> None:
+    def _make_job(
+        self, sequence: _Sequence, slot: int, path: str, offset: int, record: FrameRecord
+    ) -> dict[str, Any]:
+        """Return the saving job of a good frame, with its number."""
         assert self._observation is not None
         assert self._readout is not None
         assert self._crop is not None
-        assert self._ring is not None
-        lost = record.lost_before
-        if not lost and self._observation.stream and record.hardware_id and sequence.last_id:
-            lost = max(0, record.hardware_id - sequence.last_id - 1 - sequence.invalid_before)
+        lost = sequence.missing
+        if self._observation.stream and record.hardware_id and sequence.last_id:
+            gap = record.hardware_id - sequence.last_id - 1
+            lost = max(lost, gap - sequence.invalid_before)
+        sequence.missing = 0
         if lost:
             self._lose(sequence, lost, "the camera reports them missing")
         self._watch_clock(sequence)
@@ -389,19 +427,23 @@ class Sequencer:
         values = header_values(
             self._config, self._capabilities, self._observation, record, context
         )
-        job = saving_job(
+        return saving_job(
             self._config, self._crop, self._observation, self._readout, record, values,
             (path, offset, slot),
         )  # fmt: skip
-        self._sinks.expect(context.number)
-        self._ring.publish(slot, job, record.start_ns)
+
+    def _kept(
+        self, sequence: _Sequence, job: dict[str, Any], record: FrameRecord, sampled: bytes
+    ) -> None:
+        """Pass on a frame that is in its slot and in the journal."""
+        self._sinks.expect(Path(job["path"]))
         self._sinks.on_frame(job, record)
         self._sinks.submit(job)
         sequence.taken += 1
         self._counts.taken += 1
         sequence.invalid_in_row = sequence.invalid_before = sequence.lost_before = 0
         sequence.previous_start_ns = record.start_ns
-        sequence.last_id, sequence.last_sample = record.hardware_id, sampled
+        sequence.last_id, self._last_sample = record.hardware_id, sampled
 
     def _watch_clock(self, sequence: _Sequence) -> None:
         offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
@@ -419,13 +461,10 @@ class Sequencer:
         if sequence.is_stopping:
             self._drain(sequence)
             return 0.0
-        now_ns = self._clock.monotonic_ns()
         if self._observation.stream:
-            self._expose_from(now_ns, sequence)
+            self._expose_from(self._clock.monotonic_ns(), sequence)
         else:
-            self.exposure_started_ns = None
-            sequence.not_before_ns = now_ns + round(sequence.delay_s * NS_PER_S)
-            self._phase = CameraState.WAITING
+            self._pause(sequence)
         return 0.0
 
     def _drain(self, sequence: _Sequence) -> None:

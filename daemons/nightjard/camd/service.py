@@ -16,7 +16,7 @@ from nightjar.api.commands import Command
 from nightjar.api.states import Level
 from nightjar.clock import NS_PER_S
 from nightjar.daemon import Context, heartbeat_age
-from nightjar.errors import InvalidArgument, NightjarError
+from nightjar.errors import Busy, InvalidArgument, NightjarError
 from nightjar.files import free_bytes, is_temporary
 from nightjar.fits import spool
 from nightjar.operations import Operation
@@ -30,13 +30,15 @@ from nightjard.camd.drivers.base import FrameRecord
 from nightjard.camd.handover import HandOver, SpooledFrame, spooled_frames
 from nightjard.camd.model import Camera
 from nightjard.camd.ring import FrameRing, forget_leftover, leftover_jobs, remove_leftovers
-from nightjard.camd.saver import Job, Saved, Saver
+from nightjard.camd.saver import WORKER_COMMAND, Job, Saved, Saver, wait_for_old_workers
 
 log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 60.0
+OLD_WORKERS_TIMEOUT_S = 15.0
 REMEMBERED = 1000
 _SPACE_PERIOD_S = 2.0
+_HANDOVER_STOP_S = 3.0
 
 
 class PipelineClient:
@@ -72,25 +74,28 @@ class CameraService:
         self.commands: Sequence[Command] = COMMANDS
         self._table = {command.name: command for command in COMMANDS}
         self._recent: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
-        self._by_number: dict[int, dict[str, Any]] = {}
+        self._by_path: dict[str, dict[str, Any]] = {}
         self._recent_lock = threading.Lock()
         self._saved = self._handed_over = 0
-        self._leftover_slots: dict[int, int] = {}
+        self._leftover_slots: dict[str, int] = {}
+        self._leftover_lock = threading.Lock()
         self._last_file: str | None = None
         self._free_bytes: int | None = None
         self._ending = threading.Event()
-        self._spool_floor = 0
+        self._highest_number = 0
         pipeline = None
         if self.config.pipeline_daemon is not None:
             entry = context.registry.daemon(self.config.pipeline_daemon)
             pipeline = PipelineClient(Client(entry))
         self._handover = HandOver(
             pipeline, self.config.pipeline_handover_timeout, self._on_accepted,
-            self._on_not_accepted, context.clock,
+            self._on_not_accepted, self._on_gone, context.clock,
         )  # fmt: skip
+        self._worker_lock = context.state / "workers.lock"
         self._saver = Saver(
-            self.config.worker_processes, self._on_saved, self._on_not_saved, context.clock
-        )
+            self.config.worker_processes, self._on_saved, self._on_not_saved, context.clock,
+            (*WORKER_COMMAND, str(self._worker_lock)),
+        )  # fmt: skip
         detector = make_detector(self.config.driver, self.config.camera_serial, context.clock)
         self.camera = Camera(
             self.config, detector, self._make_ring, self._make_counter, self, context.clock,
@@ -102,14 +107,22 @@ class CameraService:
 
     def start(self) -> None:
         """Start the parts; frames that an earlier life read out are saved and handed over."""
+        # Saving processes outlive a daemon that was killed by the frame in hand; what they finish
+        # must not be taken for unsaved.
+        if not wait_for_old_workers(self._worker_lock, self._context.clock, OLD_WORKERS_TIMEOUT_S):
+            self.error(f"a saving process of an earlier daemon still holds {self._worker_lock}")
+        self._clear_temporaries()
+        leftovers = leftover_jobs(self.config.camera_id)
+        unsaved = {str(job["path"]) for _, job in leftovers}
         spooled = spooled_frames(
             self.config.output_path, self.config.output_prefix, self.config.camera_id
         )
-        self._clear_temporaries()
-        self._spool_floor = max((frame.number for frame in spooled), default=0)
+        self._highest_number = max(
+            [frame.number for frame in spooled] + [int(job["number"]) for _, job in leftovers] + [0]
+        )
         self._saver.start()
-        self._handover.adopt(spooled)
-        self._recover_buffer()
+        self._handover.adopt([frame for frame in spooled if str(frame.path) not in unsaved])
+        self._recover_buffer(leftovers)
         self._handover.start()
         self.camera.start_thread()
         self._space_thread.start()
@@ -127,13 +140,12 @@ class CameraService:
                 log.info("removed %s, left by a process that was killed", path)
                 path.unlink(missing_ok=True)
 
-    def _recover_buffer(self) -> None:
+    def _recover_buffer(self, leftovers: list[tuple[int, Job]]) -> None:
         """Save what an earlier life had read out but not saved."""
-        leftovers = leftover_jobs(self.config.camera_id)
         for slot, job in leftovers:
-            self._spool_floor = max(self._spool_floor, int(job["number"]))
-            self._leftover_slots[int(job["number"])] = slot
-            self._handover.expect(int(job["number"]))
+            self._leftover_slots[str(job["path"])] = slot
+        for _, job in leftovers:
+            self._handover.expect(Path(job["path"]))
             self._saver.submit(job)
         if leftovers:
             self.info(f"{len(leftovers)} frames were left in the frame buffer and are being saved")
@@ -143,22 +155,37 @@ class CameraService:
     def stop(self, report: Callable[[str], None]) -> None:
         """End sequences, warm up, save and hand over what is left, end all processes."""
         self.camera.close_for_exit(report, self._context.hurry)
-        report("saving the last frames")
-        if not self._saver.stop(DRAIN_TIMEOUT_S):
+        self._wait(
+            DRAIN_TIMEOUT_S, lambda: self._saver.pending == 0,
+            lambda: report(f"saving the last {self._saver.pending} frames"),
+        )  # fmt: skip
+        if not self._saver.stop(0.0):
             self.error("frames are left in the frame buffer; the next start saves them")
-        deadline = self._context.clock.monotonic_ns() + round(
-            self.config.pipeline_handover_timeout * NS_PER_S
-        )
-        while not self._handover.is_idle and self._context.clock.monotonic_ns() < deadline:
-            self._context.clock.wait(self._context.hurry, 0.05)
-            if self._context.hurry.is_set():
-                break
+        self._wait(
+            self.config.pipeline_handover_timeout, lambda: self._handover.is_idle,
+            lambda: report("handing over the last frames"),
+        )  # fmt: skip
         self._ending.set()
-        self._handover.stop(self.config.pipeline_handover_timeout)
+        # A call in hand is not waited for: the pipeline knows the frame when it is offered again.
+        self._handover.stop(_HANDOVER_STOP_S)
         self.camera.end_thread()
         if self.camera.ring is not None:
             self.camera.ring.close(unlink=True)
         spool.clear(self.config.output_path)
+
+    def _wait(
+        self, timeout_s: float, is_done: Callable[[], bool], report: Callable[[], None]
+    ) -> None:
+        """Wait in a stop: no longer than `timeout_s`, nor when it hurries; report every second."""
+        clock = self._context.clock
+        deadline_ns = clock.monotonic_ns() + round(timeout_s * NS_PER_S)
+        report_ns = 0
+        while not is_done() and clock.monotonic_ns() < deadline_ns:
+            if clock.monotonic_ns() >= report_ns:
+                report()
+                report_ns = clock.monotonic_ns() + NS_PER_S
+            if clock.wait(self._context.hurry, 0.02):
+                return
 
     def heartbeat_age_s(self) -> float:
         """Return the age of the owner thread's last turn."""
@@ -168,7 +195,7 @@ class CameraService:
 
     def _make_ring(self, shape: tuple[int, int]) -> FrameRing:
         if self._leftover_slots:
-            raise NightjarError(
+            raise Busy(
                 f"{len(self._leftover_slots)} frames of an earlier run are still being saved; "
                 f"try again"
             )
@@ -178,15 +205,18 @@ class CameraService:
         )  # fmt: skip
 
     def _make_counter(self) -> FrameCounter:
-        return FrameCounter(self.config.expcount_path, self._context.clock, self._spool_floor)
+        return FrameCounter(self.config.expcount_path, self._context.clock, self._highest_number)
 
     def _watch_space(self) -> None:
         """Keep the free space current; statvfs on a dead mount may hang, so not in the owner."""
         while not self._ending.is_set():
             try:
-                self._free_bytes = free_bytes(self.config.output_path)
+                free = free_bytes(self.config.output_path)
             except OSError:
                 self._free_bytes = None
+            else:
+                self._free_bytes = free
+                self.camera.note_space(free)
             self._context.clock.wait(self._ending, _SPACE_PERIOD_S)
 
     # ------------------------------------------------------------ outlets of the model
@@ -195,9 +225,9 @@ class CameraService:
         """Save a frame."""
         self._saver.submit(job)
 
-    def expect(self, number: int) -> None:
-        """Hand a frame over once it is saved."""
-        self._handover.expect(number)
+    def expect(self, path: Path) -> None:
+        """Hand a file over once it is saved."""
+        self._handover.expect(path)
 
     def is_drained(self) -> bool:
         """Tell whether every frame is saved and offered."""
@@ -211,9 +241,10 @@ class CameraService:
         }  # fmt: skip
         with self._recent_lock:
             if len(self._recent) == self._recent.maxlen:
-                self._by_number.pop(self._recent[0]["number"], None)
+                self._by_path.pop(self._recent[0]["path"], None)
             self._recent.append(entry)
-            self._by_number[entry["number"]] = entry
+            self._by_path[entry["path"]] = entry
+        self._highest_number = max(self._highest_number, int(job["number"]))
         self._context.metrics.count("camera_frames_total", "Frames read out")
 
     def info(self, text: str) -> None:
@@ -224,48 +255,58 @@ class CameraService:
         """Tell the observatory log of a failure."""
         self._context.obslog.error(text)
 
-    def _note(self, number: int, **changes: Any) -> None:
+    def _note(self, path: str | Path, **changes: Any) -> None:
         with self._recent_lock:
-            entry = self._by_number.get(number)
+            entry = self._by_path.get(str(path))
             if entry is not None:
                 entry.update(changes)
 
     def _on_saved(self, saved: Saved) -> None:
         job = saved.job
-        number = int(job["number"])
-        leftover = self._leftover_slots.get(number)
+        path = str(job["path"])
+        leftover = self._leftover_slots.get(path)
         if leftover is not None:
             forget_leftover(self.config.camera_id, leftover)
         elif self.camera.ring is not None:
             self.camera.ring.release(int(job["slot"]))
         self._saved += 1
-        self._last_file = str(job["path"])
-        self._note(number, state="saved", size=saved.size)
+        self._last_file = path
+        self._note(path, state="saved", size=saved.size)
         self._context.health.ok("storage")
         self._context.metrics.observe("camera_save_seconds", "Time to save a frame", saved.seconds)
         self._handover.saved(
             SpooledFrame(
-                self.config.camera_id, str(job["run"]), number, Path(job["path"]), saved.size,
-                saved.datasum,
+                self.config.camera_id, str(job["run"]), int(job["number"]), Path(path),
+                saved.size, saved.datasum,
             )
         )  # fmt: skip
         if leftover is not None:
-            del self._leftover_slots[number]
-            if not self._leftover_slots:
+            self._forget_leftover(path)
+
+    def _forget_leftover(self, path: str) -> None:
+        with self._leftover_lock:
+            if len(self._leftover_slots) == 1:
+                # Before the last is forgotten: from then on a new frame buffer has these names.
                 remove_leftovers(self.config.camera_id)
                 self.info("all frames that were left in the frame buffer are saved")
+            del self._leftover_slots[path]
 
     def _on_not_saved(self, job: Job, error: NightjarError) -> None:
-        self._note(int(job["number"]), state="waits to be saved")
+        self._note(job["path"], state="waits to be saved")
         self.camera.frame_not_saved(int(job["number"]), error)
 
     def _on_accepted(self, frame: SpooledFrame) -> None:
         self._handed_over += 1
-        self._note(frame.number, state="handed over")
+        self._note(frame.path, state="handed over")
         self._context.health.ok("pipeline")
 
+    def _on_gone(self, frame: SpooledFrame) -> None:
+        self._note(frame.path, state="taken away")
+        if not self._handover.waiting:
+            self._context.health.ok("pipeline")
+
     def _on_not_accepted(self, frame: SpooledFrame, error: NightjarError) -> None:
-        self._note(frame.number, state="waits for the pipeline")
+        self._note(frame.path, state="waits for the pipeline")
         self._context.health.set(
             "pipeline", Level.DEGRADED, f"frames stay in {self.config.output_path}: {error.message}"
         )

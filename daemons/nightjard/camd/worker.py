@@ -2,11 +2,14 @@
 """A saving process: turns slots of the frame buffer into FITS files, one job at a time.
 
 It reads one JSON job per line from stdin and answers one JSON line per job on stdout. When the
-daemon dies, stdin ends: the job in hand is finished, then the process leaves.
+daemon dies, stdin ends: the job in hand is finished, then the process leaves. For as long as it
+lives it holds a shared lock on the file named as its argument, so that the next daemon knows when
+the processes of the last one have finished.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import mmap
@@ -88,6 +91,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logs.set_up("INFO")
+    if len(sys.argv) > 1:
+        # Never closed: the kernel lets go of it when this process ends, however it ends.
+        fcntl.flock(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660),
+                    fcntl.LOCK_SH)  # fmt: skip
     mapping = _Mapping()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     print(json.dumps({"event": "ready"}), file=answers)
