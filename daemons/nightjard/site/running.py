@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from nightjar.cli.session import Session
 from nightjar.config.paths import SYSTEM_ROOT
@@ -72,7 +73,8 @@ def up(session: Session, only: Sequence[str], ready: int | None) -> int:
             started = time.monotonic()
             if supervisor.start() and not supervisor.is_stopping:
                 took = time.monotonic() - started
-                teller("site", "up", f"{len(children)} daemons up after {took:.1f} s; "
+                many = "" if len(children) == 1 else "s"
+                teller("site", "up", f"{len(children)} daemon{many} up after {took:.1f} s; "
                        f"Ctrl-C or nightjar down stops them")  # fmt: skip
             teller.ready()
             supervisor.run()
@@ -106,9 +108,9 @@ class _Teller:
         self._session = session
         self._pipe = os.fdopen(ready, "w") if ready is not None else None
 
-    def __call__(self, label: str, event: str, text: str) -> None:
+    def __call__(self, label: str, event: str, text: str, **detail: Any) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-        value = {"time": now, "daemon": label, "event": event, "message": text}
+        value = {"time": now, "daemon": label, "event": event, "message": text, **detail}
         line = f"{now[11:]}  {label.ljust(18)} {text}"
         self._session.event(value, line)
         if self._pipe is not None:

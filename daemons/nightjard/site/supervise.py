@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nightjar.errors import Code, NightjarError
 from nightjar.registry import Entry
@@ -32,8 +32,14 @@ _KILL_AFTER_S = 15.0  # from the third request to stop
 _LOG_LIMIT_BYTES = 20_000_000
 _PR_SET_PDEATHSIG = 1
 
-Tell = Callable[[str, str, str], None]
-"""Called with the label of a daemon, a word for the event, and a line for people."""
+
+
+class Tell(Protocol):
+    """Gets every event."""
+
+    def __call__(self, label: str, event: str, text: str, **detail: Any) -> None:
+        """Tell: the label of a daemon, a word for the event, a line for people, plain values."""
+        ...
 
 
 @dataclass
@@ -176,7 +182,8 @@ class Supervisor:
         child.started = time.monotonic()
         child.due = None
         child.is_ready = False
-        self._tell(child.label, "starting", f"starting (pid {child.process.pid})")
+        pid = child.process.pid
+        self._tell(child.label, "starting", f"starting (pid {pid})", pid=pid)
 
     def _look(self, children: Sequence[Child]) -> None:
         for child in children:
