@@ -262,10 +262,10 @@ def _walk(operation: Operation, end: Callable[[Operation], None]) -> None:
 
 
 def test_start_wait_tells_progress_and_the_end(run: Run, fake: FakeCamera) -> None:
-    fake.on_operation = lambda operation: _walk(operation, lambda o: o.finish({"frames": 10}))
+    fake.on_operation = lambda operation: _walk(operation, lambda o: o.finish({"frames": 10}, "10 frames"))
     ran = run("test", "start", "10", "--wait")
     assert ran.code == 0
-    assert ran.out == "sequence of camera test is done: frame 10\n"
+    assert ran.out == "sequence of camera test is done: 10 frames\n"
     lines = ran.err.splitlines()
     assert 1 <= len(lines) <= 12  # at most one a tenth and one a stage
     assert lines == list(dict.fromkeys(lines))
@@ -295,7 +295,7 @@ def test_wait_without_options_follows_what_is_under_way(run: Run, fake: FakeCame
     assert "nothing under way" in run("test", "wait").out
     operation = fake.operations.begin("start")
     fake.snapshot["operation"] = operation.id
-    _walk(operation, lambda o: o.finish(None))
+    _walk(operation, lambda o: o.finish(None, "10 frames"))
     ran = run("test", "wait")
     assert (ran.code, operation.is_done) == (0, True)
 
@@ -404,10 +404,10 @@ def test_colour_is_for_terminals(fake: FakeCamera) -> None:
 
 
 def test_progress_bar_ends_with_the_operation(fake: FakeCamera) -> None:
-    fake.on_operation = lambda operation: _walk(operation, lambda o: o.finish(None))
+    fake.on_operation = lambda operation: _walk(operation, lambda o: o.finish(None, "10 frames"))
     seen = _in_terminal("test", "start", "10", "--wait", NO_COLOR="1", COLUMNS="100")
     assert "100 %" in seen
-    assert seen.rstrip().endswith("sequence of camera test is done: frame 10")
+    assert seen.rstrip().endswith("sequence of camera test is done: 10 frames")
 
 
 def test_nothing_wraps_when_piped(run: Run, fake: FakeCamera, monkeypatch: Any) -> None:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -218,3 +220,23 @@ def test_connect_needs_nothing_but_the_bare_install(fake: FakeCamera) -> None:
     done = ran([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("TEST\n", "")
     assert fake.calls == [("set_gain", {"gain": 3})]
+
+
+def test_examples_of_the_how_to_page_run(fake: FakeCamera) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "call-from-python.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    for block in blocks:  # all are Python
+        compile(block, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    fake.on_operation = lambda operation: operation.finish({"frames": 5})
+    names: dict[str, object] = {}
+    ran = 0
+    for block in blocks:
+        if "while True" in block or "await" in block or "localhost_test2" in block:
+            continue
+        exec(compile(block, str(page), "exec"), names)
+        ran += 1
+    assert ran >= 3
+    assert [command for command, _ in fake.calls] == [
+        "set_exposure", "set_window", "set_temperature", "configure", "start",
+    ]  # fmt: skip
+    assert names["result"] == {"frames": 5}
