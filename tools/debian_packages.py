@@ -38,6 +38,7 @@ PACKAGES = {
     "systemctl": "systemd",
     "systemd-analyze": "systemd",
     "/lib/systemd/systemd": "systemd",
+    "openssl": "openssl",
     "unshare": "util-linux",
     "setpriv": "util-linux",
     "faketime": "faketime",

@@ -25,7 +25,7 @@ from nightjar.api.states import Level
 from nightjar.clock import NS_PER_S, Clock, SystemClock
 from nightjar.config.load import DaemonConfig, load
 from nightjar.config.paths import config_path
-from nightjar.errors import ConfigError, NightjarError
+from nightjar.errors import ConfigError, NightjarError, StorageError
 from nightjar.files import locked, state_folder
 from nightjar.health import Health
 from nightjar.metrics import Metrics
@@ -172,7 +172,10 @@ class _Runtime:
 
     def run(self) -> int:
         state = state_folder() / self.config.daemon
-        state.mkdir(parents=True, exist_ok=True)
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"the folder {state} cannot be made: {error.strerror}") from error
         with locked(state / "lock", f"{self.spec.program} {self.config.daemon}"):
             return self._run(state)
 

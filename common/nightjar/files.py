@@ -168,8 +168,15 @@ def locked(path: Path, who: str) -> Iterator[int]:
     ------
     Refused
         Somebody else holds it; the message names the pid.
+    StorageError
+        The file cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StorageError(
+            f"{who}: cannot open the lock file {path}: {error.strerror}", path=str(path)
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,9 @@ The file::
      "daemons": {"localhost_test": {"machine": "LocalHost", "port": 9000, "about": "..."}},
      "log_daemon": "observatory_log"}
 
+``tls``, where given, is ``{"authority": ..., "certificate": ..., "key": ...}``: PEM files, relative
+to the registry's folder; then every connection of the site is encrypted and both ends are checked.
+
 A machine's first address is the one its daemons bind and clients call; ``bind`` of a daemon
 overrides the address it listens on (for instance ``0.0.0.0``).
 """
@@ -22,8 +25,17 @@ from nightjar.config.paths import read_json, registry_path
 from nightjar.errors import ConfigError
 from nightjar.files import is_safe_name
 
-_TOP_KEYS = {"machines", "daemons", "log_daemon"}
+_TOP_KEYS = {"machines", "daemons", "log_daemon", "tls"}
 _DAEMON_KEYS = {"machine", "port", "about", "bind"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files (PEM) for encrypted connections: the site's authority, this machine's certificate."""
+
+    authority: Path
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,7 @@ class Entry:
     port: int
     bind: str
     about: str = ""
+    tls: Tls | None = None
 
     @property
     def uri(self) -> str:
@@ -80,10 +93,11 @@ class Registry:
                 f"{', '.join(sorted(_TOP_KEYS))}"
             )
         machines = _machines(value.get("machines"), path)
+        tls = _tls(value.get("tls"), path)
         raw = value.get("daemons")
         if not isinstance(raw, dict):
             raise ConfigError(f"{path}: daemons: must be an object of daemons by name")
-        daemons = {name: _entry(name, entry, machines, path) for name, entry in raw.items()}
+        daemons = {name: _entry(name, entry, machines, tls, path) for name, entry in raw.items()}
         _check_clashes(daemons, path)
         log_daemon = value.get("log_daemon")
         if log_daemon is not None and (
@@ -166,7 +180,21 @@ def _is_address(value: Any) -> bool:
     return True
 
 
-def _entry(name: str, raw: Any, machines: dict[str, tuple[str, ...]], path: Path) -> Entry:
+def _tls(raw: Any, path: Path) -> Tls | None:
+    if raw is None:
+        return None
+    keys = {"authority", "certificate", "key"}
+    if not isinstance(raw, dict) or set(raw) != keys or not all(
+        isinstance(value, str) and value for value in raw.values()
+    ):
+        raise ConfigError(f"{path}: tls: must have authority, certificate and key: file names")
+    folder = path.resolve().parent
+    return Tls(**{key: folder / raw[key] for key in keys})
+
+
+def _entry(
+    name: str, raw: Any, machines: dict[str, tuple[str, ...]], tls: Tls | None, path: Path
+) -> Entry:
     where = f"{path}: daemons.{name}"
     if not is_safe_name(name):
         raise ConfigError(f"{where}: a name has letters, digits and . _ + - only")
@@ -185,7 +213,7 @@ def _entry(name: str, raw: Any, machines: dict[str, tuple[str, ...]], path: Path
         raise ConfigError(f"{where}.bind: {bind!r}: must be an IP address, e.g. 0.0.0.0")
     if not isinstance(about, str):
         raise ConfigError(f"{where}.about: {about!r}: must be a text")
-    return Entry(name, machine, address, port, bind, about)
+    return Entry(name, machine, address, port, bind, about, tls)
 
 
 def _check_clashes(daemons: dict[str, Entry], path: Path) -> None:

@@ -278,7 +278,7 @@ def test_a_full_spool_is_said_later(
     assert "it is full" in caplog.text
     daemon.trouble = None
     clock.advance(60)
-    wait_until(lambda: len(daemon.kept) == 5)
+    wait_until(lambda: sender.undelivered == 0)
     sender.info("back")
     sender.close()
     assert daemon.texts == [

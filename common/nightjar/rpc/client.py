@@ -14,6 +14,7 @@ from Pyro5 import config as pyro_config
 from nightjar.api.reply import value_of
 from nightjar.errors import Code, NightjarError, TimedOut, Unreachable
 from nightjar.registry import Entry
+from nightjar.rpc.tls import use_for_calls
 
 DEFAULT_TIMEOUT_S = 5.0
 _MAX_IDLE_S = 60.0  # the server drops idle connections later than this
@@ -34,12 +35,18 @@ class Client:
     timeout_s
         Deadline of a call that names none.
 
+    Raises
+    ------
+    ConfigError
+        The registry asks for TLS and its files cannot be used.
+
     Notes
     -----
     Safe to share between threads: each gets its own connection, as Pyro asks.
     """
 
     def __init__(self, entry: Entry, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        use_for_calls(entry.tls)
         self.entry = entry
         self.timeout_s = timeout_s
         self._local = threading.local()

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -30,7 +31,8 @@ from nightjar.api.reply import Reply, failed, ok, plain
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import Code, ConfigError, InvalidArgument, NightjarError, Refused
 from nightjar.registry import Entry, normal_address
-from nightjar.rpc.wire import Wire, accept_plain_serializers_only
+from nightjar.rpc.tls import server_context
+from nightjar.rpc.wire import HANDSHAKE_TIMEOUT_S, Wire, accept_plain_serializers_only
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +56,18 @@ class _Connection(ClientConnectionJob):  # type: ignore[misc]
         address = self.caddr[0]
         self.daemon.connections.add(self)
         try:
+            if self.daemon.tls is not None:
+                # In this thread: who is slow to shake hands keeps nobody else out.
+                self.csock.sock.settimeout(HANDSHAKE_TIMEOUT_S)
+                self.csock.sock = self.daemon.tls.wrap_socket(self.csock.sock, server_side=True)
             if not self.daemon._handshake(self.csock):
                 log.warning("turned away %s: not a valid connect message", address)
                 return
             self.csock.patience_s = IDLE_TIMEOUT_S
             while True:
                 self.daemon.handleRequest(self.csock)
+        except ssl.SSLError as error:
+            log.warning("turned away %s: TLS: %s", address, error.reason or error)
         except (OSError, Pyro5.errors.ConnectionClosedError, Pyro5.errors.TimeoutError):
             log.debug("%s disconnected", address)
         except Exception as error:  # noqa: BLE001 - whatever a client sends must not end a thread
@@ -106,7 +114,12 @@ class _PyroDaemon(Pyro5.server.Daemon):  # type: ignore[misc]
         self._seats: Counter[str] = Counter()
         self._seats_lock = threading.Lock()
         self._refused_at: dict[str, float] = {}
-        super().__init__(host=entry.bind, port=entry.port)
+        self.tls = server_context(entry.tls) if entry.tls is not None else None
+        was, pyro_config.SSL = pyro_config.SSL, False  # or it would shake hands while it accepts
+        try:
+            super().__init__(host=entry.bind, port=entry.port)
+        finally:
+            pyro_config.SSL = was
         # Pyro5 offers no hook between accept and the first read; the state is the parent's.
         self.transportServer.__class__ = _Gate
 
