@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit.archive_frames import NIGHT, RUN, Bench, pixels, quick_folder
+from kit.archive_frames import FULL_BLOCK, NIGHT, RUN, Bench, pixels, quick_folder
 from nightjar.clock import ManualClock
 from nightjar.errors import Code, InvalidArgument, NightjarError, Refused
 from nightjar.fits.header import read_header
@@ -70,16 +70,29 @@ def test_settings_are_written_into_the_frames_accepted_from_then_on(bench: Bench
     assert np.array_equal(image(after["path"]), pixels("TEST", 2))
 
 
-@pytest.mark.parametrize("capacity", [0, 60])
+def test_a_header_without_room_grows_in_a_copy(bench: Bench) -> None:
+    bench.archive.set_settings({"object": "M 31"}, "test")
+    frame = bench.take(1, capacity=0, cards=FULL_BLOCK)
+    assert frame["size"] == 3 * 2880
+    assert Path(frame["path"]).stat().st_size == 4 * 2880
+    assert verify_image(Path(frame["path"])).problems == ()
+    header = read_header(frame["path"])
+    assert (header["OBJECT"], header["FILL18"]) == ("M 31", 18)
+    assert np.array_equal(image(frame["path"]), pixels("TEST", 1))
+    assert set(os.listdir(bench.incoming)) <= {".recycle"}
+
+
+@pytest.mark.parametrize("is_full", [False, True])
 def test_a_frame_on_another_file_system_is_copied_and_compared(
-    tmp_path: Path, capacity: int
+    tmp_path: Path, is_full: bool
 ) -> None:
     incoming = Path(os.environ["MILK_SHM_DIR"]) / "incoming"
     bench = Bench(tmp_path, incoming_data_path=str(incoming), recycle_bytes=10**6)
     if incoming.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("both folders are on one file system here")
     bench.archive.set_settings({"object": "M 31", "frame_type": "SCIENCE"}, "test")
-    frame = bench.take(1, capacity=capacity)
+    full = {"capacity": 0, "cards": FULL_BLOCK} if is_full else {}
+    frame = bench.take(1, **full)
     assert verify_image(Path(frame["path"])).problems == ()
     assert np.array_equal(image(frame["path"]), pixels("TEST", 1))
     assert read_header(frame["path"])["OBJECT"] == "M 31"

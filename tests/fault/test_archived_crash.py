@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 SEED = 20260131
-INSTANTS = 7  # of some 40 to 50 in each scenario
+INSTANTS = 12  # of some 40 to 50 in each scenario
 TESTS = Path(__file__).resolve().parents[1]
 
 

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from kit.archive_frames import Bench, make_frame, pixels
+from kit.archive_frames import FULL_BLOCK, Bench, make_frame, pixels
 from nightjar import files
+from nightjar.fits.cards import BLOCK_BYTES
 from nightjar.fits.verify import verify_image
 from nightjard.archived.intake import Announcement
 from nightjard.archived.store import Store
@@ -65,7 +66,7 @@ class Scenario:
     incoming: Path
     base: Path
     settings: dict[str, Any] = field(default_factory=dict)
-    capacity: int = 60
+    has_room: bool = True
     bad: tuple[int, ...] = ()
     discards: bool = False
     shape: tuple[int, int] = (31, 47)
@@ -80,9 +81,9 @@ class Scenario:
         shutil.copy(database, self.base / "archive.db")
         self.announced = []
         for number in range(1, self.count + 1):
-            frame = make_frame(
-                self.incoming, number, capacity=self.capacity, shape=self.shape
-            )
+            full = {} if self.has_room else {"capacity": 0, "cards": FULL_BLOCK}
+            frame = make_frame(self.incoming, number, shape=self.shape, **full)
+            assert self.has_room or frame.size == 3 * BLOCK_BYTES
             if number in self.bad:
                 path = self.incoming / frame.filename
                 damaged = bytearray(path.read_bytes())
@@ -193,7 +194,7 @@ def scenarios(fast: Path, disk: Path) -> list[Scenario]:
     off = {"archive": {"TEST": False}}
     return [
         Scenario("rename and edit the header in place", fast / "in", fast / "base", new),
-        Scenario("copy because the header grows", fast / "in", fast / "base", new, capacity=0),
+        Scenario("copy because the header grows", fast / "in", fast / "base", new, has_room=False),
         Scenario("copy to another file system", fast / "in", disk / "base", new, shape=(900, 1000)),
         Scenario("quarantine in place", fast / "in", fast / "base", bad=(1,)),
         Scenario("quarantine on another file system", fast / "in", disk / "base", bad=(2,)),

@@ -31,6 +31,8 @@ BEGIN_NS = 1_769_903_998 * 10**9
 NIGHT = "20260131"
 RUN = "20260131T235900-ab12"
 CAPACITY = 60
+# With these cards and a capacity of 0 the header fills its block: one card more and it grows.
+FULL_BLOCK = {f"FILL{n}": n for n in range(19)}
 
 
 def pixels(camera: str, number: int, shape: tuple[int, int] = (31, 47)) -> np.ndarray[Any, Any]:

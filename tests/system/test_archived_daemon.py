@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kit.archive_frames import NIGHT, make_frame, pixels
+from kit.archive_frames import FULL_BLOCK, NIGHT, make_frame, pixels
 from nightjar.errors import Code, NightjarError, Refused, TimedOut, Unreachable
 from nightjar.fits.header import read_header
 from nightjar.fits.verify import verify_image
@@ -135,7 +135,10 @@ def test_killed_at_random_while_copying_nothing_is_lost(make_site: Callable[...,
     accepted = []
     for round_ in range(4):
         frames = [
-            make_frame(site.incoming, round_ * 10 + n, shape=shape, capacity=0 if n == 2 else 60)
+            make_frame(
+                site.incoming, round_ * 10 + n, shape=shape, capacity=0,
+                cards=FULL_BLOCK if n == 2 else None,
+            )
             for n in range(4)
         ]
         for frame in frames:
