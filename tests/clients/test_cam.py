@@ -262,7 +262,9 @@ def _walk(operation: Operation, end: Callable[[Operation], None]) -> None:
 
 
 def test_start_wait_tells_progress_and_the_end(run: Run, fake: FakeCamera) -> None:
-    fake.on_operation = lambda operation: _walk(operation, lambda o: o.finish({"frames": 10}, "10 frames"))
+    fake.on_operation = lambda operation: _walk(
+        operation, lambda o: o.finish({"frames": 10}, "10 frames")
+    )
     ran = run("test", "start", "10", "--wait")
     assert ran.code == 0
     assert ran.out == "sequence of camera test is done: 10 frames\n"

@@ -7,12 +7,23 @@ import sys
 from collections.abc import Sequence
 
 from nightjar.cli.run import run
+from nightjar.cli.session import write
+from nightjar.errors import Code
 from nightjard.site.commands import nightjar
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    return run(nightjar, arguments)
+    try:
+        return run(nightjar, arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("nightjar", "nightjard"):
+            raise
+        write(
+            f"error: package {error.name} is missing, which daemons need; "
+            f"pip install 'nightjar[daemons]'", sys.stderr,
+        )  # fmt: skip
+        return Code.BAD_CONFIG.exit_code
 
 
 if __name__ == "__main__":
