@@ -51,8 +51,9 @@ def mjd(utc_ns: int) -> float:
 
 def mjd_text(utc_ns: int) -> str:
     """Return the modified Julian date with 11 decimals (0.9 us), by integer arithmetic."""
-    days, rest = divmod(utc_ns, NS_PER_DAY)
-    return f"{_MJD_EPOCH + days}.{rest * 10**11 // NS_PER_DAY:011d}"
+    scaled = _MJD_EPOCH * 10**11 + utc_ns * 10**11 // NS_PER_DAY
+    days, fraction = divmod(abs(scaled), 10**11)
+    return f"{'-' if scaled < 0 else ''}{days}.{fraction:011d}"
 
 
 def observing_night(utc_ns: int, noon_utc_hours: float = 12.0) -> str:

@@ -76,6 +76,7 @@ def test_modified_julian_dates() -> None:
     assert mjd_text(J2000_NOON + 1_000) == "51544.50000000001"  # 1 us is 1.16e-11 d
     assert mjd_text(NS_PER_DAY - 1) == "40587.99999999999"
     assert mjd_text(-1) == "40586.99999999999"
+    assert mjd_text(-40_588 * NS_PER_DAY - NS_PER_DAY // 4) == "-1.25000000000"
 
 
 @pytest.mark.parametrize(
