@@ -26,9 +26,12 @@ _RENAME_NOREPLACE = 1
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}\Z")
 
 
-def temporary_name(path: Path) -> Path:
-    """Return the hidden name in the same folder under which `path` is written first."""
-    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+def temporary_name(path: Path, pid: int | None = None) -> Path:
+    """Return the hidden name in the same folder under which a process writes `path` first.
+
+    `pid` is the process's, this one's by default.
+    """
+    return path.with_name(f".{path.name}.{pid or os.getpid()}{TEMPORARY_SUFFIX}")
 
 
 def is_temporary(path: Path) -> bool:

@@ -24,6 +24,7 @@ from typing import Any
 
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import Code, NightjarError, StorageError
+from nightjar.files import temporary_name
 
 log = logging.getLogger(__name__)
 
@@ -290,7 +291,10 @@ class Saver:
                 saved = _saved(job, answer) if answer["event"] == "saved" else None
             except (NightjarError, OSError, ValueError, TypeError, KeyError) as error:
                 log.error("frame %d: %s; it is tried again", job["number"], error)
+                half_written = temporary_name(Path(job["path"]), worker.pid)
                 self._replace(worker, "is replaced")
+                with contextlib.suppress(OSError):
+                    half_written.unlink(missing_ok=True)
                 deaths += 1
                 if deaths >= TROUBLE_AFTER:
                     self._report(job, NightjarError(f"{deaths} saving processes failed: {error}"))
