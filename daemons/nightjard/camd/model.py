@@ -582,7 +582,7 @@ class Camera:
         patience_ns = round((self._config.warm_timeout + _EXIT_PATIENCE_S) * NS_PER_S)
         deadline_ns = self._clock.monotonic_ns() + patience_ns
         operation: Operation | None = None
-        while self._open is not None or self._state is CameraState.INITIALIZING:
+        while self._state is not CameraState.OFFLINE:
             if self._clock.monotonic_ns() > deadline_ns:
                 report("the camera does not let itself be disconnected")
                 return
@@ -910,6 +910,7 @@ class Camera:
                 f"the camera is {self._state.name}; stop or abort the sequence first",
                 code=Code.NOT_IDLE,
             )
+        opened.sequencer.settle()
         return opened
 
     # ------------------------------------------------------------ status

@@ -137,6 +137,7 @@ class Sequencer:
         self._ring: FrameRing | None = None
         # Kept from one sequence to the next: the first frame may be an old one as well.
         self._last_sample: bytes | None = None
+        self._must_abort = False
         self.cancel_fetch = threading.Event()
         self.filter_wanted: str | None = None
         self.filter_name: Callable[[], str | None] = lambda: None
@@ -223,9 +224,16 @@ class Sequencer:
             return
         try:
             if self._phase is not CameraState.DRAINING:
-                self._detector.abort()
+                self._must_abort = True
+                self.settle()
         finally:
             self._end(reason, error or Cancelled(f"sequence aborted: {reason}"))
+
+    def settle(self) -> None:
+        """Make sure that the detector is idle: an abort that failed is asked for again."""
+        if self._must_abort:
+            self._detector.abort()
+            self._must_abort = False
 
     def forget(self, error: NightjarError) -> None:
         """End because the detector is gone: nothing more is asked of it."""
