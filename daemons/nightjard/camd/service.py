@@ -56,6 +56,9 @@ class PipelineClient:
                 "filename": frame.path.name, "size": frame.size, "datasum": frame.datasum,
             },
             timeout_s=timeout_s,
+            # Announcing twice is harmless, and after a restart of the pipeline the first attempt
+            # finds a connection that is dead.
+            is_safe=True,
         )  # fmt: skip
 
 
