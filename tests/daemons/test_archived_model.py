@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kit.archive_frames import FULL_BLOCK, NIGHT, RUN, Bench, pixels, quick_folder
+from nightjar.api.archive import STATUS_KEYS
 from nightjar.clock import ManualClock
 from nightjar.errors import Code, InvalidArgument, NightjarError, Refused
 from nightjar.fits.header import read_header
@@ -387,6 +388,13 @@ def test_frames_are_found_by_night_camera_state_and_in_pages(bench: Bench) -> No
         with pytest.raises(Refused) as caught:
             catalog.show(unknown)
         assert caught.value.code is Code.UNKNOWN_ITEM
+
+
+def test_status_has_every_documented_key_and_plain_values_only(bench: Bench) -> None:
+    bench.take(1)
+    status = bench.archive.status()
+    assert set(status) == set(STATUS_KEYS)
+    assert json.loads(json.dumps(status)) == status
 
 
 def test_counts_are_by_state_for_tonight_and_for_all_nights(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from kit.archive_frames import NIGHT, Bench, quick_folder
+from nightjar import files
 from nightjar.errors import Code, NightjarError, StorageError
 from nightjar.fits.verify import verify_image
 from nightjard.archived.layout import IDENTITY_NAME
@@ -304,3 +306,37 @@ def test_pixels_that_change_between_plan_and_move_go_to_quarantine(bench: Bench)
     again.close()
 
 
+
+
+def test_a_disk_that_does_not_answer_is_said_and_status_still_answers(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced = bench.frame(1)
+    hung, over = threading.Event(), threading.Event()
+    real = files.free_bytes
+
+    def hang(folder: Path) -> int:
+        hung.set()
+        over.wait(20)
+        return real(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "free_bytes", hang)
+        thread = threading.Thread(target=bench.archive._probe_loop)
+        thread.start()
+        try:
+            for _ in range(1000):
+                bench.clock.advance(1)  # the loop begins its look when it waits already
+                if hung.wait(0.01):
+                    break
+            assert hung.is_set()
+            bench.clock.advance(11)
+            bench.archive.check_probe()
+            assert "has not answered for" in bench.archive.status()["health"]["reason"]
+            assert bench.archive.notify(announced)["state"] == "accepted"
+        finally:
+            bench.archive._stopping.set()
+            over.set()
+            thread.join(10)
+    bench.archive.check_probe()
+    assert bench.health.snapshot()["level"] == "OK"

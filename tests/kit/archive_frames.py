@@ -23,8 +23,9 @@ from nightjar.operations import Operations
 from nightjar.times import iso
 from nightjard.archived.config import ArchiveConfig
 from nightjard.archived.intake import Announcement
-from nightjard.archived.model import Archive, Tools
+from nightjard.archived.model import Archive
 from nightjard.archived.store import Store
+from nightjard.archived.tools import Tools
 
 # 2026-01-31T23:59:58 UTC: with noon at 12 h UTC the night 20260131
 BEGIN_NS = 1_769_903_998 * 10**9

@@ -10,16 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from nightjar.api.archive import FrameState
 from nightjar.api.states import Level, Summary
-from nightjar.clock import NS_PER_S, Clock
+from nightjar.clock import NS_PER_S
 from nightjar.errors import Code, NightjarError, Refused, StorageError
-from nightjar.health import Health
-from nightjar.metrics import Metrics
-from nightjar.operations import Operations
 from nightjar.times import iso, observing_night
 from nightjard.archived.admission import Admission
 from nightjard.archived.backlog import Backlog
@@ -35,40 +31,16 @@ from nightjard.archived.steps import Steps
 from nightjard.archived.storage import Storage
 from nightjard.archived.store import Store
 from nightjard.archived.tables import Frame
+from nightjard.archived.tools import Tools
 
 log = logging.getLogger(__name__)
 
 _BEAT_S = 0.5
 _PROBE_S = 1.0
 _IDLE_S = 5.0
-_JOIN_S = 20.0
-
-
-class Log(Protocol):
-    """What is needed of :class:`nightjar.obslog.ObservatoryLog`."""
-
-    def info(self, text: str) -> None:
-        """Say what happened."""
-        ...
-
-    def warning(self, text: str) -> None:
-        """Say what a person should look at."""
-        ...
-
-    def error(self, text: str) -> None:
-        """Say what a person must look at."""
-        ...
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What the model is given by the runtime."""
-
-    clock: Clock
-    health: Health
-    operations: Operations
-    metrics: Metrics
-    obslog: Log
+_JOIN_S = 5.0
+_STOP_LIMIT_S = 60.0
+_PROBE_LIMIT_S = 10.0
 
 
 class Archive:
@@ -114,6 +86,7 @@ class Archive:
         )
         self._last_error: dict[str, str] | None = None
         self._beat_ns = self._clock.monotonic_ns()
+        self._probe_began_ns = 0
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -148,11 +121,15 @@ class Archive:
         """End the threads after the frames they have in hand; the rest waits for the next life."""
         self._stopping.set()
         self._backlog.wake()
+        deadline_ns = self._clock.monotonic_ns() + int(_STOP_LIMIT_S * NS_PER_S)
         for thread in self._threads:
-            while thread.is_alive():
-                thread.join(_JOIN_S / 4)
+            while thread.is_alive() and self._clock.monotonic_ns() < deadline_ns:
+                thread.join(_JOIN_S)
                 if thread.is_alive():
                     report(f"waiting for {thread.name} to finish a frame")
+        stuck = [thread.name for thread in self._threads if thread.is_alive()]
+        if stuck:  # a dead network disk; ending here is no worse than a crash, which is planned for
+            log.error("%s did not end: the storage does not answer", ", ".join(stuck))
         self._threads.clear()
 
     def heartbeat_age_s(self) -> float:
@@ -276,15 +253,29 @@ class Archive:
         while not self._clock.wait(self._stopping, _BEAT_S):
             self._beat_ns = self._clock.monotonic_ns()
             self._store.database.end_stuck_calls()
+            self.check_probe()
+
+    def check_probe(self) -> None:
+        """Say so if the look at the storage itself hangs, as on a network disk that is away."""
+        began_ns = self._probe_began_ns
+        age_s = (self._clock.monotonic_ns() - began_ns) / NS_PER_S if began_ns else 0.0
+        if age_s > _PROBE_LIMIT_S:
+            reason = f"{self._config.root} has not answered for {age_s:.0f} s"
+            self._tools.health.set("storage", Level.DEGRADED, reason)
+        elif not began_ns:
+            self._tools.health.ok("storage")
 
     def _probe_loop(self) -> None:
         while not self._clock.wait(self._stopping, _PROBE_S):
+            self._probe_began_ns = self._clock.monotonic_ns()
             try:
                 self.probe()
             except NightjarError as error:
                 self._note_error(error.message)
             except Exception:
                 log.exception("looking at the storage")
+            finally:
+                self._probe_began_ns = 0
 
     def probe(self) -> None:
         """Look at root, free space and incoming folder; let frames go when all is well again."""

@@ -17,8 +17,9 @@ from nightjar.registry import Registry
 from nightjar.rpc.server import Handler, caller_address
 from nightjard.archived.config import ArchiveConfig, check
 from nightjard.archived.intake import Announcement
-from nightjard.archived.model import Archive, Tools
+from nightjard.archived.model import Archive
 from nightjard.archived.store import Store
+from nightjard.archived.tools import Tools
 
 DATABASE_NAME = "archive.db"
 
