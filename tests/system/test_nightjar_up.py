@@ -177,7 +177,7 @@ def test_detached_and_down(site: Site) -> None:
     assert match is not None
     table = site.run("nightjar", "status", code=5)  # the others are not there
     assert table.count("OFFLINE") == 3
-    assert "is already running" in site.run("nightjar", "up", "-d", code=1)
+    assert "is already running" in site.run("nightjar", "up", "-d", code=3)
     told = site.run("nightjar", "down")
     assert "obslogd log" in told
     assert "all daemons are stopped\n" in told

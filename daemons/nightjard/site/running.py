@@ -16,7 +16,7 @@ from typing import Any
 
 from nightjar.cli.session import Session
 from nightjar.config.paths import SYSTEM_ROOT
-from nightjar.errors import ConfigError, NightjarError, Refused, TimedOut
+from nightjar.errors import Code, ConfigError, NightjarError, Refused, TimedOut
 from nightjar.files import locked, state_folder
 from nightjar.registry import Registry
 from nightjard.site.checking import Finding, check_all
@@ -25,6 +25,7 @@ from nightjard.site.supervise import Child, Supervisor
 
 LOCK_NAME = "nightjar-up.lock"
 DOWN_LIMIT_S = 900.0
+READY_LINE = "READY\n"
 _POLL_S = 0.1
 
 
@@ -76,7 +77,8 @@ def up(session: Session, only: Sequence[str], ready: int | None) -> int:
                 many = "" if len(children) == 1 else "s"
                 teller("site", "up", f"{len(children)} daemon{many} up after {took:.1f} s; "
                        f"Ctrl-C or nightjar down stops them")  # fmt: skip
-            teller.ready()
+            if not supervisor.is_stopping:
+                teller.ready()
             supervisor.run()
         finally:
             began = time.monotonic()
@@ -120,6 +122,7 @@ class _Teller:
     def ready(self) -> None:
         """Let go of who waits."""
         if self._pipe is not None:
+            self._pipe.write(READY_LINE)
             self._pipe.close()
             self._pipe = None
 
@@ -158,18 +161,20 @@ def detach(session: Session, arguments: Sequence[str]) -> None:
             start_new_session=True, pass_fds=(theirs,),
         )  # fmt: skip
     os.close(theirs)
+    is_up = False
     with os.fdopen(ours) as events:
         for line in events:
-            session.note(line.rstrip("\n"))
-    # Its end of the pipe is closed: it is up, or it has ended and will be gone in a moment.
-    try:
-        code: int | None = child.wait(0.5)
-    except subprocess.TimeoutExpired:
-        code = None
-    if code is not None:
+            is_up = line == READY_LINE
+            if not is_up:
+                session.note(line.rstrip("\n"))
+    if not is_up:
+        code = child.wait(DOWN_LIMIT_S)
         lines = log_path.read_text(errors="replace").splitlines()
         words = next((line for line in reversed(lines) if line.startswith("error: ")), "")
-        raise NightjarError(words.removeprefix("error: ") or f"it ended; see {log_path}")
+        raise NightjarError(
+            words.removeprefix("error: ") or f"it ended; see {log_path}",
+            code={2: Code.BAD_CONFIG, 3: Code.NOT_PERMITTED}.get(code, Code.FAILED),
+        )
     # The child lives on without us; Python need not warn about it.
     child.returncode = 0
     session.done(

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -119,14 +118,15 @@ class Supervisor:
         self._pauses_s = tuple(pauses_s)
         self._ready_limit_s = ready_limit_s
         self._asked = 0
-        self._wake = threading.Event()
 
     # --- life ---
 
     def ask_stop(self) -> None:
-        """Stop in order; asked again: skip what may be skipped; a third time: end soon."""
+        """Stop in order; asked again: skip what may be skipped; a third time: end soon.
+
+        A signal handler may call this: it takes no lock (an event's could be held at that moment).
+        """
         self._asked += 1
-        self._wake.set()
 
     @property
     def is_stopping(self) -> bool:
@@ -143,7 +143,7 @@ class Supervisor:
                 self._look(group)
                 if all(child.is_ready or not child.is_running for child in group):
                     break
-                self._wake.wait(_POLL_S)
+                time.sleep(_POLL_S)
             for child in group:
                 if child.is_running and not child.is_ready and not self.is_stopping:
                     self._tell(
@@ -157,7 +157,7 @@ class Supervisor:
         while not self.is_stopping:
             self._look(self.children)
             self._restart_due()
-            self._wake.wait(_POLL_S)
+            time.sleep(_POLL_S)
 
     def _groups(self) -> list[list[Child]]:
         groups: dict[str, list[Child]] = {}
@@ -256,8 +256,7 @@ class Supervisor:
                     for child in children:
                         self._signal(child, signal.SIGKILL)
             self._tell_stopping(children)
-            self._wake.clear()
-            self._wake.wait(_POLL_S)
+            time.sleep(_POLL_S)
         for child in children:
             code = child.process.returncode if child.process else 0
             word = "stopped" if code == 0 else f"stopped with {code}: {last_words(child.log_path)}"
