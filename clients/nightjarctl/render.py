@@ -135,7 +135,8 @@ def _frame_lines(status: Mapping[str, Any], paint: Paint) -> list[str]:
     if status.get("buffer_slots"):
         used, slots = status["buffer_used"], status["buffer_slots"]
         fill = paint(f"{used} of {slots}", "red" if used == slots else None, bold=True)
-        more = [f"{status['workers']} workers"]
+        workers = status["workers"]
+        more = [f"{workers} worker{'' if workers == 1 else 's'}"]
         for key, words in (
             ("frames_unsaved", "frames not yet in a file"),
             ("buffer_waits", "waits for a free slot"),
