@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy.engine import URL, Connection
 
 from kit.obslog_store import StoreContract, everything, opened, row
-from nightjar.errors import Busy, Code, StorageError
-from nightjard.obslogd.store import Filter, Store, metadata
+from nightjar.errors import Busy, Code, NightjarError, StorageError
+from nightjard.obslogd.store import Filter, Row, Store, metadata
 
 
 def url_of(path: Path) -> URL:
@@ -142,6 +142,43 @@ def test_a_file_put_in_its_place_is_noticed(store: Store, path: Path) -> None:
     with pytest.raises(StorageError, match="was replaced"):  # the reader learns it on its own
         store.tail(1, None, Filter())
     assert [m.text for m in everything(store)] == ["new"]
+
+
+def test_a_file_that_goes_while_it_is_written_is_not_acknowledged(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = store._insert_new
+
+    def insert_and_lose(connection: Connection, rows: Sequence[Row]) -> list[int]:
+        ids = insert(connection, rows)
+        path.rename(path.with_name("moved.db"))
+        return ids
+
+    monkeypatch.setattr(store, "_insert_new", insert_and_lose)
+    with pytest.raises(StorageError, match="is gone"):
+        store.append([row(1)])
+
+
+def test_two_programs_that_write_wait_for_each_other(store: Store, path: Path) -> None:
+    other = Store(url_of(path), 5.0)
+    opened(other)
+    errors: list[NightjarError] = []
+
+    def write(target: Store, spool: str) -> None:
+        try:
+            for number in range(1, 60):
+                target.append([row(number, spool=spool)])
+        except NightjarError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=pair) for pair in ((store, "a"), (other, "b"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    other.close()
+    assert errors == []
+    assert len(everything(store)) == 118
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all" * 100])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 import marshal
 import os
@@ -12,6 +13,7 @@ import socket
 import statistics
 import struct
 import time
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +43,11 @@ from kit.rawrpc import (
     connect_message,
     message,
 )  # fmt: skip
-from nightjar.rpc.server import MAX_CONNECTIONS_PER_MACHINE, MAX_MESSAGE_BYTES
+from nightjar.access import AccessPolicy
+from nightjar.api.commands import Command, Parameter
+from nightjar.clock import SystemClock
+from nightjar.registry import Registry
+from nightjar.rpc.server import MAX_CONNECTIONS_PER_MACHINE, MAX_MESSAGE_BYTES, RpcServer
 from nightjar.rpc.wire import MESSAGE_TIMEOUT_S
 
 STATUS_LIMIT_S = 0.020
@@ -239,6 +245,30 @@ def test_classes_in_the_arguments_are_refused_and_do_nothing(
                     assert flags & EXCEPTION or reply["name"] == "INVALID_ARGUMENT", reply
         with pytest.raises(BlockingIOError):
             trap.accept()
+
+
+@pytest.mark.parametrize(
+    ("value", "is_plain"),
+    [(b"bytes", False), ({1, 2}, False), (1 + 2j, False), (decimal.Decimal(1), False),
+     (uuid.UUID(int=1), False), ({5: "key"}, False), ([[{"a": [b""]}]], False),
+     (Pyro5.client.Proxy("PYRO:x@127.0.0.1:1"), False),
+     ([None, True, 1, 0.5, "", {"a": [{}]}, (1,)], True)],
+    ids=range(9),
+)  # fmt: skip
+def test_only_plain_values_reach_a_handler(free_port: int, value: Any, is_plain: bool) -> None:
+    raw = {"machines": {"M": ["127.0.0.1"]}, "daemons": {"d": {"machine": "M", "port": free_port}}}
+    registry = Registry.parse(raw, Path("r.json"))
+    command = Command("take", "Take anything.", (Parameter("it", "object", "Anything."),))
+    taken = []
+    server = RpcServer(
+        registry.daemon("d"), {"take": (command, lambda it: taken.append(it))},
+        AccessPolicy(registry, ["M"]), SystemClock(),
+    )  # fmt: skip
+    try:
+        reply = server.handle("take", {"it": {"inside": value}}, "127.0.0.1")
+    finally:
+        server.stop()
+    assert (reply["name"], len(taken)) == (("OK", 1) if is_plain else ("INVALID_ARGUMENT", 0))
 
 
 @pytest.mark.parametrize(
