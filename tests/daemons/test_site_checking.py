@@ -107,7 +107,7 @@ def test_seeds_example_is_accepted_and_doubted(capfd: pytest.CaptureFixture[str]
         ("camd/test.json", {"gain": "high"}, 'gain: "high": must be'),
         ("camd/test.json", {"cooler_setpoint": None}, "cooler_setpoint: is missing"),
         ("camd/test.json", {"worker_processes": 0}, "worker_processes: 0: must be"),
-        ("camd/test.json", {"framebuffer_bytes": 1000}, "must be at least one frame"),
+        ("camd/test.json", {"framebuffer_bytes": 1000}, "must be at least 2 frames"),
         ("camd/test.json", {"daemon": "nowhere"}, "daemon 'nowhere' is not in the registry"),
         ("camd/test.json", {"control_machines": ["Mars"]}, "machine 'Mars' is not in the registry"),
         ("camd/test.json", {"daemon": "localhost_test2"}, "another configuration runs as this"),

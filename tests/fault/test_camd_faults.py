@@ -457,7 +457,7 @@ def test_many_clients_at_once(site: Site) -> None:
         ({"gain": "26"}, 'gain: "26": must be'),
         ({"gain": -5}, "gain: -5: must be"),
         ({"worker_processes": 0}, "worker_processes: 0: must be"),
-        ({"framebuffer_bytes": 1}, "must be at least one frame"),
+        ({"framebuffer_bytes": 1}, "must be at least 2 frames"),
         ({"pipeline_handover_timeout": -1}, "pipeline_handover_timeout"),
         ({"camera_id": "../x"}, "camera_id"),
         ({"daemon": "nobody"}, "is not in the registry"),

@@ -15,6 +15,7 @@ from nightjar.registry import Registry
 from nightjard.camd.drivers.options import AnyDriverOptions, SimulatedOptions
 from nightjard.camd.geometry import Region
 
+LEAST_SLOTS = 2  # of the frame buffer: one is filled while the other is saved
 WindowList = Annotated[tuple[int, int, int, int], Field(strict=False)]
 
 
@@ -165,10 +166,11 @@ class CameraConfig(DaemonConfig):
         if self.output_path == Path(""):
             raise ValueError("output_path: must not be empty")
         readout = self.known_readout()
-        if readout is not None and self.framebuffer_bytes < _frame_bytes(readout):
+        if readout is not None and self.framebuffer_bytes < LEAST_SLOTS * _frame_bytes(readout):
             raise ValueError(
-                f"framebuffer_bytes: {self.framebuffer_bytes}: must be at least one frame, "
-                f"{_frame_bytes(readout)} bytes ({readout.width} x {readout.height} pixels)"
+                f"framebuffer_bytes: {self.framebuffer_bytes}: must be at least {LEAST_SLOTS} "
+                f"frames of {_frame_bytes(readout)} bytes "
+                f"({readout.width} x {readout.height} pixels)"
             )
         return self
 

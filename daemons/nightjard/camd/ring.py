@@ -24,6 +24,7 @@ from nightjar.clock import Clock
 from nightjar.errors import Code, ConfigError, StorageError
 from nightjar.files import shared_memory_folder
 from nightjar.streams.writer import StreamWriter
+from nightjard.camd.config import LEAST_SLOTS
 from nightjard.camd.drivers.base import FrameBuffer
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Journal:
             job = json.loads(text)
         except ValueError:
             return None
-        return counter, job
+        return (counter, job) if isinstance(job, dict) and "number" in job else None
 
     def close(self) -> None:
         """Unmap the file."""
@@ -119,7 +120,7 @@ class FrameRing:
     Raises
     ------
     ConfigError
-        The budget holds no frame.
+        The budget holds no two frames.
     StorageError
         Shared memory is full.
     """
@@ -134,9 +135,9 @@ class FrameRing:
     ) -> None:
         frame_bytes = shape[0] * shape[1] * 2
         self.slots = budget_bytes // frame_bytes
-        if self.slots < 1:
+        if self.slots < LEAST_SLOTS:
             raise ConfigError(
-                f"framebuffer_bytes: {budget_bytes}: must be at least one frame, "
+                f"framebuffer_bytes: {budget_bytes}: must be at least {LEAST_SLOTS} frames of "
                 f"{frame_bytes} bytes ({shape[1]} x {shape[0]} pixels)"
             )
         self.shape = shape
