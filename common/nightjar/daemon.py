@@ -226,14 +226,30 @@ class _Runtime:
         return ObservatoryLog(self.config.log_name, caller, spool, self.clock)
 
     def _catch_signals(self) -> None:
-        def asked(number: int, _frame: Any) -> None:
-            if self.stop_asked.is_set():
-                self.hurry.set()
-            self.stop_reason = f"{signal.Signals(number).name} received"
-            self.stop_asked.set()
+        """Have SIGTERM and SIGINT ask for the stop, and a second one for haste.
 
-        signal.signal(signal.SIGTERM, asked)
-        signal.signal(signal.SIGINT, asked)
+        The events are set by a thread of its own that reads Python's wake-up pipe: a handler runs
+        in the middle of the main thread, perhaps while that holds the lock of the very event.
+        """
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(reading, True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+        def listen() -> None:
+            while numbers := os.read(reading, 16):
+                for number in numbers:
+                    if number in (signal.SIGTERM, signal.SIGINT):
+                        self._asked_to_stop(signal.Signals(number).name)
+
+        threading.Thread(target=listen, name="signals", daemon=True).start()
+
+    def _asked_to_stop(self, name: str) -> None:
+        if self.stop_asked.is_set():
+            self.hurry.set()
+        self.stop_reason = f"{name} received"
+        self.stop_asked.set()
 
     def _watch(self, service: Service) -> None:
         """Feed the watchdog for as long as the device's thread is alive; return to stop."""

@@ -119,6 +119,11 @@ class CameraConfig(DaemonConfig):
         description="Seconds after the end of an exposure at which a frame that has not arrived "
         "counts as a fault of the camera.",
     )  # fmt: skip
+    cooler_limits: Annotated[tuple[float, float], Field(strict=False)] = Field(
+        (-40.0, 30.0),
+        description="Lowest and highest set point that is accepted, deg C, within the camera's "
+        "own limits.",
+    )
     cooler_rate: float = Field(
         10, gt=0, le=60,
         description="Fastest change of the set point, deg C per minute, for cameras that regulate "
@@ -163,6 +168,14 @@ class CameraConfig(DaemonConfig):
                     f"windows.{name}: {list(window)}: must be [x1, x2, y1, y2] with "
                     f"1 <= x1 <= x2 and 1 <= y1 <= y2"
                 )
+        coldest, warmest = self.cooler_limits
+        if coldest >= warmest:
+            raise ValueError(f"cooler_limits: {list(self.cooler_limits)}: must be [low, high]")
+        if self.cooler_setpoint is not None and not coldest <= self.cooler_setpoint <= warmest:
+            raise ValueError(
+                f"cooler_setpoint: {self.cooler_setpoint:g}: must be within cooler_limits "
+                f"{list(self.cooler_limits)}"
+            )
         if self.output_path == Path(""):
             raise ValueError("output_path: must not be empty")
         readout = self.known_readout()

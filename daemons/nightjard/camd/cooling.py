@@ -18,6 +18,7 @@ from nightjar.units import clamp
 
 CAPTURE_C = 5.0  # nearer than this to the set point, the regulator takes over from the ramp
 PROPORTIONAL = 0.05  # fraction of full power per deg C
+LOCK_SAMPLES = 5  # measurements in a row within the tolerance that count as held
 MAX_GAP_S = 10.0  # a longer pause (suspend, hung driver) does not make one big step
 WARM_C = 5.0  # a self-regulating cooler may be switched off above this
 
@@ -70,6 +71,7 @@ class CoolerControl:
         self._integral_per_s = PROPORTIONAL / response_s
         self._integral = 0.0
         self._is_regulating = False
+        self._held = 0
         self._target_c: float | None = None
 
     def adopt(self, power: float | None, temperature_c: float | None = None) -> None:
@@ -94,7 +96,14 @@ class CoolerControl:
         setpoint_c
             Wanted; None for warm.
         """
-        dt_s = clamp(dt_s, 0.0, self._longest_step_s)
+        output = self._step(clamp(dt_s, 0.0, self._longest_step_s), temperature_c, setpoint_c)
+        if output.mode not in (CoolerMode.LOCKING, CoolerMode.LOCKED):
+            self._held = 0
+        return output
+
+    def _step(
+        self, dt_s: float, temperature_c: float | None, setpoint_c: float | None
+    ) -> CoolerOutput:
         if temperature_c is not None and not math.isfinite(temperature_c):
             temperature_c = None
         if self.kind == "none":
@@ -162,4 +171,6 @@ class CoolerControl:
         return CoolerOutput(self._lock_mode(error), target_c=self._target_c)
 
     def _lock_mode(self, error: float) -> CoolerMode:
-        return CoolerMode.LOCKED if abs(error) <= self._tolerance_c else CoolerMode.LOCKING
+        """Return LOCKED once the set point has been held for some samples, not only passed."""
+        self._held = self._held + 1 if abs(error) <= self._tolerance_c else 0
+        return CoolerMode.LOCKED if self._held >= LOCK_SAMPLES else CoolerMode.LOCKING

@@ -458,7 +458,7 @@ class Camera:
     def _startable_setpoint(self, capabilities: Capabilities) -> float | None:
         if capabilities.cooler == "none":
             return None
-        check_setpoint(self._config.cooler_setpoint, capabilities)
+        check_setpoint(self._config.cooler_setpoint, capabilities, self._config.cooler_limits)
         return self._config.cooler_setpoint
 
     def _assemble(self, capabilities: Capabilities, counter: FrameCounter) -> _Open:
@@ -709,7 +709,7 @@ class Camera:
         opened = self._require_open()
         if self._closing is not None:
             raise Busy("the camera is being shut down")
-        check_setpoint(celsius, opened.capabilities)
+        check_setpoint(celsius, opened.capabilities, self._config.cooler_limits)
         opened.cooler.set_setpoint(celsius)
 
     def set_filter(self, name: str) -> Operation:
@@ -745,7 +745,9 @@ class Camera:
         # Everything is checked before anything is changed.
         check_observation(wanted, opened.capabilities)
         if "temperature" in settings:
-            check_setpoint(settings["temperature"], opened.capabilities)
+            check_setpoint(
+                settings["temperature"], opened.capabilities, self._config.cooler_limits
+            )
         if "filter" in settings:
             self._filter_index(opened, settings["filter"])
         before = self._observation

@@ -78,14 +78,17 @@ def check_observation(wanted: Observation, capabilities: Capabilities) -> None:
     check_window(wanted.window_of(capabilities), capabilities.readout, wanted.binning)
 
 
-def check_setpoint(celsius: float | None, capabilities: Capabilities) -> None:
-    """Raise Refused unless the cooler can be set so."""
+def check_setpoint(
+    celsius: float | None, capabilities: Capabilities, configured: tuple[float, float]
+) -> None:
+    """Raise Refused unless the cooler can, and by the configuration may, be set so."""
     if celsius is None:
         return
     if capabilities.cooler == "none":
         raise Refused("this camera has no cooler", code=Code.UNSUPPORTED)
-    limits = capabilities.setpoint_c
-    if limits is not None and not limits.low <= celsius <= limits.high:
+    device = capabilities.setpoint_c or Range(*configured)
+    limits = Range(max(device.low, configured[0]), min(device.high, configured[1]))
+    if not limits.low <= celsius <= limits.high:
         raise _out_of_range("temperature", celsius, limits, "deg C")
 
 
