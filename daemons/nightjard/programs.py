@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The daemons' console scripts: one line, not a traceback, where the extra is not installed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from nightjar.errors import Code
+
+
+def _run(program: str) -> int:
+    try:
+        main = importlib.import_module(f"nightjard.{program}.__main__").main
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("nightjar", "nightjard"):
+            raise
+        sys.stderr.write(
+            f"{program}: package {error.name} is missing, which daemons need; "
+            f"pip install 'nightjar[daemons]'\n"
+        )
+        return Code.BAD_CONFIG.exit_code
+    code: int = main()
+    return code
+
+
+def camd() -> int:
+    """Run the camera daemon."""
+    return _run("camd")
+
+
+def obslogd() -> int:
+    """Run the log daemon."""
+    return _run("obslogd")
+
+
+def archived() -> int:
+    """Run the archive daemon."""
+    return _run("archived")
