@@ -158,11 +158,13 @@ def test_no_room_in_shared_memory_is_told(
     fails_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
+    real = os.posix_fallocate
 
-    def no_room(*_: Any) -> None:
+    def no_room(*arguments: Any) -> None:
         calls.append(1)
         if len(calls) == fails_at:
             raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments)
 
     monkeypatch.setattr(os, "posix_fallocate", no_room)
     with pytest.raises(NightjarError) as caught:

@@ -289,7 +289,7 @@ class Saver:
             try:
                 answer = worker.ask(job)
                 saved = _saved(job, answer) if answer["event"] == "saved" else None
-            except (NightjarError, OSError, ValueError, TypeError, KeyError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, the frame stays in line
                 log.error("frame %d: %s; it is tried again", job["number"], error)
                 half_written = temporary_name(Path(job["path"]), worker.pid)
                 self._replace(worker, "is replaced")
