@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nightjar.config.load import DaemonConfig
+from nightjar.errors import Refused
 from nightjar.files import is_safe_name, shared_memory_folder
 from nightjar.registry import Registry
 from nightjard.camd.drivers.options import AnyDriverOptions, SimulatedOptions
-from nightjard.camd.geometry import Region
+from nightjard.camd.geometry import Region, check_window
 
 LEAST_SLOTS = 2  # of the frame buffer: one is filled while the other is saved
 WindowList = Annotated[tuple[int, int, int, int], Field(strict=False)]
@@ -176,6 +177,8 @@ class CameraConfig(DaemonConfig):
                 f"cooler_setpoint: {self.cooler_setpoint:g}: must be within cooler_limits "
                 f"{list(self.cooler_limits)}"
             )
+        if len(set(self.filters)) != len(self.filters):
+            raise ValueError(f"filters: {list(self.filters)}: must be different names")
         if self.output_path == Path(""):
             raise ValueError("output_path: must not be empty")
         readout = self.known_readout()
@@ -203,6 +206,21 @@ def _frame_bytes(readout: Region) -> int:
     return readout.width * readout.height * 2
 
 
+def _check_windows(config: CameraConfig, readout: Region | None) -> list[str]:
+    """Return warnings about windows and a binning that the known read-out cannot give."""
+    if readout is None:
+        return []
+    wanted = [(f"windows.{name}", Region(*window), 1) for name, window in config.windows.items()]
+    wanted.append(("binning", config.default_window() or readout, config.binning))
+    warnings = []
+    for key, window, binning in wanted:
+        try:
+            check_window(window, readout, binning)
+        except Refused as error:
+            warnings.append(f"{key}: {error.message}")
+    return warnings
+
+
 def check(config: CameraConfig, registry: Registry) -> Sequence[str]:
     """Return warnings about a valid configuration that will probably not do what is wanted.
 
@@ -227,6 +245,7 @@ def check(config: CameraConfig, registry: Registry) -> Sequence[str]:
     ):
         if not folder.is_dir():
             warnings.append(f"{key}: folder {folder} does not exist")
+    warnings += _check_windows(config, readout)
     shared = shared_memory_folder()
     if not shared.is_dir():
         warnings.append(f"shared memory folder {shared} does not exist")
