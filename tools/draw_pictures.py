@@ -255,7 +255,8 @@ def stretched(path: Path) -> NDArray[np.uint8]:
     sky = float(np.median(half))
     spread = float(np.median(np.abs(half - sky))) * 1.48
     scaled = np.arcsinh((half - sky + 2 * spread) / (8 * spread)) / np.arcsinh(400)
-    return (np.clip(scaled, 0, 1) * 63).astype(np.uint8) * 4  # 64 levels: a small file
+    levels: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 63).astype(np.uint8)
+    return levels * np.uint8(4)  # 64 levels: a small file
 
 
 def session() -> None:
