@@ -21,9 +21,11 @@ from nightjar.errors import (
     StorageError,
     Unreachable,
 )  # fmt: skip
+from nightjar.streams.reader import StreamReader
 from nightjar.streams.writer import StreamWriter
-from nightjar.times import parse_iso
+from nightjar.times import iso, parse_iso
 from nightjard.camd.drivers.base import Phase, Progress
+from nightjard.camd.ring import leftover_jobs
 
 MakeBench = Callable[..., Bench]
 
@@ -515,7 +517,7 @@ def test_a_frame_that_cannot_be_numbered_is_not_exposed(
     assert bench.status["state"] == "IDLE"
 
 
-def test_a_frame_that_does_not_fit_into_the_journal_blocks_nothing(
+def test_a_frame_that_cannot_be_published_blocks_nothing(
     make: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make()
@@ -530,6 +532,7 @@ def test_a_frame_that_does_not_fit_into_the_journal_blocks_nothing(
 
     monkeypatch.setattr(StreamWriter, "publish", fail_once)
     assert bench.take(3)["code"] == "STORAGE_FAILED"
+    assert leftover_jobs("TEST") == [], "a later daemon does not find what was given up"
     assert bench.outlets.expected == [Path(job["path"]) for job in bench.outlets.jobs]
     assert bench.status["buffer_used"] == 0
     assert bench.take(5)["state"] == "done"
@@ -572,6 +575,25 @@ def test_a_stepped_clock_is_counted_and_ends_nothing(make: MakeBench) -> None:
     assert steps == pytest.approx([0, 0, -3600, -3600, 3600])
     assert len({job["path"] for job in bench.outlets.jobs}) == 5
     assert sum("stepped" in text for text in bench.outlets.said) == 2
+
+
+def test_the_stream_tells_times_and_numbers_of_its_newest_frame(make: MakeBench) -> None:
+    bench = make()
+    for _ in range(2):
+        bench.take(1)
+        reader = StreamReader("TEST")
+        try:
+            found = {name: keyword.value for name, keyword in reader.keywords().items()}
+            atime_ns = reader.latest().atime_ns
+        finally:
+            reader.close()
+        header = bench.headers[-1]
+        assert (found["EXPCNT"], found["HW-FRAME"]) == (header["EXPCNT"], header["HW-FRAME"])
+        assert found["START-NS"] == atime_ns
+        assert found["END-NS"] - found["START-NS"] == 10**9
+        assert 2 * found["MID-NS"] == found["START-NS"] + found["END-NS"]
+        assert iso(found["END-NS"]) == header["DATE-END"]
+        assert found["TIME-SRC"] == header["TIME-SRC"]
 
 
 def test_every_job_is_plain_json(make: MakeBench) -> None:

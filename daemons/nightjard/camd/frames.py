@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nightjar.clock import ClockHealth
 from nightjar.errors import Code, DeviceError, FrameInvalid, Refused
+from nightjar.streams.keywords import KeywordValue
 from nightjar.times import file_stamp, iso
 from nightjard.camd.config import CameraConfig
 from nightjard.camd.cooler import CoolerReading
@@ -185,6 +186,22 @@ def header_values(
         "CAM-WIND": str(window),
         **regions,
     }  # fmt: skip
+
+
+def stream_keywords(record: FrameRecord, number: int) -> dict[str, tuple[KeywordValue, str]]:
+    """Return what the shared-memory stream tells of its newest frame; times are UTC in ns."""
+    middle_ns = (record.start_ns + record.end_ns) // 2
+    return {
+        "EXPCNT": (number, "continuous frame number"),
+        "HW-FRAME": (
+            -1 if record.hardware_id is None else record.hardware_id,
+            "frame number counted by the camera, -1 where it counts none",
+        ),
+        "START-NS": (record.start_ns, "start of exposure, ns since 1970, UTC"),
+        "MID-NS": (middle_ns, "middle of exposure, ns since 1970, UTC"),
+        "END-NS": (record.end_ns, "end of exposure, ns since 1970, UTC"),
+        "TIME-SRC": (record.time_source[:16], "what stamped start and end"),
+    }
 
 
 def saving_job(

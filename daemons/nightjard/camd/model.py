@@ -918,6 +918,11 @@ class Camera:
     # ------------------------------------------------------------ status
 
     @property
+    def is_connecting(self) -> bool:
+        """Whether a device is being opened, which may take as long as its driver's option says."""
+        return self._state is CameraState.INITIALIZING
+
+    @property
     def summary(self) -> Summary:
         """The summary state."""
         if self._is_stopping:

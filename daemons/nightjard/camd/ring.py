@@ -16,13 +16,14 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nightjar.clock import Clock
 from nightjar.errors import Code, ConfigError, StorageError
 from nightjar.files import shared_memory_folder
+from nightjar.streams.keywords import KeywordValue
 from nightjar.streams.writer import StreamWriter
 from nightjard.camd.config import LEAST_SLOTS
 from nightjard.camd.drivers.base import FrameBuffer
@@ -186,10 +187,21 @@ class FrameRing:
     def abandon(self, slot: int) -> None:
         """Give back a slot whose frame did not come."""
         self._stream.abandon(slot)
+        self._journal.clear(slot)  # it may be there already where publishing failed
         self._set_free(slot)
 
-    def publish(self, slot: int, job: dict[str, Any], start_ns: int) -> None:
-        """Make the frame visible and record in the journal how it is to be saved."""
+    def publish(
+        self,
+        slot: int,
+        job: dict[str, Any],
+        start_ns: int,
+        keywords: Mapping[str, tuple[KeywordValue, str]] | None = None,
+    ) -> None:
+        """Make the frame visible and record in the journal how it is to be saved.
+
+        Keywords are (value, comment) of the stream, as it shows them with its newest frame.
+        """
+        self._stream.set_keywords(keywords or {})
         # Journal first: a frame that is in the stream but not in the journal would be lost by a
         # kill, one that is in the journal only is saved by the next daemon.
         self._journal.write(slot, self._stream.counter + 1, job)

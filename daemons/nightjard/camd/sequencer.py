@@ -38,6 +38,7 @@ from nightjard.camd.frames import (
     header_values,
     sample,
     saving_job,
+    stream_keywords,
 )  # fmt: skip
 from nightjard.camd.ring import FrameRing
 from nightjard.camd.settings import Observation
@@ -328,7 +329,9 @@ class Sequencer:
             sampled = sample(buffer.array)
             check_frame(buffer.array, sampled, record, sequence.last_id, self._last_sample)
             job = self._make_job(sequence, slot, buffer.path, buffer.offset, record)
-            self._ring.publish(slot, job, record.start_ns)
+            self._ring.publish(
+                slot, job, record.start_ns, stream_keywords(record, job["number"])
+            )
             published = True
         except FrameInvalid as error:
             return self._repeat(sequence, error)

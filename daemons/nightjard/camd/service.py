@@ -191,8 +191,10 @@ class CameraService:
                 return
 
     def heartbeat_age_s(self) -> float:
-        """Return the age of the owner thread's last turn."""
-        return heartbeat_age(self._context.clock.monotonic_ns(), self.camera.beat_ns)
+        """Return the age of the owner thread's last turn, beyond what connecting may take."""
+        age_s = heartbeat_age(self._context.clock.monotonic_ns(), self.camera.beat_ns)
+        patience_s = self.config.driver.open_timeout if self.camera.is_connecting else 0.0
+        return max(0.0, age_s - patience_s)
 
     # ------------------------------------------------------------ parts
 
