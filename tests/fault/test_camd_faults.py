@@ -363,6 +363,17 @@ def test_a_second_daemon_for_the_same_camera_is_refused(site: Site) -> None:
     assert len(second.log.strip().splitlines()[-1]) < 200
 
 
+def test_a_daemon_of_another_name_for_the_same_camera_is_refused(site: Site) -> None:
+    camera = site.camera()
+    reply = camera.call("start", count=0)
+    second = site.launch("camd", "other", site.camera_config(daemon="camera2"))
+    assert second.process.wait(10) == 3
+    assert "camera TEST is already running" in second.log
+    eventually(lambda: camera.status()["sequence_frame_count"] >= 3)
+    camera.call("stop")
+    assert camera.finish(reply)["state"] == "done"
+
+
 def test_a_second_daemon_on_the_same_port_is_refused(site: Site) -> None:
     first = site.camera()
     site.registry_value["daemons"]["camera2"]["port"] = first.client.entry.port

@@ -54,6 +54,11 @@ def journal_path(camera_id: str) -> Path:
     return shared_memory_folder() / f"{camera_id}.slots"
 
 
+def lock_path(camera_id: str) -> Path:
+    """Return the file whose lock the one daemon of a camera holds."""
+    return shared_memory_folder() / f"{camera_id}.lock"
+
+
 class Journal:
     """What is in the slots, as the next daemon will need it: one record of JSON per slot."""
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -17,7 +18,7 @@ from nightjar.api.states import Level
 from nightjar.clock import NS_PER_S
 from nightjar.daemon import Context, heartbeat_age
 from nightjar.errors import Busy, InvalidArgument, NightjarError
-from nightjar.files import free_bytes, is_temporary
+from nightjar.files import free_bytes, is_temporary, locked
 from nightjar.fits import spool
 from nightjar.operations import Operation
 from nightjar.rpc.client import Client
@@ -29,7 +30,13 @@ from nightjard.camd.drivers import make_detector
 from nightjard.camd.drivers.base import FrameRecord
 from nightjard.camd.handover import HandOver, SpooledFrame, spooled_frames
 from nightjard.camd.model import Camera
-from nightjard.camd.ring import FrameRing, forget_leftover, leftover_jobs, remove_leftovers
+from nightjard.camd.ring import (
+    FrameRing,
+    forget_leftover,
+    leftover_jobs,
+    lock_path,
+    remove_leftovers,
+)  # fmt: skip
 from nightjard.camd.saver import WORKER_COMMAND, Job, Saved, Saver, wait_for_old_workers
 
 log = logging.getLogger(__name__)
@@ -74,6 +81,11 @@ class CameraService:
     def __init__(self, context: Context[CameraConfig]) -> None:
         self._context = context
         self.config = context.config
+        # Two daemons of other names must not share a camera: its frame buffer has one owner.
+        self._camera_lock = contextlib.ExitStack()
+        self._camera_lock.enter_context(
+            locked(lock_path(self.config.camera_id), f"a daemon of camera {self.config.camera_id}")
+        )
         self.commands: Sequence[Command] = COMMANDS
         self._table = {command.name: command for command in COMMANDS}
         self._recent: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
@@ -175,6 +187,7 @@ class CameraService:
         if self.camera.ring is not None:
             self.camera.ring.close(unlink=True)
         spool.clear(self.config.output_path)
+        self._camera_lock.close()
 
     def _wait(
         self, timeout_s: float, is_done: Callable[[], bool], report: Callable[[], None]
