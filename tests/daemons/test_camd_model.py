@@ -92,10 +92,10 @@ def test_init_fails_where_the_counter_or_the_buffer_cannot_be_made(
     assert bench.finish(bench.camera.init())["code"] == "STORAGE_FAILED"
     assert (tmp_path / "counter.json").is_dir(), "a folder is not a damaged count"
     (tmp_path / "counter.json").rmdir()
-    make_ring, bench.camera._make_ring = bench.camera._make_ring, _no_room
+    make_ring, bench.camera._setup._make_ring = bench.camera._setup._make_ring, _no_room
     assert bench.finish(bench.camera.init())["code"] == "NO_SPACE"
     assert bench.status["summary"] == "STANDBY"
-    bench.camera._make_ring = make_ring
+    bench.camera._setup._make_ring = make_ring
     bench.init()
 
 
@@ -438,7 +438,7 @@ def test_a_stop_of_the_daemon_in_any_state_disconnects(make: MakeBench, phase: s
 def test_a_command_that_was_not_taken_in_time_is_not_carried_out_later(
     make: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nightjard.camd.model.COMMAND_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("nightjard.camd.owner.COMMAND_TIMEOUT_S", 0.05)
     bench = make()
     entered, gate = threading.Event(), threading.Event()
     camera = in_thread(bench, 1.0)
@@ -466,7 +466,7 @@ def test_a_command_that_takes_long_is_not_called_untaken(
     bench = make()
     camera = in_thread(bench, 1.0)
     assert camera.init().wait(10)
-    monkeypatch.setattr("nightjard.camd.model.COMMAND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("nightjard.camd.owner.COMMAND_TIMEOUT_S", 0.2)
     gate = threading.Event()
     real = bench.detector.inner.configure
 

@@ -156,6 +156,21 @@ def test_a_failing_init_is_told_and_can_be_tried_again(site: Site, kind: str, co
     assert_takes_frames(camera)
 
 
+def test_abort_ends_an_init_that_hangs(site: Site) -> None:
+    faults = site.folder / "faults.json"
+    faults.write_text(json.dumps({"faults": [{"kind": "wedge", "at_call": "open"}]}))
+    camera = site.start("camd", "test", site.camera_config({"fault_path": str(faults)}))
+    reply = camera.call("init")
+    eventually(lambda: child_pids(camera), what="the child is there")
+    before = time.monotonic()
+    assert camera.finish(camera.call("abort"))["state"] == "done"
+    assert camera.finish(reply)["state"] == "failed"
+    assert time.monotonic() - before < 5
+    assert camera.status()["summary"] == "STANDBY"
+    faults.write_text('{"faults": []}')
+    assert camera.finish(camera.call("init"))["state"] == "done"
+
+
 @pytest.mark.parametrize("kind", ["zero_frame", "stale_frame"])
 def test_a_bad_frame_is_taken_again_and_never_saved(site: Site, kind: str) -> None:
     camera = site.camera({"faults": [{"kind": kind, "at_frame": 3}]})

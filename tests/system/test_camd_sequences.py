@@ -147,7 +147,9 @@ def test_what_cannot_be_done_is_refused_and_harms_nothing(
 
 
 def test_configure_is_all_or_nothing(site: Site) -> None:
-    camera = site.camera()
+    camera = site.camera(windows={"middle": [101, 200, 51, 150]})
+    camera.call("configure", settings={"window": "middle"})
+    assert camera.status()["window"] == [101, 200, 51, 150]
     camera.call("configure", settings={"exposure": 0.03, "gain": 30, "bin": 2})
     status = camera.status()
     assert (status["exposure_time"], status["gain"], status["binning"]) == (0.03, 30, 2)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The camera: its states and commands. One thread owns the detector and does all the work.
 
+One state machine in one file, longer than our files usually are: connecting, sequences, shutting
+down and every failure between them share its states.
+
 Commands are put to that thread and answered by it; ``status`` only reads what the thread last
 wrote, so it waits for nothing. Driver, clock and sinks are given; this module knows neither RPC
 nor configuration files.
@@ -10,14 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from nightjar.api.camera import CONFIGURE_KEYS
 from nightjar.api.states import CameraState, Level, Summary
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import (
@@ -27,11 +28,9 @@ from nightjar.errors import (
     DeviceError,
     DeviceLost,
     DeviceWedged,
-    InvalidArgument,
     NightjarError,
     Refused,
     StorageError,
-    TimedOut,
 )  # fmt: skip
 from nightjar.files import require_folder, require_space
 from nightjar.health import Health
@@ -40,18 +39,22 @@ from nightjar.times import iso
 from nightjard.camd.config import CameraConfig
 from nightjard.camd.cooler import NO_READING, Cooler
 from nightjard.camd.counter import FrameCounter
-from nightjard.camd.drivers.base import Capabilities, Detector, FrameRecord, Readout
-from nightjard.camd.frames import Crop, crop_for
-from nightjard.camd.geometry import Region
+from nightjard.camd.detector_setup import DetectorSetup
+from nightjard.camd.drivers.base import Capabilities, Detector, FrameRecord
+from nightjard.camd.owner import Owner
 from nightjard.camd.ring import FrameRing
 from nightjard.camd.sequencer import Counts, Sequencer, Sinks
-from nightjard.camd.settings import Observation, check_observation, check_setpoint
+from nightjard.camd.settings import (
+    Observation,
+    check_observation,
+    check_setpoint,
+    configured,
+    resolve_window,
+)  # fmt: skip
+from nightjard.camd.wheel import FilterWheel
 
 log = logging.getLogger(__name__)
 
-COMMAND_TIMEOUT_S = 4.0  # below the clients' default, so that they get our words, not a time-out
-FILTER_TIMEOUT_S = 60.0
-_FILTER_POLL_S = 0.2
 _IDLE_STEP_S = 0.5
 _ERROR_PAUSE_S = 0.1
 _EXIT_PATIENCE_S = 60.0
@@ -88,53 +91,14 @@ class Outlets(Protocol):
         ...
 
 
-class _Request:
-    """A command for the owner thread."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work = work
-        self._lock = threading.Lock()
-        self._done = threading.Event()
-        self._result: Any = None
-        self._error: Exception | None = None
-        self._is_dropped = False
-        self._is_begun = False
-
-    def run(self) -> None:
-        with self._lock:
-            if self._is_dropped:
-                return  # nobody waits for it any more: expired requests are not carried out late
-            self._is_begun = True
-        try:
-            self._result = self._work()
-        except Exception as error:  # noqa: BLE001 - it is raised where the command was given
-            self._error = error
-        self._done.set()
-
-    def wait(self, timeout_s: float, doing: str) -> Any:
-        if not self._done.wait(timeout_s):
-            with self._lock:
-                self._is_dropped = not self._is_begun
-            if self._is_dropped:
-                raise Busy(f"the camera is busy ({doing}) and did not take the command; try again")
-            if not self._done.is_set():
-                raise TimedOut(
-                    f"the camera is carrying the command out ({doing}), which takes longer than "
-                    f"{timeout_s:g} s; see its status"
-                )
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
 @dataclass(frozen=True, slots=True)
 class _Open:
     """What exists only while the detector is connected."""
 
     capabilities: Capabilities
     cooler: Cooler
+    wheel: FilterWheel
     sequencer: Sequencer
-    filters: tuple[str, ...]
 
 
 class Camera:
@@ -169,58 +133,47 @@ class Camera:
     ) -> None:
         self._config = config
         self._detector = detector
-        self._make_ring = make_ring
         self._make_counter = make_counter
         self._outlets = outlets
         self._clock = clock
         self._health = health
         self._operations = operations
-        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
-        self._wake = threading.Event()
-        self._is_ending = False
-        self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
+        self._owner = Owner("camera", self.step, clock)
+        self._setup = DetectorSetup(config, detector, make_ring)
         self._state = CameraState.OFFLINE
         self._state_since_ns = clock.now_ns()
         self._is_stopping = False
         self._open: _Open | None = None
-        self._observation = Observation.default(config)
-        self._readout: Readout | None = None
-        self._crop: Crop | None = None
         self._counter: FrameCounter | None = None
         self._operation: Operation | None = None
         self._closing: tuple[Operation, int, float] | None = None
-        self._filter_operation: tuple[Operation, int] | None = None
-        self._filter_checked_ns = 0
-        self.ring: FrameRing | None = None
         self.counts = Counts()
         self.last_error: dict[str, Any] | None = None
         self.last_stop: str | None = None
-        self.beat_ns = clock.monotonic_ns()
 
     # ------------------------------------------------------------ the owner thread
 
     def start_thread(self) -> None:
         """Start the thread that owns the detector."""
-        self._thread.start()
+        self._owner.start()
 
     def end_thread(self, timeout_s: float = 10.0) -> None:
         """End the thread; the detector must have been closed."""
-        self._is_ending = True
-        self._wake.set()
-        self._thread.join(timeout_s)
+        self._owner.end(timeout_s)
 
-    def _run(self) -> None:
-        while not self._is_ending:
-            pause_s = self.step()
-            if pause_s > 0:
-                self._clock.wait(self._wake, pause_s)
-            self._wake.clear()
+    @property
+    def beat_ns(self) -> int:
+        """Monotonic time of the owner thread's last turn."""
+        return self._owner.beat_ns
+
+    @property
+    def ring(self) -> FrameRing | None:
+        """The frame buffer; None before the first init."""
+        return self._setup.ring
 
     def step(self) -> float:
         """Carry out waiting commands and one look at everything; returns seconds until the next."""
-        self.beat_ns = self._clock.monotonic_ns()
-        while not self._requests.empty():
-            self._requests.get().run()
+        self._owner.beat()
         try:
             return self._advance()
         except Exception as error:  # noqa: BLE001 - this thread must go on, whatever a driver does
@@ -235,8 +188,8 @@ class Camera:
         if opened.cooler.due_in_s() <= 0:
             opened.cooler.tick()
         pause_s = min(pause_s, opened.cooler.due_in_s())
-        if opened.sequencer.filter_wanted is not None:
-            pause_s = min(pause_s, self._watch_filter(opened))
+        if opened.wheel.is_moving:
+            pause_s = min(pause_s, opened.wheel.watch())
         if opened.sequencer.is_running:
             pause_s = min(pause_s, opened.sequencer.step())
             self._set_state(opened.sequencer.state)
@@ -254,22 +207,12 @@ class Camera:
 
         One that `interrupts` does not wait for the end of a long read-out.
         """
-        if threading.current_thread() is self._thread or not self._thread.is_alive():
-            return self._carry_out(work)
-        request = _Request(lambda: self._carry_out(work))
-        self._put(request, interrupts)
-        result: T = request.wait(COMMAND_TIMEOUT_S, self._state.name)
-        return result
+        flag = self._read_out_flag() if interrupts else None
+        return self._owner.ask(lambda: self._carry_out(work), self._state.name, flag)
 
-    def _put(self, request: _Request, interrupts: bool) -> None:
+    def _read_out_flag(self) -> threading.Event | None:
         opened = self._open
-        flag = opened.sequencer.cancel_fetch if opened is not None else None
-        self._requests.put(request)
-        self._wake.set()
-        if interrupts and flag is not None:
-            # After the request, so that it is there when the read-out ends for it; and the flag
-            # of the sequence that was there before, not of one that began since.
-            flag.set()
+        return opened.sequencer.cancel_fetch if opened is not None else None
 
     def _carry_out(self, work: Callable[[], T]) -> T:
         """Do what somebody waits for; a device that is lost by it is disconnected."""
@@ -281,7 +224,7 @@ class Camera:
 
     def wake(self) -> None:
         """Have the owner thread look again now."""
-        self._wake.set()
+        self._owner.wake()
 
     def post(self, work: Callable[[], None], *, interrupts: bool = False) -> None:
         """Have the owner thread do something later; for news from other threads."""
@@ -292,7 +235,7 @@ class Camera:
             except Exception as error:  # noqa: BLE001 - nobody waits for it
                 self._handle(error)
 
-        self._put(_Request(guarded), interrupts)
+        self._owner.post(guarded, self._read_out_flag() if interrupts else None)
 
     # ------------------------------------------------------------ failures
 
@@ -418,10 +361,10 @@ class Camera:
                 self._counter = self._make_counter()
             if self._counter.warning:
                 self._outlets.error(self._counter.warning)
-            self._observation = self._fitting_defaults(capabilities)
-            check_observation(self._observation, capabilities)
+            wanted = Observation.fitting(self._config, capabilities)
+            check_observation(wanted, capabilities)
             self._open = self._assemble(capabilities, self._counter)
-            self._apply(self._observation)
+            self._setup.apply(wanted, capabilities)
             self._open.cooler.set_setpoint(self._startable_setpoint(capabilities))
             self._open.cooler.tick()
         except Exception as error:
@@ -445,16 +388,6 @@ class Camera:
             f"{capabilities.model} {capabilities.serial} is connected",
         )
 
-    def _fitting_defaults(self, capabilities: Capabilities) -> Observation:
-        """Return the configured defaults without settings that this device does not have."""
-        wanted = Observation.default(self._config)
-        if capabilities.gain is None or wanted.gain is None:
-            wanted = wanted.with_(gain=capabilities.initial_gain)
-        if capabilities.offset is None or wanted.offset is None:
-            wanted = wanted.with_(offset=capabilities.initial_offset)
-        low, high = capabilities.exposure_s
-        return wanted.with_(exposure_s=min(max(wanted.exposure_s, low), high))
-
     def _startable_setpoint(self, capabilities: Capabilities) -> float | None:
         if capabilities.cooler == "none":
             return None
@@ -468,19 +401,14 @@ class Camera:
             is_drained=self._outlets.is_drained, on_frame=self._outlets.on_frame,
             on_end=self._on_sequence_end, say=self._outlets.info,
         )  # fmt: skip
+        wheel = FilterWheel(
+            self._config, self._detector, capabilities, cooler, self._operations, self._clock
+        )
         sequencer = Sequencer(
-            self._config, self._detector, capabilities, cooler, counter, self._clock, sinks,
+            self._config, self._detector, capabilities, cooler, wheel, counter, self._clock, sinks,
             self.counts,
         )  # fmt: skip
-        names = self._config.filters or capabilities.filters
-        if len(names) != len(capabilities.filters):
-            raise Refused(
-                f"filters: {len(names)} names are configured for a wheel of "
-                f"{len(capabilities.filters)} positions", code=Code.BAD_CONFIG,
-            )  # fmt: skip
-        opened = _Open(capabilities, cooler, sequencer, tuple(names))
-        sequencer.filter_name = lambda: self._filter_name(opened)
-        return opened
+        return _Open(capabilities, cooler, wheel, sequencer)
 
     def _on_sequence_end(self, reason: str, error: NightjarError | None) -> None:
         self.last_stop = reason
@@ -501,11 +429,12 @@ class Camera:
             self._detector.close()
         except Exception as error:  # noqa: BLE001 - it is gone all the same
             log.warning("closing the camera: %s", error)
-        unended = [pair[0] for pair in (self._filter_operation, self._closing) if pair]
+        moving = self._open.wheel.forget() if self._open is not None else None
+        closing = self._closing[0] if self._closing is not None else None
+        unended = [operation for operation in (moving, closing) if operation is not None]
         self._open = None
         self._closing = None
-        self._filter_operation = None
-        self._readout = None
+        self._setup.forget_device()
         if self._counter is not None:
             with contextlib.suppress(NightjarError):
                 self._counter.close()
@@ -608,28 +537,23 @@ class Camera:
 
     def _begin_sequence(self, count: int, delay_s: float) -> Operation:
         opened = self._require_idle()
-        if delay_s > 0 and self._observation.stream:
+        if delay_s > 0 and self._setup.observation.stream:
             raise Refused(
                 "a delay between exposures needs stream mode to be disabled",
                 code=Code.NOT_PERMITTED,
             )
         require_folder(self._config.output_path, "output_path")
         require_space(self._config.output_path, self._config.minimum_free_bytes, "output_path")
-        self._apply(self._observation)
-        assert self._readout is not None
-        assert self._crop is not None
-        assert self.ring is not None
+        self._setup.apply(self._setup.observation, opened.capabilities)
         operation = self._operations.begin(
             "sequence",
             lambda: self.post(lambda: self._abort_by_cancel(operation), interrupts=True),
         )
         self._operation = operation
         self._health.ok("storage")
-        opened.sequencer.begin(
-            self._observation, self._readout, self._crop, self.ring, count, delay_s, operation
-        )
+        opened.sequencer.begin(*self._setup.parts(), count, delay_s, operation)
         self._set_state(CameraState.WAITING)
-        self._wake.set()
+        self._owner.wake()
         return operation
 
     def stop(self) -> None:
@@ -637,15 +561,21 @@ class Camera:
         self._ask(lambda: self._require_open().sequencer.stop())
 
     def abort(self) -> Operation:
-        """End the exposure now."""
+        """End the exposure now; or the connecting, where the driver runs in its own process."""
         operation = self._operations.begin("abort")
-        self.post(lambda: self._abort_now(operation), interrupts=True)
+        interrupt = getattr(self._detector, "interrupt", None) if self.is_connecting else None
+        self.post(lambda: self._abort_now(operation, interrupt is not None), interrupts=True)
+        if interrupt is not None:
+            interrupt("init was aborted")
         return operation
 
-    def _abort_now(self, operation: Operation) -> None:
+    def _abort_now(self, operation: Operation, was_connecting: bool) -> None:
         opened = self._open
         if opened is None:
-            operation.fail(_not_initialized())
+            if was_connecting:
+                operation.finish({"was_acquiring": False}, "connecting was aborted")
+            else:
+                operation.fail(_not_initialized())
             return
         if not opened.sequencer.is_running:
             operation.finish({"was_acquiring": False}, "nothing was being exposed")
@@ -678,7 +608,7 @@ class Camera:
 
     def set_window(self, window: list[int] | None, name: str | None = None) -> None:
         """Set the window: four numbers, a configured name, or the default."""
-        self._ask(lambda: self._change(window=self._resolve_window(window, name)))
+        self._ask(lambda: self._change(window=resolve_window(self._config, window, name)))
 
     def set_binning(self, binning: int | None, method: str | None) -> None:
         """Set the binning; None is the configured default."""
@@ -714,7 +644,7 @@ class Camera:
 
     def set_filter(self, name: str) -> Operation:
         """Move the filter wheel."""
-        return self._ask(lambda: self._begin_filter(self._require_idle(), name))
+        return self._ask(lambda: self._require_idle().wheel.move(name))
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Set several things at once, all or nothing; the values were checked for their types.
@@ -725,169 +655,31 @@ class Camera:
 
     def _configure(self, settings: Mapping[str, Any]) -> None:
         opened = self._require_idle()
-        unknown = sorted(set(settings) - set(CONFIGURE_KEYS))
-        if unknown:
-            raise InvalidArgument(
-                f"configure: unknown key {', '.join(unknown)}; known: {', '.join(CONFIGURE_KEYS)}"
-            )
-        wanted = self._fitting_defaults(opened.capabilities)
-        if "exposure" in settings:
-            wanted = wanted.with_(exposure_s=float(settings["exposure"]))
-        if settings.get("window") is not None:
-            wanted = wanted.with_(window=self._resolve_window(list(settings["window"]), None))
-        if settings.get("bin") is not None:
-            wanted = wanted.with_(binning=settings["bin"])
-        if settings.get("bin_method") is not None:
-            wanted = wanted.with_(binning_method=settings["bin_method"])
-        for key in ("gain", "offset", "stream"):
-            if settings.get(key) is not None:
-                wanted = wanted.with_(**{key: settings[key]})
         # Everything is checked before anything is changed.
-        check_observation(wanted, opened.capabilities)
+        wanted = configured(self._config, opened.capabilities, settings)
         if "temperature" in settings:
             check_setpoint(
                 settings["temperature"], opened.capabilities, self._config.cooler_limits
             )
         if "filter" in settings:
-            self._filter_index(opened, settings["filter"])
-        before = self._observation
-        self._apply(wanted)
+            opened.wheel.check(settings["filter"])
+        before = self._setup.observation
+        self._setup.apply(wanted, opened.capabilities)
         if "filter" in settings:
             try:
-                self._begin_filter(opened, settings["filter"])
+                opened.wheel.move(settings["filter"])
             except NightjarError:
-                self._observation = before  # given to the detector again before the next exposure
+                # Given to the detector again before the next exposure.
+                self._setup.observation = before
                 raise
         if "temperature" in settings:
             opened.cooler.set_setpoint(settings["temperature"])
 
-    def _resolve_window(self, window: list[int] | None, name: str | None) -> Region | None:
-        if window is not None:
-            if len(window) != 4:
-                raise InvalidArgument(f"window must have 4 numbers x1 x2 y1 y2, not {len(window)}")
-            return Region(*window)
-        if name is None or name == "default":
-            return self._config.default_window()
-        if name not in self._config.windows:
-            known = ", ".join(self._config.windows) or "none"
-            raise Refused(
-                f"no window named {name!r} is configured; known: {known}", code=Code.UNKNOWN_ITEM
-            )
-        return Region(*self._config.windows[name])
-
     def _change(self, **changes: Any) -> None:
         opened = self._require_idle()
-        wanted = self._observation.with_(**changes)
+        wanted = self._setup.observation.with_(**changes)
         check_observation(wanted, opened.capabilities)
-        self._apply(wanted)
-
-    def _apply(self, wanted: Observation) -> None:
-        """Give settings to the detector and fit the frame buffer; on failure the old ones stay."""
-        opened = self._require_open()
-        try:
-            readout, crop = self._settle(wanted, opened.capabilities)
-            self._fit_ring(readout)
-        except (DeviceLost, DeviceWedged):
-            raise
-        except NightjarError:
-            if self._readout is not None:
-                self._restore()
-            raise
-        self._observation, self._readout, self._crop = wanted, readout, crop
-
-    def _settle(self, wanted: Observation, capabilities: Capabilities) -> tuple[Readout, Crop]:
-        """Configure the detector; what it cannot do is left to software."""
-        settings = wanted.for_driver()
-        readout = self._detector.configure(settings)
-        try:
-            return readout, crop_for(wanted, capabilities, readout)
-        except Refused:
-            if readout.binning == 1:
-                raise
-        readout = self._detector.configure(replace(settings, binning=1))
-        return readout, crop_for(wanted, capabilities, readout)
-
-    def _restore(self) -> None:
-        """Give the detector its old settings; every sequence does so again before it begins."""
-        try:
-            self._detector.configure(self._observation.for_driver())
-        except (DeviceLost, DeviceWedged):
-            raise
-        except NightjarError as error:
-            log.warning("the camera did not take its former settings back: %s", error.message)
-
-    def _fit_ring(self, readout: Readout) -> None:
-        ring = self.ring
-        if ring is not None and ring.shape == readout.shape:
-            return
-        if ring is not None:
-            if ring.used:
-                raise Busy(
-                    f"{ring.used} frames of another size are still being saved; try again"
-                )
-            ring.close(unlink=True)
-            self.ring = None
-        self.ring = self._make_ring(readout.shape)
-
-    # ------------------------------------------------------------ filter wheel
-
-    def _filter_index(self, opened: _Open, name: str) -> int:
-        if name not in opened.filters:
-            known = ", ".join(opened.filters) or "this camera has no filter wheel"
-            raise Refused(
-                f"filter {name!r} is not installed; known: {known}", code=Code.UNKNOWN_FILTER
-            )
-        return opened.filters.index(name)
-
-    def _begin_filter(self, opened: _Open, name: str) -> Operation:
-        device_name = opened.capabilities.filters[self._filter_index(opened, name)]
-        self._detector.move_filter(device_name)
-        operation = self._operations.begin("filter")
-        if self._filter_operation is not None:
-            self._filter_operation[0].fail(Cancelled(f"the filter wheel was sent to {name}"))
-        opened.sequencer.filter_wanted = device_name
-        deadline = self._clock.monotonic_ns() + round(FILTER_TIMEOUT_S * NS_PER_S)
-        self._filter_operation = (operation, deadline)
-        self._filter_checked_ns = 0
-        operation.update(stage="MOVING", message=f"filter wheel moves to {name}")
-        self._wake.set()
-        return operation
-
-    def _watch_filter(self, opened: _Open) -> float:
-        now_ns = self._clock.monotonic_ns()
-        if self._filter_operation is None or (
-            now_ns - self._filter_checked_ns < _FILTER_POLL_S * NS_PER_S
-        ):
-            return _FILTER_POLL_S
-        self._filter_checked_ns = now_ns
-        operation, deadline_ns = self._filter_operation
-        try:
-            opened.cooler.refresh()
-        except NightjarError as error:
-            opened.sequencer.filter_wanted = None
-            self._filter_operation = None
-            operation.fail(error)
-            raise
-        if opened.cooler.reading.telemetry.filter == opened.sequencer.filter_wanted:
-            opened.sequencer.filter_wanted = None
-            self._filter_operation = None
-            name = self._filter_name(opened)
-            operation.finish({"filter": name}, f"filter {name} is in the beam")
-        elif now_ns > deadline_ns:
-            opened.sequencer.filter_wanted = None
-            self._filter_operation = None
-            late = DeviceError(
-                f"the filter wheel did not arrive within {FILTER_TIMEOUT_S:.0f} s"
-            )
-            operation.fail(late)
-            raise late
-        return _FILTER_POLL_S
-
-    def _filter_name(self, opened: _Open) -> str | None:
-        device_name = opened.cooler.reading.telemetry.filter
-        if device_name not in opened.capabilities.filters:
-            return None
-        return opened.filters[opened.capabilities.filters.index(device_name)]
+        self._setup.apply(wanted, opened.capabilities)
 
     # ------------------------------------------------------------ guards
 
@@ -936,7 +728,7 @@ class Camera:
 
         Reads single attributes that the owner thread replaces; waits for nothing.
         """
-        opened, wanted = self._open, self._observation
+        opened, wanted = self._open, self._setup.observation
         reading = opened.cooler.reading if opened else NO_READING
         capabilities = opened.capabilities if opened else None
         taken, limit, delay_s = opened.sequencer.progress() if opened else (0, 0, 0.0)
@@ -971,8 +763,8 @@ class Camera:
             "binning_method": wanted.binning_method,
             "gain": wanted.gain,
             "offset": wanted.offset,
-            "filter": self._filter_name(opened) if opened else None,
-            "filters": list(opened.filters) if opened else list(self._config.filters),
+            "filter": opened.wheel.name if opened else None,
+            "filters": list(opened.wheel.names if opened else self._config.filters),
             "windows": sorted(self._config.windows),
             "stream": wanted.stream,
             "sequence_frame_limit": limit,

@@ -42,6 +42,7 @@ from nightjard.camd.frames import (
 )  # fmt: skip
 from nightjard.camd.ring import FrameRing
 from nightjard.camd.settings import Observation
+from nightjard.camd.wheel import FilterWheel
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Sequencer:
 
     Parameters
     ----------
-    config, detector, capabilities, cooler, counter, clock
+    config, detector, capabilities, cooler, wheel, counter, clock
         The camera's parts.
     sinks
         Where frames go.
@@ -117,6 +118,7 @@ class Sequencer:
         detector: Detector,
         capabilities: Capabilities,
         cooler: Cooler,
+        wheel: FilterWheel,
         counter: FrameCounter,
         clock: Clock,
         sinks: Sinks,
@@ -126,6 +128,7 @@ class Sequencer:
         self._detector = detector
         self._capabilities = capabilities
         self._cooler = cooler
+        self._wheel = wheel
         self._counter = counter
         self._clock = clock
         self._sinks = sinks
@@ -140,8 +143,6 @@ class Sequencer:
         self._last_sample: bytes | None = None
         self._must_abort = False
         self.cancel_fetch = threading.Event()
-        self.filter_wanted: str | None = None
-        self.filter_name: Callable[[], str | None] = lambda: None
         self.exposure_started_ns: int | None = None
 
     # ------------------------------------------------------------ what it is doing
@@ -270,7 +271,7 @@ class Sequencer:
             # Whoever cancelled the read-out gave its command up; the frame is gone all the same.
             self.abort("aborted by command")
             return 0.0
-        if self.filter_wanted is not None:
+        if self._wheel.is_moving:
             return POLL_S
         if not self._ring.has_room and self._config.full_buffer != "drop":
             self._note_full_buffer(sequence)
@@ -433,7 +434,7 @@ class Sequencer:
             previous_start_ns=sequence.previous_start_ns, lost_before=sequence.lost_before,
             lost_in_sequence=sequence.lost, invalid_before=sequence.invalid_before,
             buffer_waits=sequence.buffer_waits, clock_step_s=sequence.clock_step_s,
-            clock=clock_health(), cooler=self._cooler.reading, filter=self.filter_name(),
+            clock=clock_health(), cooler=self._cooler.reading, filter=self._wheel.name,
         )  # fmt: skip
         values = header_values(
             self._config, self._capabilities, self._observation, record, context

@@ -360,6 +360,8 @@ class CameraService:
                 known = ", ".join(CONFIGURE_KEYS)
                 raise InvalidArgument(f"configure: unknown key {key!r}; known: {known}")
             command, parameter = CONFIGURE_KEYS[key]
+            if key == "window" and isinstance(value, str):
+                parameter = "name"
             described = next(p for p in self._table[command].parameters if p.name == parameter)
             described.check(value)
         self.camera.configure(settings)

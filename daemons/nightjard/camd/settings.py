@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nightjar.errors import Code, Refused
+from nightjar.api.camera import CONFIGURE_KEYS
+from nightjar.errors import Code, InvalidArgument, Refused
 from nightjard.camd.config import CameraConfig
 from nightjard.camd.drivers.base import BinningMethod, Capabilities, Range, Settings
 from nightjard.camd.geometry import Region, check_window
@@ -35,6 +37,17 @@ class Observation:
             stream=config.stream,
         )  # fmt: skip
 
+    @classmethod
+    def fitting(cls, config: CameraConfig, capabilities: Capabilities) -> Observation:
+        """Return the configured defaults without settings that a device does not have."""
+        wanted = cls.default(config)
+        if capabilities.gain is None or wanted.gain is None:
+            wanted = wanted.with_(gain=capabilities.initial_gain)
+        if capabilities.offset is None or wanted.offset is None:
+            wanted = wanted.with_(offset=capabilities.initial_offset)
+        low, high = capabilities.exposure_s
+        return wanted.with_(exposure_s=min(max(wanted.exposure_s, low), high))
+
     def with_(self, **changes: Any) -> Observation:
         """Return a copy with changes."""
         return replace(self, **changes)
@@ -54,6 +67,58 @@ class Observation:
             exposure_ns=self.exposure_ns, gain=self.gain, offset=self.offset, window=self.window,
             binning=self.binning, binning_method=self.binning_method, stream=self.stream,
         )  # fmt: skip
+
+
+def resolve_window(
+    config: CameraConfig, window: list[int] | None, name: str | None
+) -> Region | None:
+    """Return a window given as four numbers, as a configured name, or not at all (the default)."""
+    if window is not None:
+        if len(window) != 4:
+            raise InvalidArgument(f"window must have 4 numbers x1 x2 y1 y2, not {len(window)}")
+        return Region(*window)
+    if name is None or name == "default":
+        return config.default_window()
+    if name not in config.windows:
+        known = ", ".join(config.windows) or "none"
+        raise Refused(
+            f"no window named {name!r} is configured; known: {known}", code=Code.UNKNOWN_ITEM
+        )
+    return Region(*config.windows[name])
+
+
+def configured(
+    config: CameraConfig, capabilities: Capabilities, settings: Mapping[str, Any]
+) -> Observation:
+    """Return the observation of a ``configure``: what is not named has its configured default.
+
+    Raises
+    ------
+    InvalidArgument, Refused
+        An unknown key, or what the detector cannot do.
+    """
+    unknown = sorted(set(settings) - set(CONFIGURE_KEYS))
+    if unknown:
+        raise InvalidArgument(
+            f"configure: unknown key {', '.join(unknown)}; known: {', '.join(CONFIGURE_KEYS)}"
+        )
+    changes: dict[str, Any] = {}
+    for key, attribute in (
+        ("bin", "binning"), ("bin_method", "binning_method"), ("gain", "gain"),
+        ("offset", "offset"), ("stream", "stream"),
+    ):
+        if settings.get(key) is not None:
+            changes[attribute] = settings[key]
+    if "exposure" in settings:
+        changes["exposure_s"] = float(settings["exposure"])
+    window = settings.get("window")
+    if isinstance(window, str):
+        changes["window"] = resolve_window(config, None, window)
+    elif window is not None:
+        changes["window"] = resolve_window(config, list(window), None)
+    wanted = Observation.fitting(config, capabilities).with_(**changes)
+    check_observation(wanted, capabilities)
+    return wanted
 
 
 def check_observation(wanted: Observation, capabilities: Capabilities) -> None:
