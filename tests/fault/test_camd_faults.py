@@ -196,6 +196,20 @@ def test_a_lost_camera_ends_the_sequence(site: Site) -> None:
     assert len(images(site)) == snapshot["detail"]["frames"]
 
 
+def test_a_camera_that_comes_back_is_connected_again_where_that_is_configured(site: Site) -> None:
+    faults = site.folder / "faults.json"
+    faults.write_text('{"faults": []}')
+    camera = site.camera({"fault_path": str(faults)}, reconnect=True)
+    faults.write_text(json.dumps({"faults": [{"kind": "lost_camera"}, {"kind": "not_found"}]}))
+    status = eventually(lambda: (s := camera.status())["health"]["level"] == "FAILED" and s)
+    assert status["summary"] in ("STANDBY", "BUSY")
+    eventually(lambda: "the camera is tried again" in camera.log)
+    faults.write_text('{"faults": []}')
+    eventually(lambda: camera.status()["summary"] == "READY", 30)
+    assert camera.status()["health"]["level"] == "OK"
+    assert_takes_frames(camera)
+
+
 def test_kill_of_the_daemon_loses_nothing_that_was_read_out(site: Site) -> None:
     """Killed at many different moments; after each restart every read-out frame is a file."""
     config = site.camera_config({"width": 1600, "height": 1200}, framebuffer_bytes=6 * 3_840_000)

@@ -110,6 +110,11 @@ class CameraConfig(DaemonConfig):
         description="What to do when every slot of the frame buffer is in use: wait for one, drop "
         "the frame (counted, and written in the next header), or stop the sequence.",
     )  # fmt: skip
+    reconnect: bool = Field(
+        False,
+        description="Init the camera again by itself, with growing pauses, after an init that the "
+        "device failed and after the device was lost; until it is shut down or an abort is given.",
+    )
     frame_retries: int = Field(
         3, ge=0, le=100,
         description="How often an exposure is repeated when the camera delivers an all-zero or "

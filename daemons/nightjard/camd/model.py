@@ -55,6 +55,8 @@ from nightjard.camd.wheel import FilterWheel
 
 log = logging.getLogger(__name__)
 
+FIRST_RECONNECT_S = 2.0
+LONGEST_RECONNECT_S = 120.0
 _IDLE_STEP_S = 0.5
 _ERROR_PAUSE_S = 0.1
 _EXIT_PATIENCE_S = 60.0
@@ -147,6 +149,8 @@ class Camera:
         self._counter: FrameCounter | None = None
         self._operation: Operation | None = None
         self._closing: tuple[Operation, int, float] | None = None
+        self._reconnect_at_ns: int | None = None
+        self._reconnect_pause_s = FIRST_RECONNECT_S
         self.counts = Counts()
         self.last_error: dict[str, Any] | None = None
         self.last_stop: str | None = None
@@ -183,6 +187,7 @@ class Camera:
     def _advance(self) -> float:
         opened = self._open
         if opened is None:
+            self._reconnect_if_due()
             return _IDLE_STEP_S
         pause_s = _IDLE_STEP_S
         if opened.cooler.due_in_s() <= 0:
@@ -263,6 +268,7 @@ class Camera:
             self._health.set(
                 "camera", Level.FAILED, f"{error.message}; init the camera when it is back"
             )
+            self._plan_reconnect(error)
             # Operations end last: who waits for one finds the state that goes with its end.
             if opened is not None:
                 opened.sequencer.forget(error)
@@ -338,6 +344,21 @@ class Camera:
         """Connect and start cooling."""
         return self._ask(self._begin_init)
 
+    def _plan_reconnect(self, error: NightjarError) -> None:
+        """Try again later, where that is configured and the device is at fault."""
+        if self._config.reconnect and isinstance(error, DeviceError) and not self._is_stopping:
+            pause_ns = round(self._reconnect_pause_s * NS_PER_S)
+            self._reconnect_at_ns = self._clock.monotonic_ns() + pause_ns
+            self._reconnect_pause_s = min(LONGEST_RECONNECT_S, 2 * self._reconnect_pause_s)
+
+    def _reconnect_if_due(self) -> None:
+        due_ns = self._reconnect_at_ns
+        if due_ns is not None and self._clock.monotonic_ns() >= due_ns:
+            self._reconnect_at_ns = None
+            if self._state is CameraState.OFFLINE and not self._is_stopping:
+                log.info("the camera is tried again")
+                self._begin_init()
+
     def _begin_init(self) -> Operation:
         self._refuse_when_stopping()
         if self._open is not None:
@@ -346,6 +367,7 @@ class Camera:
             )
         if self._state is CameraState.INITIALIZING:
             raise Busy("the camera is already being initialized")
+        self._reconnect_at_ns = None
         operation = self._operations.begin("init")
         self._operation = operation
         self._set_state(CameraState.INITIALIZING)
@@ -376,8 +398,10 @@ class Camera:
             self._disconnect()
             self._note_error(failure)
             self._health.set("camera", Level.DEGRADED, failure.message)
+            self._plan_reconnect(failure)
             operation.fail(failure)
             return
+        self._reconnect_pause_s = FIRST_RECONNECT_S
         self._set_state(CameraState.IDLE)
         self._health.ok("camera")
         self._outlets.info(
@@ -452,6 +476,7 @@ class Camera:
         return self._ask(lambda: self._begin_shutdown(warm), interrupts=True)
 
     def _begin_shutdown(self, warm: bool) -> Operation:
+        self._reconnect_at_ns = None
         opened = self._require_open()
         if self._closing is not None:
             if not warm:
@@ -570,6 +595,7 @@ class Camera:
         return operation
 
     def _abort_now(self, operation: Operation, was_connecting: bool) -> None:
+        self._reconnect_at_ns = None
         opened = self._open
         if opened is None:
             if was_connecting:
