@@ -271,10 +271,16 @@ def test_the_readme_starts_what_is_shipped() -> None:
         assert wanted in lines
 
 
+# In pieces, so that this file does not name what it looks for.
+MACHINE_PATH = "|".join(
+    (r"/home/\w+", "/ro" + "ot/", "/wo" + "rk/", r"(?<!/var)/tm" + "p/[a-z]")
+)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_machine_of_ours_is_named(name: str) -> None:
     text = (PROJECT / name).read_text(encoding="utf-8")
-    assert re.findall(r"/home/\w+|/root/|/work/|(?<!/var)/tmp/[a-z]", text) == []
+    assert re.findall(MACHINE_PATH, text) == []
 
 
 def test_pictures_are_drawn_by_the_script(tmp_path: Path) -> None:
