@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -156,7 +157,8 @@ def demonstrate(folder: Path, small: bool, frames: int) -> None:
         heading("Stop in order: cameras warm up first, the log goes last")
         run(environment, "nightjar", "down")
     print(f"\nDone in {time.monotonic() - began:.0f} s. Everything is in {folder}; look around:")
-    print(f"  . {folder / 'env'}; PATH={BIN}:$PATH; nightjar up", flush=True)
+    environment_file, programs = shlex.quote(str(folder / "env")), shlex.quote(str(BIN))
+    print(f"  . {environment_file}; PATH={programs}:$PATH; nightjar up", flush=True)
 
 
 def main() -> int:

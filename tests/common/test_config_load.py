@@ -24,11 +24,20 @@ class Window(StrictModel):
     pixels: tuple[int, int, int, int] = Field(strict=False)
 
 
+class Slit(StrictModel):
+    name: Literal["slit"]
+
+
+class Mask(StrictModel):
+    name: Literal["mask"]
+
+
 class Example(DaemonConfig):
     gain: int = Field(ge=0, le=100)
     cooler: Cooler = Field(default_factory=Cooler)
     windows: tuple[Window, ...] = Field((), strict=False)
     spare: Cooler | None = None
+    driver: Slit | Mask | None = Field(None, discriminator="name")
 
     @model_validator(mode="after")
     def _fits(self) -> Example:
@@ -74,6 +83,9 @@ def test_a_good_one() -> None:
         ({"windows": [{"name": "a", "pixels": [1, 2, 3]}]}, "t.json: windows.0.pixels"),
         ({"log_name": ""}, 't.json: log_name: "": must'),
         ({"log_name": "x" * 100}, "t.json: log_name: \"xxx"),
+        ({"driver": {"name": "none"}},
+         't.json: driver: {"name": "none"}: name must be one of \'slit\', \'mask\''),
+        ({"driver": {}}, "t.json: driver: {}: must have the key 'name'"),
         ({"control_machines": "LocalHost"}, 't.json: control_machines: "LocalHost": must be'),
         ({"control_machines": [5]}, "t.json: control_machines.0: 5: must be a valid string"),
         ({"metrics_port": 0}, "t.json: metrics_port: 0: must be greater than"),
@@ -88,6 +100,13 @@ def test_one_fault_is_one_line(change: dict[str, Any], line: str) -> None:
     assert refusal.value.message.startswith(line)
     assert len(refusal.value.message) < 250
     assert "pydantic" not in refusal.value.message
+
+
+def test_lengths_and_misspelt_keys_read_as_english() -> None:
+    with pytest.raises(ConfigError, match=r"\.\.\.: must have at most 80 characters$"):
+        parse({**GOOD, "log_name": "x" * 100}, Example, "t.json")
+    with pytest.raises(ConfigError, match=r"windows; did you mean gain\?$"):
+        parse({**GOOD, "gian": 5}, Example, "t.json")
 
 
 def test_all_faults_are_told_at_once() -> None:

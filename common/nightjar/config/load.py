@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -67,15 +69,30 @@ def _allowed(error: dict[str, Any], model: type[BaseModel]) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         inner = _model_at(model, error["loc"][:-1])
-        known = f"; known are: {', '.join(sorted(inner.model_fields))}" if inner else ""
-        return f"unknown key{known}"
+        known = sorted(inner.model_fields) if inner else []
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        return (
+            "unknown key"
+            + (f"; known are: {', '.join(known)}" if known else "")
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
     if kind == "missing":
         return "is missing"
+    if kind == "union_tag_invalid":
+        key = str(context["discriminator"]).strip("'")
+        return f"{key} must be one of {context['expected_tags']}"
+    if kind == "union_tag_not_found":
+        return f"must have the key {context['discriminator']}"
     text = str(error["msg"])
-    text = text.removeprefix("Value error, ").removeprefix("Input ").removeprefix("should be ")
+    if kind == "value_error":
+        return text.removeprefix("Value error, ")
+    # pydantic's own words: "Input should be ...", "String should have ...", "List should have ..."
+    text = re.sub(r"^\w+ should ", "must ", text)
+    if not text.startswith("must "):
+        text = f"must be {text}"
     if "expected" in context and "expected" not in text and str(context["expected"]) not in text:
         text += f" ({context['expected']})"
-    return f"must be {text}" if kind != "value_error" else text
+    return text
 
 
 def _model_at(model: type[BaseModel], keys: tuple[Any, ...]) -> type[BaseModel] | None:

@@ -80,13 +80,15 @@ class Client:
         """
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         try:
-            return self._attempt(command, arguments or {}, deadline)
+            return self._attempt(command, arguments or {}, deadline, is_safe)
         except Unreachable:
             if not is_safe or time.monotonic() >= deadline:
                 raise
-            return self._attempt(command, arguments or {}, deadline)
+            return self._attempt(command, arguments or {}, deadline, is_safe)
 
-    def _attempt(self, command: str, arguments: dict[str, Any], deadline: float) -> Any:
+    def _attempt(
+        self, command: str, arguments: dict[str, Any], deadline: float, is_safe: bool
+    ) -> Any:
         remaining = max(0.001, deadline - time.monotonic())
         proxy = self._proxy(remaining)
         try:
@@ -96,7 +98,11 @@ class Client:
             self.close()
             raise TimedOut(
                 f"{self._who()} did not answer {command!r} within {remaining:.1f} s; "
-                f"it may still carry it out: look at status",
+                + (
+                    f"it hangs, or the network does: look at its journal on {self.entry.machine}"
+                    if is_safe
+                    else "it may still carry it out: look at status"
+                ),
                 daemon=self.entry.name, command=command,
             ) from None  # fmt: skip
         except Pyro5.errors.ProtocolError as error:
@@ -145,6 +151,6 @@ class Client:
         if "receiving" in text or "closed" in text or "reset" in text or "sending" in text:
             return (
                 f"{self._who()} closed the connection; it was stopped, or this machine is not "
-                f"in its registry"
+                f"in its registry, or has too many connections open"
             )
         return f"cannot reach {self._who()}: {text}"

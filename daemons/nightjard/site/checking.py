@@ -66,6 +66,11 @@ def siblings(path: Path) -> list[Configured]:
     ]
 
 
+def _without_path(line: str, path: Path) -> str:
+    """Return a message without the file that it is about; "path:line:column:" keeps its place."""
+    return line.removeprefix(f"{path}: ").removeprefix(f"{path}:")
+
+
 def check_file(configured: Configured) -> tuple[Checked | None, list[Finding]]:
     """Check one file against its model, the registry, and its program's own doubts."""
     path = configured.path
@@ -77,7 +82,7 @@ def check_file(configured: Configured) -> tuple[Checked | None, list[Finding]]:
         AccessPolicy(registry, config.control_machines, config.query_machines)
         warnings = list(spec.check(config, registry)) if spec.check else []
     except NightjarError as error:
-        lines = [line.removeprefix(f"{path}: ") for line in error.message.splitlines()]
+        lines = [_without_path(line, path) for line in error.message.splitlines()]
         return None, [Finding("error", path, line) for line in lines]
     checked = Checked(configured, config, registry)
     return checked, [Finding("warning", path, text) for text in warnings]
@@ -197,8 +202,7 @@ def check_all(paths: Iterable[Path]) -> tuple[list[Path], list[Finding]]:
             else:
                 trees.setdefault(path.resolve().parent.parent, siblings(path))
         except ConfigError as error:
-            text = error.message.removeprefix(f"{path}: ")
-            findings.append(Finding("error", path, text))
+            findings.append(Finding("error", path, _without_path(error.message, path)))
     resolved = {path.resolve(): path for path in wanted}
     for members in trees.values():
         checked = []
