@@ -107,8 +107,8 @@ def test_gain_and_offset_under_their_other_names(
     server: PlayedServer, detector: IndiDetector
 ) -> None:
     detector.configure(Settings(NS_PER_S, gain=120, offset=30))
-    assert '<oneNumber name="Gain">120.0</oneNumber>' in server.received
-    assert '<oneNumber name="Offset">30.0</oneNumber>' in server.received
+    server.wait_for('<oneNumber name="Gain">120.0</oneNumber>')
+    server.wait_for('<oneNumber name="Offset">30.0</oneNumber>')
 
 
 def test_image_that_came_too_early_belongs_to_another_exposure(

@@ -187,6 +187,7 @@ class CameraService:
         if self.camera.ring is not None:
             self.camera.ring.close(unlink=True)
         spool.clear(self.config.output_path)
+        lock_path(self.config.camera_id).unlink(missing_ok=True)
         self._camera_lock.close()
 
     def _wait(
