@@ -148,6 +148,18 @@ def words(*choices: str) -> Any:
     return complete
 
 
+def state_words(*kinds: str) -> Any:
+    """Return a completion of the states that these enumerations of `nightjar.api.states` have."""
+
+    def complete(_context: Any, _parameter: Any, incomplete: str) -> list[str]:
+        from nightjar.api import states
+
+        names = {each.name for kind in kinds for each in getattr(states, kind)}
+        return sorted(name for name in names if name.startswith(incomplete.upper()))
+
+    return complete
+
+
 # --- looking ------------------------------------------------------------------------------------
 
 
@@ -178,8 +190,10 @@ def watch(session: app.Session, interval: float) -> None:
 
 @cam.command()
 @click.option("--state", "states", multiple=True, metavar="STATE",
+              shell_complete=state_words("Summary", "CameraState"),
               help="State to wait for: READY, BUSY ... or IDLE, EXPOSING ...; may be repeated.")
 @click.option("--cooler", "coolers", multiple=True, metavar="MODE",
+              shell_complete=state_words("CoolerMode"),
               help="Cooler mode to wait for: LOCKED, WARM ...; may be repeated.")
 @click.option("--operation", metavar="ID", help="Operation to wait for.")  # fmt: skip
 @app.pass_session

@@ -99,7 +99,9 @@ def _setting_lines(status: Mapping[str, Any], paint: Paint) -> list[str]:
         return paint(str(value), bold=True)
 
     lines = [f"Frame streaming is {bold('ENABLED' if status['stream'] else 'DISABLED')}"]
-    exposure = bold(f"{status['exposure_time']:.3f}")
+    # Milliseconds, and all digits of what is shorter: 10 us are not 0.000 s.
+    seconds = status["exposure_time"]
+    exposure = bold(f"{seconds:.3f}" if seconds == round(seconds, 3) else f"{seconds:.6f}")
     delay = f", {status['delay']:g} s between exposures" if status.get("delay") else ""
     lines.append(f"Exposure time is {exposure} s{delay}")
     window = status.get("window")

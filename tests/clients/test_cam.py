@@ -475,6 +475,8 @@ def _complete(line: str) -> tuple[list[str], float]:
         ("cam test filter ", ["B", "R", "V"]),
         ("cam test filter V", ["V"]),
         ("cam nowhere filter ", []),
+        ("cam test wait --state re", ["READING", "READY"]),
+        ("cam test wait --cooler LOCK", ["LOCKED", "LOCKING"]),
     ],
 )
 def test_completion(fake: FakeCamera, line: str, offered: list[str]) -> None:

@@ -59,6 +59,7 @@ def test_idle_camera() -> None:
         ({"humidity": 12.4}, "Inside: humidity 12%"),
         ({"filter": None}, "Filter is MOVING"),
         ({"delay": 2.5}, "Exposure time is 1.000 s, 2.5 s between exposures"),
+        ({"exposure_time": 1e-5}, "Exposure time is 0.000010 s"),
         ({"offset": None}, "Gain is 26"),
         ({"worker_restarts": 2, "buffer_used": 5},
          "Frame buffer has 5 of 5 slots in use, 3 workers, 2 worker restarts"),
