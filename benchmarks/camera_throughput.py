@@ -113,10 +113,12 @@ class Run:
             number += 1
             self.produced.add(read_embedded(buffer.array).frame_id)
             context = FrameContext(
-                number, "2026-01-01", "run", number, 0, None, 0, 0, 0, 0, 0.0,
+                number, "2026-01-01", "run", number, 0, None, None, 0, 0, 0, 0, 0.0,
                 ClockHealth(False, None, None), NO_READING, None,
             )  # fmt: skip
-            values = header_values(self.config, capabilities, observation, record, context)
+            values = header_values(
+                self.config, capabilities, observation, readout, record, context
+            )
             job = saving_job(
                 self.config, crop, observation, readout, record, values,
                 (buffer.path, buffer.offset, slot),

@@ -39,7 +39,7 @@ PLAIN = Observation(1.0, None, 1, "sum", 26, None, False)
 START = parse_iso("2025-06-15T01:02:03.123456789")
 RECORD = FrameRecord(START, START + 2 * 10**9, START + 3 * 10**9, "PC", 20_000, 7)
 CONTEXT = FrameContext(
-    5, "2025-01-01", "run", 2, 3, START - 4 * 10**9, 1, 2, 3, 4, -0.25,
+    5, "2025-01-01", "run", 2, 3, 4.0, None, 1, 2, 3, 4, -0.25,
     ClockHealth(True, 1e-5, None), NO_READING, "R",
 )  # fmt: skip
 
@@ -100,6 +100,17 @@ def test_a_window_that_was_not_read_out_is_an_error() -> None:
         crop_for(wanted, CAPABILITIES, Readout(Region(2, 40, 1, 30)))
 
 
+def test_times_are_those_of_the_windows_first_row(tmp_path: Path) -> None:
+    whole = values(tmp_path)
+    window = values(tmp_path, PLAIN.with_(window=Region(1, 40, 11, 30)))
+    begun = [parse_iso(header["DATE-BEG"]) for header in (whole, window)]
+    ended = [parse_iso(header["DATE-END"]) for header in (whole, window)]
+    late_ns = 10 * CAPABILITIES.row_period_ns
+    assert begun[1] - begun[0] == ended[1] - ended[0] == late_ns
+    assert window["EXPTIME"] == whole["EXPTIME"]
+    assert window["PC-RDEND"] == whole["PC-RDEND"]
+
+
 def test_names_sort_by_number_and_differ_by_time(tmp_path: Path) -> None:
     config = camera_config(tmp_path)
     names = [file_path(config, number, START).name for number in (1, 9, 10, 99_999_999)]
@@ -110,8 +121,9 @@ def test_names_sort_by_number_and_differ_by_time(tmp_path: Path) -> None:
 
 def values(tmp_path: Path, observation: Observation = PLAIN, **context: Any) -> dict[str, Any]:
     return header_values(
-        camera_config(tmp_path), CAPABILITIES, observation, RECORD, replace(CONTEXT, **context)
-    )
+        camera_config(tmp_path), CAPABILITIES, observation, Readout(CAPABILITIES.readout), RECORD,
+        replace(CONTEXT, **context),
+    )  # fmt: skip
 
 
 def test_times(tmp_path: Path) -> None:
@@ -124,7 +136,7 @@ def test_times(tmp_path: Path) -> None:
     assert (header["TIME-SRC"], header["TIME-ERR"]) == ("PC", 2e-5)
     assert (header["CLK-SYNC"], header["CLK-ERR"], header["CLK-STEP"]) == (True, 1e-5, -0.25)
     assert header["ROWDELTA"] == 38.9
-    assert values(tmp_path, previous_start_ns=None)["EXPCADNC"] is None
+    assert values(tmp_path, cadence_s=None)["EXPCADNC"] is None
     mjd = [float(header[f"MJD-{part}"]) for part in ("BEG", "AVG", "END")]
     assert mjd[1] - mjd[0] == pytest.approx(1 / 86400, abs=2e-11)
     assert len(header["MJD-BEG"].partition(".")[2]) == 11
@@ -144,7 +156,7 @@ def test_temperature_and_its_age(tmp_path: Path) -> None:
         Telemetry(temperature_c=-4.98765, cooler_power=0.4567, humidity_percent=8.0),
         CoolerMode.LOCKED, -5.0, RECORD.end_ns - 1_500_000_000, 0,
     )  # fmt: skip
-    header = values(tmp_path, cooler=reading)
+    header = values(tmp_path, cooler=reading, temperature_age_s=1.5)
     assert (header["CAM-TEMP"], header["TEMP-AGE"], header["TEMP-PWR"]) == (-4.988, 1.5, 45.7)
     assert (header["TEMP-MOD"], header["TEMP-SET"], header["TEMP-LCK"]) == ("LOCKED", -5.0, True)
     assert (header["CAM-HUMD"], header["CAM-PRES"]) == (8.0, None)

@@ -215,16 +215,20 @@ def test_a_frame_that_waits_and_is_saved_anew_is_offered_once(desk: Desk) -> Non
     assert desk.accepted == [frame.path]
 
 
-def test_a_file_that_was_taken_away_is_forgotten(desk: Desk) -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+def test_of_a_file_that_was_taken_away_the_pipeline_is_asked(desk: Desk, is_known: bool) -> None:
     desk.pipeline.error = TimedOut("no answer")
     desk.handover.start()
     frame = desk.frame(1)
     desk.give(frame)
     desk.until(lambda: len(desk.failed) == 1)
-    frame.path.unlink()  # the pipeline had taken it; its answer was lost
+    frame.path.unlink()
+    desk.pipeline.error = None
+    if not is_known:  # somebody else took it
+        desk.pipeline.refused.add(frame.path)
     desk.until(lambda: desk.handover.waiting == 0, 1.0)
-    assert desk.gone == [frame.path]
-    assert desk.accepted == []
+    assert desk.gone == ([] if is_known else [frame.path])
+    assert desk.accepted == ([frame.path] if is_known else [])
 
 
 def test_a_new_frame_goes_before_a_long_queue_of_waiting_ones(desk: Desk) -> None:

@@ -72,4 +72,3 @@ def test_the_middle_lies_in_the_middle(start_ns: int, length_ns: int) -> None:
     assert begin <= middle <= end
     assert middle - begin == pytest.approx(end - middle, abs=3e-11)
     assert values["EXPTIME"] == length_ns / 1e9
-    assert values["EXPCADNC"] is None

@@ -280,6 +280,14 @@ def test_a_full_disk_stops_the_sequence_and_loses_nothing(site: Site) -> None:
         subprocess.run(["umount", "-l", str(site.spool)], check=True)
 
 
+def test_a_removed_stream_file_is_made_anew(site: Site) -> None:
+    camera = site.camera()
+    assert_takes_frames(camera)
+    (Path(os.environ["MILK_SHM_DIR"]) / "TEST.im.shm").unlink()
+    assert_takes_frames(camera)
+    assert len(set(frame_ids(site))) == 4
+
+
 def test_too_little_space_refuses_the_start(site: Site) -> None:
     camera = site.camera(minimum_free_bytes=10**18)
     with pytest.raises(NightjarError, match="free in") as caught:
@@ -336,6 +344,22 @@ def test_a_slow_pipeline_is_bounded_by_the_handover_timeout(site: Site) -> None:
         eventually(lambda: camera.status()["frames_waiting"] == 0, 40)
     # Offered again after the time-out: the same keys, so the pipeline can tell.
     assert len(pipeline.offers) > len(pipeline.accepted)
+
+
+def test_a_frame_that_was_taken_in_a_call_answered_too_late_counts(site: Site) -> None:
+    pipeline = FakePipeline()
+    pipeline.gate.clear()
+    with pipeline.served(site.registry):
+        camera = site.camera(pipeline_daemon="pipeline", pipeline_handover_timeout=0.5)
+        snapshot = camera.finish(camera.call("start", count=3))
+        assert snapshot["code"] == "TIMED_OUT"
+        for path in images(site):
+            path.unlink()  # as the pipeline does with what it has taken
+        pipeline.gate.set()
+        camera.call("hand_over")
+        eventually(lambda: camera.status()["frames_waiting"] == 0, 20)
+        status = camera.status()
+    assert status["frames_handed_over"] == snapshot["detail"]["frames"]
 
 
 def test_a_refusing_pipeline_aborts_and_the_reason_is_told(site: Site) -> None:
@@ -459,7 +483,15 @@ def test_a_stepped_clock_is_noticed_and_harms_nothing(
     offset.write_text("-3600")
     snapshot = camera.finish(reply)
     assert snapshot["state"] == "done"
-    steps = [fits.getheader(path)["CLK-STEP"] for path in images(site)]
+    headers = [fits.getheader(path) for path in images(site)]
+    # Spans of time are not those of the stepped clock.
+    cadences = [header["EXPCADNC"] for header in headers if "EXPCADNC" in header]
+    ages = [header["TEMP-AGE"] for header in headers if "TEMP-AGE" in header]
+    assert len(cadences) >= len(headers) - 3
+    assert all(0.1 <= cadence < 10 for cadence in cadences)
+    assert len(ages) >= len(headers) - 1
+    assert all(-1 < age < 10 for age in ages)
+    steps = [header["CLK-STEP"] for header in headers]
     assert steps[0] == 0
     assert steps[-1] == pytest.approx(-3600, abs=1)
     assert len(steps) == 12

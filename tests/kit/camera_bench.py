@@ -125,6 +125,9 @@ class Recorder:
     def info(self, text: str) -> None:
         self.said.append(text)
 
+    def warning(self, text: str) -> None:
+        self.info(text)
+
     def error(self, text: str) -> None:
         self.errors.append(text)
 

@@ -7,7 +7,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from nightjar.errors import Busy, DeviceLost, DeviceWedged, NightjarError, Refused
+from nightjar.errors import (
+    Busy,
+    DeviceLost,
+    DeviceWedged,
+    NightjarError,
+    Refused,
+    StorageError,
+)  # fmt: skip
 from nightjard.camd.config import CameraConfig
 from nightjard.camd.drivers.base import Capabilities, Detector, Readout
 from nightjard.camd.frames import Crop, crop_for
@@ -97,9 +104,14 @@ class DetectorSetup:
 
     def _fit_ring(self, readout: Readout) -> None:
         ring = self.ring
-        if ring is not None and ring.shape == readout.shape:
+        if ring is not None and ring.shape == readout.shape and ring.is_in_place:
             return
         if ring is not None:
+            if ring.used and not ring.is_in_place:
+                raise StorageError(
+                    f"somebody removed the frame buffer {ring.path} with {ring.used} frames in "
+                    f"it that are not saved; restart the daemon"
+                )
             if ring.used:
                 raise Busy(f"{ring.used} frames of another size are still being saved; try again")
             ring.close(unlink=True)

@@ -93,14 +93,19 @@ def check_frame(
 
 @dataclass(frozen=True, slots=True)
 class FrameContext:
-    """What a frame's header tells beside the device's own record."""
+    """What a frame's header tells beside the device's own record.
+
+    Spans of time (`cadence_s`, `temperature_age_s`) are of the monotonic clock: a step of the
+    host's clock does not get into them.
+    """
 
     number: int
     reference: str
     run: str
     index: int
     limit: int
-    previous_start_ns: int | None
+    cadence_s: float | None
+    temperature_age_s: float | None
     lost_before: int
     lost_in_sequence: int
     invalid_before: int
@@ -124,6 +129,7 @@ def header_values(
     config: CameraConfig,
     capabilities: Capabilities,
     observation: Observation,
+    readout: Readout,
     record: FrameRecord,
     context: FrameContext,
 ) -> dict[str, Any]:
@@ -138,12 +144,15 @@ def header_values(
             ("DARK-RGN", capabilities.dark_region),
         )
     }  # fmt: skip
+    # The device stamps the first row that it reads; the window may begin later.
+    first_row_ns = (window.y1 - readout.region.y1) * capabilities.row_period_ns
     stamps = Stamps(
-        record.start_ns, record.end_ns, record.read_end_ns, context.previous_start_ns
+        record.start_ns + first_row_ns, record.end_ns + first_row_ns, record.read_end_ns
     )
-    age_s = (record.end_ns - cooler.time_ns) / NS_PER_S if cooler.time_ns else None
+    age_s, cadence_s = context.temperature_age_s, context.cadence_s
     return {
         **stamps.values(),
+        "EXPCADNC": None if cadence_s is None else round(cadence_s, 6),
         "TIME-SRC": record.time_source,
         "TIME-ERR": None if record.time_error_ns is None else record.time_error_ns / NS_PER_S,
         "CLK-SYNC": context.clock.is_synchronised,

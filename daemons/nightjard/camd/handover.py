@@ -198,14 +198,16 @@ class HandOver:
         for frame in sorted(self._waiting.values(), key=lambda frame: (frame.run, frame.number)):
             if self._stopping or self._next_new() is not None:
                 return True
-            if not frame.path.exists():
-                log.info("frame %d: %s was taken away", frame.number, frame.path)
-                self._forget(frame)
-                self._on_gone(frame)
-            elif self._offer(frame, is_retry=True):
+            # One whose file is gone is offered too: the pipeline may have taken it in a call that
+            # it answered too late, and then says so.
+            if self._offer(frame, is_retry=True):
                 self._forget(frame)
             elif self.is_reachable is False:
                 break
+            elif not frame.path.exists():
+                log.info("frame %d: %s was taken away", frame.number, frame.path)
+                self._forget(frame)
+                self._on_gone(frame)
         if self._waiting:
             self._retry_at_ns = self._clock.monotonic_ns() + round(self._pause_s * NS_PER_S)
             self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)

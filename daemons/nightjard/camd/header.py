@@ -40,7 +40,7 @@ CAMERA_FRAME = HeaderTemplate(
     Field("EXPTIME", float, "actual exposure time", "s"),
     Field("EXPRQSTD", float, "requested exposure time", "s"),
     Field("EXPCADNC", float, "time since previous start", "s"),
-    Field("ROWDELTA", float, "rolling shutter row period", "us"),
+    Field("ROWDELTA", float, "rolling shutter: period of unbinned rows", "us"),
     Field("PC-RDEND", str, "last pixel had arrived"),
     Section("FRAME"),
     Field("ORIGIN", str, "what wrote this file"),
@@ -92,14 +92,10 @@ class Stamps:
     start_ns: int
     end_ns: int
     read_end_ns: int
-    previous_start_ns: int | None = None
 
     def values(self) -> dict[str, Any]:
         """Return the date cards."""
         middle_ns = (self.start_ns + self.end_ns) // 2
-        cadence_s = None
-        if self.previous_start_ns is not None:
-            cadence_s = round((self.start_ns - self.previous_start_ns) / NS_PER_S, 6)
         return {
             "TIMESYS": "UTC",
             "DATE-OBS": iso(self.start_ns),
@@ -111,7 +107,6 @@ class Stamps:
             "MJD-AVG": mjd_text(middle_ns),
             "MJD-END": mjd_text(self.end_ns),
             "EXPTIME": (self.end_ns - self.start_ns) / NS_PER_S,
-            "EXPCADNC": cadence_s,
             "PC-RDEND": iso(self.read_end_ns),
         }
 

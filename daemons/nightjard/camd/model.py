@@ -88,6 +88,10 @@ class Outlets(Protocol):
         """Tell the observatory log."""
         ...
 
+    def warning(self, text: str) -> None:
+        """Tell the observatory log what a person should look at."""
+        ...
+
     def error(self, text: str) -> None:
         """Tell the observatory log of a failure."""
         ...
@@ -423,7 +427,7 @@ class Camera:
         sinks = Sinks(
             submit=self._outlets.submit, expect=self._outlets.expect,
             is_drained=self._outlets.is_drained, on_frame=self._outlets.on_frame,
-            on_end=self._on_sequence_end, say=self._outlets.info,
+            on_end=self._on_sequence_end, say=self._outlets.info, warn=self._outlets.warning,
         )  # fmt: skip
         wheel = FilterWheel(
             self._config, self._detector, capabilities, cooler, self._operations, self._clock
@@ -589,17 +593,23 @@ class Camera:
         """End the exposure now; or the connecting, where the driver runs in its own process."""
         operation = self._operations.begin("abort")
         interrupt = getattr(self._detector, "interrupt", None) if self.is_connecting else None
-        self.post(lambda: self._abort_now(operation, interrupt is not None), interrupts=True)
+        had_device = self._open is not None
+        self.post(
+            lambda: self._abort_now(operation, interrupt is not None, had_device), interrupts=True
+        )
         if interrupt is not None:
             interrupt("init was aborted")
         return operation
 
-    def _abort_now(self, operation: Operation, was_connecting: bool) -> None:
+    def _abort_now(self, operation: Operation, was_connecting: bool, had_device: bool) -> None:
         self._reconnect_at_ns = None
         opened = self._open
         if opened is None:
             if was_connecting:
                 operation.finish({"was_acquiring": False}, "connecting was aborted")
+            elif had_device:
+                reason = (self.last_error or {}).get("message", "it was disconnected")
+                operation.fail(DeviceError(f"the camera was lost meanwhile: {reason}"))
             else:
                 operation.fail(_not_initialized())
             return

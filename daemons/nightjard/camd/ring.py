@@ -168,6 +168,11 @@ class FrameRing:
         return self._stream.path
 
     @property
+    def is_in_place(self) -> bool:
+        """Whether the stream's file is still there: somebody may have removed it."""
+        return self._stream.is_current()
+
+    @property
     def used(self) -> int:
         """Slots that are not free."""
         return sum(state is not Slot.FREE for state in self._states)

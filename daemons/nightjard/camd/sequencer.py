@@ -76,7 +76,7 @@ class _Sequence:
     invalid_in_row: int = 0
     buffer_waits: int = 0
     clock_step_s: float = 0.0
-    previous_start_ns: int | None = None
+    previous_start_ns: int | None = None  # monotonic
     last_id: int | None = None
     not_before_ns: int = 0
     deadline_ns: int = 0
@@ -84,6 +84,7 @@ class _Sequence:
     stop_reason: str = ""
     stop_error: NightjarError | None = None
     is_waiting_for_buffer: bool = False
+    was_drained: bool = False
     reported: int = field(default=-1)
 
 
@@ -97,6 +98,7 @@ class Sinks:
     on_frame: Callable[[dict[str, Any], FrameRecord], None]
     on_end: Callable[[str, NightjarError | None], None]
     say: Callable[[str], None]
+    warn: Callable[[str], None]
 
 
 class Sequencer:
@@ -251,9 +253,12 @@ class Sequencer:
             return 1.0
         self._report(sequence)
         if self._phase is CameraState.DRAINING:
-            if self._sinks.is_drained():
+            # Twice: a failed hand-over is reported before its frame counts as dealt with, and the
+            # report is read between two looks.
+            if self._sinks.is_drained() and sequence.was_drained:
                 self._end(sequence.stop_reason, sequence.stop_error)
-            return POLL_S
+            sequence.was_drained = self._sinks.is_drained()
+            return 0.0 if sequence.was_drained and self._sequence is not None else POLL_S
         if self._phase is CameraState.WAITING and self.exposure_started_ns is None:
             return self._start_exposure(sequence)
         return self._look(sequence)
@@ -427,17 +432,25 @@ class Sequencer:
         sequence.missing = 0
         if lost:
             self._lose(sequence, lost, "the camera reports them missing")
-        self._watch_clock(sequence)
+        # The device's stamps on the monotonic clock. In a frame during which the host's clock was
+        # stepped they cannot be placed.
+        was_stepped = self._watch_clock(sequence)
+        start_ns = None if was_stepped else record.start_ns - sequence.clock_offset_ns
+        end_ns = None if was_stepped else record.end_ns - sequence.clock_offset_ns
+        previous_ns, sequence.previous_start_ns = sequence.previous_start_ns, start_ns
+        reading = self._cooler.reading
         context = FrameContext(
             number=self._counter.take(), reference=self._counter.reference, run=sequence.run,
             index=sequence.taken + 1, limit=sequence.limit,
-            previous_start_ns=sequence.previous_start_ns, lost_before=sequence.lost_before,
+            cadence_s=_seconds_between(previous_ns, start_ns),
+            temperature_age_s=_seconds_between(reading.monotonic_ns or None, end_ns),
+            lost_before=sequence.lost_before,
             lost_in_sequence=sequence.lost, invalid_before=sequence.invalid_before,
             buffer_waits=sequence.buffer_waits, clock_step_s=sequence.clock_step_s,
-            clock=clock_health(), cooler=self._cooler.reading, filter=self._wheel.name,
+            clock=clock_health(), cooler=reading, filter=self._wheel.name,
         )  # fmt: skip
         values = header_values(
-            self._config, self._capabilities, self._observation, record, context
+            self._config, self._capabilities, self._observation, self._readout, record, context
         )
         return saving_job(
             self._config, self._crop, self._observation, self._readout, record, values,
@@ -454,16 +467,18 @@ class Sequencer:
         sequence.taken += 1
         self._counts.taken += 1
         sequence.invalid_in_row = sequence.invalid_before = sequence.lost_before = 0
-        sequence.previous_start_ns = record.start_ns
         sequence.last_id, self._last_sample = record.hardware_id, sampled
 
-    def _watch_clock(self, sequence: _Sequence) -> None:
+    def _watch_clock(self, sequence: _Sequence) -> bool:
+        """Tell whether the host's clock was stepped since the last frame."""
         offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
         step_s = (offset_ns - sequence.clock_offset_ns) / NS_PER_S
         if abs(step_s) > _CLOCK_STEP_S:
             sequence.clock_step_s += step_s
             sequence.clock_offset_ns = offset_ns
-            self._sinks.say(f"the host's clock was stepped by {step_s:+.3f} s during a sequence")
+            self._sinks.warn(f"the host's clock was stepped by {step_s:+.3f} s during a sequence")
+            return True
+        return False
 
     def _next(self, sequence: _Sequence) -> float:
         assert self._observation is not None
@@ -519,3 +534,9 @@ class Sequencer:
         if self._phase is CameraState.DRAINING:
             message = "saving the last frames"
         sequence.operation.update(fraction, self._phase.name, message)
+
+
+def _seconds_between(earlier_ns: int | None, later_ns: int | None) -> float | None:
+    if earlier_ns is None or later_ns is None:
+        return None
+    return (later_ns - earlier_ns) / NS_PER_S

@@ -270,6 +270,10 @@ class CameraService:
         """Tell the observatory log."""
         self._context.obslog.info(text)
 
+    def warning(self, text: str) -> None:
+        """Tell the observatory log what a person should look at."""
+        self._context.obslog.warning(text)
+
     def error(self, text: str) -> None:
         """Tell the observatory log of a failure."""
         self._context.obslog.error(text)
