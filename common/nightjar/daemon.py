@@ -133,9 +133,13 @@ def main(spec: Spec[Any], arguments: Sequence[str] | None = None) -> int:
         path = resolve_config(spec.program, options.config)
         config = load(path, spec.config_model)
         registry = Registry.find(path)
-        entry = registry.daemon(config.daemon)
-        access = AccessPolicy(registry, config.control_machines, config.query_machines)
-        for warning in spec.check(config, registry) if spec.check else ():
+        try:
+            entry = registry.daemon(config.daemon)
+            access = AccessPolicy(registry, config.control_machines, config.query_machines)
+            warnings = spec.check(config, registry) if spec.check else ()
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error.message}") from error
+        for warning in warnings:
             log.warning("%s: %s", path, warning)
         if options.check:
             print(f"{path}: valid; {entry.name} on {entry.address}:{entry.port}")  # noqa: T201

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nightjar.config.load import DaemonConfig
-from nightjar.errors import Refused
+from nightjar.errors import ConfigError, Refused
 from nightjar.files import is_safe_name, shared_memory_folder
 from nightjar.registry import Registry
 from nightjard.camd.drivers.options import AnyDriverOptions, SimulatedOptions
@@ -236,7 +237,12 @@ def check(config: CameraConfig, registry: Registry) -> Sequence[str]:
     """
     warnings = []
     if config.pipeline_daemon is not None:
-        registry.daemon(config.pipeline_daemon)
+        try:
+            registry.daemon(config.pipeline_daemon)
+        except ConfigError as error:
+            raise ConfigError(f"pipeline_daemon: {error.message}") from error
+        if config.pipeline_daemon == config.daemon:
+            warnings.append(f"pipeline_daemon: {config.daemon!r}: is this daemon itself")
     readout = config.known_readout()
     if readout is not None and config.framebuffer_bytes % _frame_bytes(readout):
         slots, rest = divmod(config.framebuffer_bytes, _frame_bytes(readout))
@@ -251,7 +257,10 @@ def check(config: CameraConfig, registry: Registry) -> Sequence[str]:
         if not folder.is_dir():
             warnings.append(f"{key}: folder {folder} does not exist")
     warnings += _check_windows(config, readout)
+    wanted = os.environ.get("MILK_SHM_DIR")
     shared = shared_memory_folder()
+    if wanted and str(shared) != wanted:
+        warnings.append(f"MILK_SHM_DIR names {wanted}, which is no folder; {shared} is used")
     if not shared.is_dir():
         warnings.append(f"shared memory folder {shared} does not exist")
     return warnings
