@@ -280,6 +280,30 @@ def test_a_full_disk_stops_the_sequence_and_loses_nothing(site: Site) -> None:
         subprocess.run(["umount", "-l", str(site.spool)], check=True)
 
 
+def test_a_read_only_output_folder_stops_the_sequence_and_loses_nothing(site: Site) -> None:
+    if not mounted(site.spool, "64m"):
+        pytest.skip("mounting a small file system needs root")
+    remount = ["mount", "-o", "remount,ro", str(site.spool)]
+    try:
+        camera = site.camera()
+        camera.call("set_exposure", seconds=0.05)
+        reply = camera.call("start", count=0)
+        eventually(lambda: camera.status()["frames_saved"] >= 2)
+        # Refused for as long as a saving process writes there.
+        eventually(lambda: subprocess.run(remount, capture_output=True, check=False).returncode == 0)
+        snapshot = camera.finish(reply)
+        assert (snapshot["state"], snapshot["code"]) == ("failed", "STORAGE_FAILED")
+        assert "Read-only" in snapshot["message"]
+        with pytest.raises(NightjarError, match="Read-only"):
+            camera.call("start", count=1)
+        subprocess.run(["mount", "-o", "remount,rw", str(site.spool)], check=True)
+        eventually(lambda: camera.status()["frames_unsaved"] == 0, 20)
+        assert len(set(frame_ids(site))) == snapshot["detail"]["frames"]
+    finally:
+        site.close()
+        subprocess.run(["umount", "-l", str(site.spool)], check=True)
+
+
 def test_a_removed_stream_file_is_made_anew(site: Site) -> None:
     camera = site.camera()
     assert_takes_frames(camera)
