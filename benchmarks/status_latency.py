@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from kit.site import Site, eventually
+from kit.site import Site, eventually, free_ports
 
 BARE = """
 import click, Pyro5.api
@@ -30,14 +29,6 @@ proxy = Pyro5.api.Proxy("PYRO:camera@127.0.0.1:{port}")
 proxy._pyroTimeout = 5
 proxy.call("status", {{}})
 """
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def timed(command: list[str], environment: dict[str, str]) -> float:

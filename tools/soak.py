@@ -15,7 +15,6 @@ import argparse
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from kit.site import Daemon, Site, command_line, descendants, eventually
+from kit.site import Daemon, Site, command_line, descendants, eventually, free_ports
 from nightjar.errors import NightjarError
 from nightjar.fits.verify import verify_image
 
@@ -34,14 +33,6 @@ MISFORTUNES = (
     "saving process", "saving process", "detector process", "camera daemon", "archive daemon",
     "log daemon", "archive stopped", "abort",
 )  # fmt: skip
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Night:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,15 @@ from nightjar.rpc.server import RpcServer
 
 START_TIMEOUT_S = 20.0
 SMALL = {"width": 320, "height": 240}
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different free TCP ports, for programs outside pytest (tests have a fixture)."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
 
 
 def eventually(check: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightjar.clock import ClockHealth
+from nightjar.clock import NS_PER_S, ClockHealth
 from nightjar.errors import Code, DeviceError, FrameInvalid, Refused
 from nightjar.streams.keywords import KeywordValue
 from nightjar.times import file_stamp, iso
@@ -20,7 +20,6 @@ from nightjard.camd.drivers.base import Capabilities, FrameRecord, Readout
 from nightjard.camd.header import Stamps
 from nightjard.camd.settings import Observation
 
-NS_PER_S = 1_000_000_000
 _SAMPLED_ROWS = 16
 
 

@@ -14,11 +14,10 @@ from decimal import Decimal
 from typing import Any
 
 from nightjar import __version__
+from nightjar.clock import NS_PER_S
 from nightjar.fits.cards import Card
 from nightjar.fits.header import Field, Header, HeaderTemplate, Section
 from nightjar.times import iso, mjd_text
-
-NS_PER_S = 1_000_000_000
 
 CAMERA_FRAME = HeaderTemplate(
     Section("DATE/TIME"),

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nightjar.api.camera import CONFIGURE_KEYS
+from nightjar.clock import NS_PER_S
 from nightjar.errors import Code, InvalidArgument, Refused
 from nightjard.camd.config import CameraConfig
 from nightjard.camd.drivers.base import BinningMethod, Capabilities, Range, Settings
 from nightjard.camd.geometry import Region, check_window
-
-NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
