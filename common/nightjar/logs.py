@@ -60,7 +60,9 @@ def _is_journal(stream: TextIO) -> bool:
     return expected == f"{stat.st_dev}:{stat.st_ino}"
 
 
-def set_up(level: str = "INFO", stream: TextIO | None = None) -> None:
+def set_up(
+    level: str = "INFO", stream: TextIO | None = None, *, prefixes: bool = False
+) -> None:
     """Set up the root logger of a daemon or worker process.
 
     Parameters
@@ -70,10 +72,14 @@ def set_up(level: str = "INFO", stream: TextIO | None = None) -> None:
     stream
         Where to write; stderr by default. With the journal behind it and systemd-python
         installed, records carry fields (DAEMON, FRAME, ...) given as ``extra={"fields": {...}}``.
+    prefixes
+        Write ``<priority>`` before each line, for a parent process that relays them.
     """
     target = stream or sys.stderr
     handler: logging.Handler = logging.StreamHandler(target)
-    if _is_journal(target):
+    if prefixes:
+        handler.setFormatter(_JournalStreamFormatter("%(message)s"))
+    elif _is_journal(target):
         handler = _journal_handler() or handler
         if isinstance(handler, logging.StreamHandler):
             handler.setFormatter(_JournalStreamFormatter("%(name)s: %(message)s"))
