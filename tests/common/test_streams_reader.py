@@ -189,6 +189,50 @@ def test_start_oldest_reads_what_is_in_the_ring():
             assert full.lost == 0
 
 
+def test_start_at_a_counter_reads_from_it_and_counts_what_is_gone():
+    with ring() as writer:
+        for number in range(1, 7):
+            writer.write(image(number), number)
+        with StreamReader("ring", start=5) as there, StreamReader("ring", start=2) as gone:
+            assert counters(there) == [5, 6]
+            assert there.lost == 0
+            frame = gone.next_frame()
+            assert (frame.counter, frame.missed, gone.lost) == (3, 1, 1)
+            assert counters(gone) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("use_semaphore", [True, False])
+def test_start_at_a_counter_to_come_passes_over_those_before_it(use_semaphore):
+    with ring() as writer:
+        writer.write(image(1), 1)
+        with StreamReader("ring", start=4, use_semaphore=use_semaphore) as reader:
+            for number in (2, 3):
+                assert reader.wait(0.0) is Wake.TIMEOUT
+                assert (reader.next_frame(), reader.unread) == (None, 0)
+                writer.write(image(number), number)
+            assert reader.wait(0.01) is Wake.TIMEOUT
+            writer.write(image(4), 4)
+            assert reader.wait(10.0) is Wake.FRAME
+            assert counters(reader) == [4]
+            assert (reader.delivered, reader.lost) == (1, 0)
+
+
+def test_counter_that_goes_back_below_the_wanted_start_is_followed():
+    with ring() as writer:
+        for number in range(1, 4):
+            writer.write(image(number), number)
+        with StreamReader("ring", start=100) as reader:
+            assert reader.next_frame() is None
+            foreign = ForeignWriter(writer.path)
+            foreign.put(264, "<Q", 0)
+            foreign.put(writer.geometry.offsets().slice_counts, "<4Q", 0, 0, 0, 0)
+            foreign.put(272, "<Q", 3)
+            assert reader.wait(0.0) is Wake.FRAME
+            assert reader.next_frame() is None
+            writer.write(image(1), 1)
+            assert counters(reader) == [1]
+
+
 def test_counter_that_goes_back_is_followed():
     with ring() as writer, StreamReader("ring") as reader:
         for number in range(1, 4):

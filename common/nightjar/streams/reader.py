@@ -85,7 +85,9 @@ class StreamReader:
     name_or_path
         Bare name in `folder` (default :func:`nightjar.files.shared_memory_folder`), or a path.
     start
-        "next": frames published from now on; "oldest": also those still in the ring.
+        "next": frames published from now on; "oldest": also those still in the ring; a number:
+        from the frame of that counter on, those that are gone count as lost, those before it are
+        passed over. It holds for the file attached to first: of a new file all frames are read.
     use_semaphore
         False polls, and leaves the ten semaphores to others.
 
@@ -110,7 +112,7 @@ class StreamReader:
         name_or_path: str | Path,
         *,
         folder: Path | None = None,
-        start: Literal["next", "oldest"] = "next",
+        start: Literal["next", "oldest"] | int = "next",
         use_semaphore: bool = True,
         clock: Clock | None = None,
     ) -> None:
@@ -124,7 +126,13 @@ class StreamReader:
         self.delivered = self.lost = self.torn = 0
         self._missed = self._torn_run = 0
         newest = self._at.counter
-        self._seen = newest if start == "next" else max(0, newest - self.geometry.depth)
+        self._seen = newest
+        if start == "oldest":
+            self._seen = max(0, newest - self.geometry.depth)
+        elif not isinstance(start, str):
+            self._seen = max(0, start - 1)
+        # The newest frame noticed while the first wanted one is still to come; None afterwards.
+        self._ahead = newest if newest < self._seen else None
 
     # ---------------------------------------------------------------- what it is
 
@@ -181,11 +189,14 @@ class StreamReader:
         """
         while True:
             newest = self._at.counter
-            if newest < self._seen:
+            if newest <= self._seen:
+                if not self._went_back(newest):
+                    return None
                 logger.warning("stream %s: its counter went back to %d", self.path, newest)
                 self._seen = max(0, newest - 1)
-            if newest == self._seen:
-                return None
+                if newest == 0:
+                    return None
+            self._ahead = None
             skipped = max(0, newest - self._at.geometry.depth - self._seen)
             self._count_lost(skipped)
             frame = self._take(self._seen + 1, copy=copy)
@@ -243,7 +254,7 @@ class StreamReader:
         """Wait until a frame is unread; see :class:`Wake` for what else ends it."""
         at, deadline = self._at, time.monotonic() + timeout_s
         while True:
-            if at.counter != self._seen:
+            if self._has_news():
                 self._poll_s = _POLL_S[0]
                 return Wake.FRAME
             if self._is_stopped(stop_event):
@@ -257,7 +268,7 @@ class StreamReader:
                 at.lease.drain()
                 at.await_count(self._seen)
                 continue
-            if at.counter == self._seen and self.is_replaced():
+            if not self._has_news() and self.is_replaced():
                 return Wake.REPLACED
 
     def view(self, slot: int) -> NDArray[Any]:
@@ -302,6 +313,7 @@ class StreamReader:
             new.release()
         self.generation += 1
         self._seen = 0
+        self._ahead = None
         logger.info(
             "stream %s was made anew: %s %s", self.path, new.geometry.shape, new.geometry.dtype
         )
@@ -319,6 +331,19 @@ class StreamReader:
         self.close()
 
     # ---------------------------------------------------------------- inside
+
+    def _went_back(self, newest: int) -> bool:
+        if self._ahead is None:
+            return newest < self._seen
+        if newest < self._ahead:
+            self._ahead = None
+            return True
+        self._ahead = newest
+        return False
+
+    def _has_news(self) -> bool:
+        newest = self._at.counter
+        return newest > self._seen or newest < (self._seen if self._ahead is None else self._ahead)
 
     def _is_stopped(self, stop_event: threading.Event | None) -> bool:
         return self._closed.is_set() or (stop_event is not None and stop_event.is_set())
@@ -363,6 +388,6 @@ class StreamReader:
 
     def _poll(self, duration_s: float) -> None:
         end = time.monotonic() + duration_s
-        while self._at.counter == self._seen and (left := end - time.monotonic()) > 0:
+        while not self._has_news() and (left := end - time.monotonic()) > 0:
             time.sleep(min(self._poll_s, left))
             self._poll_s = min(self._poll_s * 1.5, _POLL_S[1])
