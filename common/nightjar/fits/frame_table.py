@@ -11,7 +11,6 @@ and cfitsio do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -199,20 +198,27 @@ def _rows(hdu: Hdu, data: bytes) -> Rows:
     width, count = int(str(header["NAXIS1"])), int(str(header["NAXIS2"]))
     if len(data) < width * count:
         raise ValueError(f"cut short: {len(data)} bytes of {width * count}")
-    offsets = _offsets(header)
-    rows = np.empty(count, ROW)
+    found = _offsets(header)
     for column in _COLUMNS[1:]:
-        if column.name not in offsets:
+        if column.name not in found:
             raise ValueError(f"no column {column.name}")
-        number, offset = offsets[column.name]
+        number, _ = found[column.name]
         form, zero = header[f"TFORM{number}"], header.get(f"TZERO{number}", 0)
         if str(form).strip() not in (column.code, f"1{column.code}") or zero != column.offset:
             raise ValueError(f"column {column.name} is {form!r} + {zero}, not {column.code!r}")
-        view: npt.NDArray[Any] = np.ndarray(
-            (count,), column.stored, data, offset, strides=(width,)
-        )
+    kind = np.dtype(
+        {
+            "names": [column.name for column in _COLUMNS[1:]],
+            "formats": [column.stored for column in _COLUMNS[1:]],
+            "offsets": [found[column.name][1] for column in _COLUMNS[1:]],
+            "itemsize": width,
+        }
+    )
+    table = np.ndarray((count,), kind, data or bytes(width))
+    rows = np.empty(count, ROW)
+    for column in _COLUMNS[1:]:
         target = rows[column.name]
-        target.view(f"<i{target.dtype.itemsize}")[:] = view
+        target.view(f"<i{target.dtype.itemsize}")[:] = table[column.name]
         if column.offset:
             target ^= target.dtype.type(column.offset)
     return rows
