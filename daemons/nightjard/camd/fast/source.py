@@ -3,7 +3,8 @@
 
 The grabber process owns the source and makes every call from one thread. ``wait`` is the only call
 that may block (with the interpreter lock released); every other one returns within 0.5 s, but for
-``open``. The grabber can be killed at any time: a source leaves nothing behind that would hinder
+``open``. Per frame: ``wait``, then ``fetch`` into the slot of the stream that the grabber has begun
+meanwhile. The grabber can be killed at any time: a source leaves nothing behind that would hinder
 the next one.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from nightjar.errors import DeviceError
 from nightjard.camd.drivers.base import Range
 from nightjard.camd.geometry import Region
 
@@ -144,6 +146,13 @@ class SourceFrame:
     is_incomplete: bool = False
 
 
+class GeometryChanged(DeviceError):
+    """The camera delivers another geometry than it was configured for.
+
+    The grabber stops the source, configures it again as it was and goes on.
+    """
+
+
 class FrameSource(Protocol):
     """A camera that makes frames by itself.
 
@@ -192,11 +201,21 @@ class FrameSource(Protocol):
         """Stop streaming; harmless when stopped."""
         ...
 
-    def wait(self, slot: NDArray[Any], timeout_s: float) -> SourceFrame | None:
-        """Put the next frame into `slot`, in order; None when none came in time.
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until a frame can be fetched; False when none came in time, at most 0.5 s.
 
-        `slot` has the geometry's shape and type, C-contiguous; what is in it after None is
-        undefined. `timeout_s` is at most 0.5.
+        Raises
+        ------
+        GeometryChanged
+            What arrives has another shape or type than configured.
+        """
+        ...
+
+    def fetch(self, slot: NDArray[Any]) -> SourceFrame:
+        """Put the frame that :meth:`wait` found into `slot` and tell what is known of it.
+
+        Frames come in order, each once. `slot` has the geometry's shape and type and is
+        C-contiguous. After an exception its content is undefined and the frame is gone.
         """
         ...
 
