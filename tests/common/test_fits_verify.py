@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nightjar.errors import StorageError
 from nightjar.fits.cards import Card
+from nightjar.fits.checksum import datasum
 from nightjar.fits.verify import verify_image
 from nightjar.fits.writer import write_image
 
@@ -158,3 +159,111 @@ def test_a_file_that_cannot_be_read_is_a_storage_error(tmp_path: Path) -> None:
 def test_any_bytes_have_problems_but_raise_nothing(scratch: Path, tail: bytes) -> None:
     scratch.write_bytes(b"SIMPLE  =                    T".ljust(80) + tail)
     assert verify_image(scratch).problems != ()
+
+
+# --- files with extensions ---
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Five units, written by another library: image, image, table with a heap, empty, tiles."""
+    path = tmp_path_factory.mktemp("many") / "many.fits"
+    random = np.random.default_rng(3)
+    ragged = np.array([np.arange(n, dtype=np.int16) for n in (3, 0, 500)], dtype=object)
+    columns = [
+        fits.Column("A", "J", array=np.arange(3, dtype=np.int32)),
+        fits.Column("B", "PI()", array=ragged),
+    ]
+    fits.HDUList(
+        [
+            fits.PrimaryHDU(random.integers(0, 9, (7, 11)).astype(np.int16)),
+            fits.ImageHDU(random.normal(size=(5, 3, 2)).astype(np.float32), name="MASK"),
+            fits.BinTableHDU.from_columns(columns, name="FRAMES"),
+            fits.ImageHDU(name="NOTHING"),
+            fits.CompImageHDU(random.integers(0, 99, (64, 65)).astype(np.int16), name="TILES"),
+        ]
+    ).writeto(path, checksum=True)
+    return path.read_bytes()
+
+
+def test_every_unit_is_verified(scratch: Path, many: bytes) -> None:
+    scratch.write_bytes(many)
+    verified = verify_image(scratch)
+    assert verified.problems == ()
+    names = [unit.header.get("EXTNAME") for unit in verified.units]
+    assert names == [None, "MASK", "FRAMES", "NOTHING", "TILES"]
+    assert verified.units[-1].end == verified.size == len(many)
+    assert (verified.datasum_ok, verified.checksum_ok) == (True, True)
+    assert verified.header is verified.units[0].header
+    assert verified.units[2].header["PCOUNT"] == 1006
+    assert verified.rest_sum == datasum(many[verified.units[0].header.data_offset :])
+
+
+@given(st.data())
+def test_every_flipped_bit_of_an_extension_is_found(
+    scratch: Path, many: bytes, data: st.DataObject
+) -> None:
+    bit = data.draw(st.integers(2 * 2880 * 8, 8 * len(many) - 1))
+    damaged = bytearray(many)
+    damaged[bit // 8] ^= 1 << bit % 8
+    scratch.write_bytes(damaged)
+    assert verify_image(scratch).problems != ()
+
+
+@given(st.data())
+def test_every_length_but_those_between_units_is_found(
+    scratch: Path, many: bytes, data: st.DataObject
+) -> None:
+    scratch.write_bytes(many)
+    ends = {unit.end for unit in verify_image(scratch).units}
+    length = data.draw(st.integers(0, len(many) + 6000).filter(lambda n: n not in ends))
+    scratch.write_bytes(many[:length].ljust(length, b"\0"))
+    verified = verify_image(scratch)
+    assert len(verified.problems) == 1
+    if length > len(many):
+        assert verified.problems[0] == f"{length - len(many)} bytes follow the last extension"
+
+
+def test_a_problem_of_an_extension_names_it(scratch: Path, many: bytes) -> None:
+    damaged = bytearray(many)
+    scratch.write_bytes(many)
+    damaged[verify_image(scratch).units[1].header.data_offset] ^= 1
+    scratch.write_bytes(damaged)
+    verified = verify_image(scratch)
+    assert verified.problems == (
+        "extension 1 (MASK): DATASUM does not agree: the data were changed",
+        "extension 1 (MASK): CHECKSUM does not agree: the header or the data were changed",
+    )
+    assert (verified.datasum_ok, verified.checksum_ok) == (False, False)
+    assert [unit.datasum_ok for unit in verified.units] == [True, False, True, True, True]
+
+
+def test_an_extension_without_sums_or_with_an_impossible_header_is_found(
+    scratch: Path, content: bytes
+) -> None:
+    names = ["XTENSION= 'IMAGE   '", "BITPIX  = 8", "NAXIS   = 1", "NAXIS1  = 5", "PCOUNT  = 0"]
+    header = "".join(f"{name:80}" for name in [*names, "GCOUNT  = 1", "END"]).ljust(2880)
+    scratch.write_bytes(content + header.encode() + bytes(2880))
+    assert verify_image(scratch, checksums_required=False).is_good
+    assert verify_image(scratch).problems == (
+        "extension 1: no DATASUM card", "extension 1: no CHECKSUM card",
+    )  # fmt: skip
+    wrong = header.replace("PCOUNT  = 0 ", "PCOUNT  = -1")
+    scratch.write_bytes(content + wrong.encode() + bytes(2880))
+    verified = verify_image(scratch)
+    assert verified.problems == ("extension 1: impossible PCOUNT -1",)
+    assert verified.rest_sum is None
+    wrong = header.replace("BITPIX  = 8", "BITPAX  = 8")
+    scratch.write_bytes(content + wrong.encode() + bytes(2880))
+    assert "begins with XTENSION, BITPAX, NAXIS" in verify_image(scratch).problems[0]
+
+
+def test_random_groups_have_their_size(scratch: Path) -> None:
+    groups = fits.GroupData(
+        np.zeros((4, 1, 2, 3), np.float32), parnames=["a"], pardata=[np.arange(4)], bitpix=-32
+    )
+    fits.GroupsHDU(groups).writeto(scratch, overwrite=True, checksum=True)
+    verified = verify_image(scratch)
+    assert verified.header is not None
+    assert (verified.header["NAXIS1"], verified.header["GCOUNT"]) == (0, 4)
+    assert verified.problems == ()

@@ -40,6 +40,8 @@ class Hdu:
         where it was cut short.
     data_bytes
         Of the data unit without its fill.
+    problems
+        Cards that do not follow the standard and were left out; only where that was asked for.
     """
 
     number: int
@@ -48,6 +50,7 @@ class Hdu:
     data_bytes: int
     end: int
     header: Header
+    problems: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -111,13 +114,16 @@ def _seek_read(file: BinaryIO, offset: int, count: int) -> bytes:
     return file.read(count)
 
 
-def walk(read: Reader, name: str) -> Iterator[Hdu]:
+def walk(read: Reader, name: str, *, is_lenient: bool = False) -> Iterator[Hdu]:
     """Yield the units of a file; stops quietly at its end and at special records.
 
     Parameters
     ----------
     read, name
         From :func:`opened`.
+    is_lenient
+        Leave out cards that do not follow the standard (files of other programs) and tell of
+        them in :attr:`Hdu.problems`.
 
     Raises
     ------
@@ -126,43 +132,99 @@ def walk(read: Reader, name: str) -> Iterator[Hdu]:
     """
     offset = 0
     for number in range(1 << 20):
-        first = read(offset, BLOCK_BYTES)
-        if number and not first.startswith(b"XTENSION="):
+        if number and not read(offset, BLOCK_BYTES).startswith(b"XTENSION="):
             return
-        header, data_offset = _read_header(read, first, offset, name)
+        problems: list[str] | None = [] if is_lenient else None
+        header = header_at(read, offset, name, problems)
         try:
             data_bytes = data_unit_bytes(header)
         except ValueError as error:
             raise NotFits(f"{name}: unit {number}: {error}", path=name) from None
-        end = data_offset + -(-data_bytes // BLOCK_BYTES) * BLOCK_BYTES
-        yield Hdu(number, offset, data_offset, data_bytes, end, header)
+        end = header.data_offset + -(-data_bytes // BLOCK_BYTES) * BLOCK_BYTES
+        yield Hdu(
+            number, offset, header.data_offset, data_bytes, end, header, tuple(problems or ())
+        )
         offset = end
 
 
-def _read_header(read: Reader, first: bytes, offset: int, name: str) -> tuple[Header, int]:
-    """Return the header at `offset` and where its data unit begins."""
-    if not first.startswith((b"SIMPLE  =", b"XTENSION=")):
-        raise NotFits(f"{name}: not a FITS file, it begins with {first[:9]!r}", path=name)
+def read_headers(path: Path | str) -> list[Header]:
+    """Return the headers of all units of a file, reading header blocks and nothing else.
+
+    A file that is cut short gives the headers that are there.
+
+    Raises
+    ------
+    NotFits
+        Not a FITS file, or a header is wrong; the message names the file.
+    StorageError
+        The file cannot be read.
+    """
+    with opened(path) as (read, name):
+        return [hdu.header for hdu in walk(read, name)]
+
+
+def header_at(
+    read: Reader, offset: int, name: str, problems: list[str] | None = None
+) -> Header:
+    """Return the header that begins at `offset`, its :attr:`Header.data_offset` set.
+
+    Parameters
+    ----------
+    read, offset, name
+        See :func:`opened`.
+    problems
+        Takes what is wrong with single cards, which are left out; None: it is an error.
+
+    Raises
+    ------
+    NotFits
+        No header, no END, or a card is wrong.
+    """
+    block = read(offset, BLOCK_BYTES)
+    if not block.startswith((b"SIMPLE  =", b"XTENSION=")):
+        raise NotFits(f"{name}: not a FITS file, it begins with {block[:9]!r}", path=name)
     images = b""
-    block = first
     for number in range(_MAX_HEADER_BLOCKS):
         if len(block) < BLOCK_BYTES:
             break
         for at in range(0, BLOCK_BYTES, CARD_BYTES):
             if block[at : at + CARD_BYTES] == _END:
-                return _parse(images + block[:at], name), offset + (number + 1) * BLOCK_BYTES
+                header = _parse(images + block[:at], name, problems)
+                header.data_offset = offset + (number + 1) * BLOCK_BYTES
+                return header
         images += block
         block = read(offset + (number + 1) * BLOCK_BYTES, BLOCK_BYTES)
     raise NotFits(f"{name}: no END card after byte {offset}; the file is cut short", path=name)
 
 
-def _parse(images: bytes, name: str) -> Header:
+def _parse(images: bytes, name: str, problems: list[str] | None) -> Header:
     header = Header()
     try:
         for card in parse_cards(images):
             header.append(card, may_repeat=True)
     except ValueError as error:
-        raise NotFits(f"{name}: {error}", path=name) from None
+        if problems is None:
+            raise NotFits(f"{name}: {error}", path=name) from None
+        return _parse_singly(images, problems)
+    return header
+
+
+def _parse_singly(images: bytes, problems: list[str]) -> Header:
+    """Return the header of the cards that can be understood."""
+    header = Header()
+    lines = [images[at : at + CARD_BYTES] for at in range(0, len(images), CARD_BYTES)]
+    index = 0
+    while index < len(lines):
+        first = index
+        index += 1
+        while index < len(lines) and lines[index].startswith(b"CONTINUE  "):
+            index += 1
+        try:
+            for card in parse_cards(b"".join(lines[first:index])):
+                header.append(card, may_repeat=True)
+        except ValueError as error:
+            text = str(error).partition(": ")[2]  # "card 1: ...": counted from this one
+            problems.append(f"card {first + 1}: {text}")
     return header
 
 
@@ -181,11 +243,13 @@ def data_unit_bytes(header: Header) -> int:
     if count == 0:
         return 0
     names = [f"NAXIS{number}" for number in range(1, count + 1)]
+    if header.get("GROUPS") is True and header.get("NAXIS1") == 0:
+        del names[0]  # random groups, section 6.1.1
     pixels = prod(_count(key, header.get(key), _MAX_BYTES) for key in names)
     pixels += _count("PCOUNT", header.get("PCOUNT", 0), _MAX_BYTES)
     total = pixels * _count("GCOUNT", header.get("GCOUNT", 1), _MAX_BYTES) * abs(bitpix) // 8
     if total > _MAX_BYTES:
-        raise ValueError(f"impossible size: {total} bytes")
+        raise ValueError(f"impossible image size: {total} bytes")
     return total
 
 

@@ -95,14 +95,14 @@ class Steps:
             if frame.verdict is not None:
                 return self._quarantine(frame)
             assert frame.target is not None
-            plan = Plan(
-                frame.target, frame.size, frame.datasum, frame.data_offset, frame.new_header
-            )
+            # With extensions the bytes behind the primary header have a sum of their own.
+            datasum = frame.datasum if frame.plan_datasum is None else frame.plan_datasum
+            plan = Plan(frame.target, frame.size, datasum, frame.data_offset, frame.new_header)
             source = self.location(frame)
             try:
                 self._placer.place(source, plan, is_verified=is_verified)
             except Taken:
-                frame = self._plan(frame, source)
+                frame = self._plan(frame, source, frame.plan_datasum)
             except Changed as error:
                 frame = self._condemn(frame, error.message)
             else:
@@ -130,10 +130,14 @@ class Steps:
                 problems.append("another DATASUM than it was accepted with")
         if problems:
             return self._condemn(frame, "; ".join(dict.fromkeys(problems)))
-        return self._plan(frame, source)
+        rest_sum = result.rest_sum if len(result.units) > 1 else None
+        return self._plan(frame, source, rest_sum)
 
-    def _plan(self, frame: Frame, source: Path) -> Frame:
-        """Give the frame a name, and the header that it shall have, and store both."""
+    def _plan(self, frame: Frame, source: Path, rest_sum: int | None) -> Frame:
+        """Give the frame a name, and the header that it shall have, and store both.
+
+        `rest_sum` is the sum of what follows the primary header, for a file with extensions.
+        """
         header = read_header(source)
         with open(source, "rb", buffering=0) as file:
             original = os.pread(file.fileno(), frame.data_offset, 0)
@@ -145,20 +149,20 @@ class Steps:
             present = self._root.path / target
             if not os.path.lexists(present):
                 new = edited(original, header, _cards(frame, name))
-            elif self._is_same_frame(present, frame):
+            elif self._is_same_frame(present, frame, rest_sum):
                 new = _header_bytes(present)
             else:
                 continue
             try:
                 return self._store.update(
                     frame.id, "planned", target, self._clock.now_ns(),
-                    target=target, new_header=new,
+                    target=target, new_header=new, plan_datasum=rest_sum,
                 )  # fmt: skip
             except Duplicate:
                 continue  # another daemon took the name meanwhile
         raise StorageError(f"no free name for {frame.name} in {folder}")
 
-    def _is_same_frame(self, path: Path, frame: Frame) -> bool:
+    def _is_same_frame(self, path: Path, frame: Frame, rest_sum: int | None) -> bool:
         """Tell whether a file that nobody knows of is this very frame (a database was lost)."""
         try:
             found = verify_image(path)
@@ -170,6 +174,7 @@ class Steps:
             and mismatch(found.header, self._keywords, frame.camera, frame.run, frame.number)
             is None
             and datasum_of(found.header) == frame.datasum
+            and (found.rest_sum if len(found.units) > 1 else None) == rest_sum
         )
 
     def _finish(self, frame: Frame) -> Frame:
