@@ -75,6 +75,10 @@ class DataSum:
         self._swapped = np.empty(0, np.uint64)
         self._scratch = self._swapped
 
+    def reset(self) -> None:
+        """Begin a new sum."""
+        self.count = self._total = 0
+
     @property
     def value(self) -> int:
         """The DATASUM so far."""

@@ -88,6 +88,7 @@ class BlockEncoder:
         self._scratch = np.empty(words, np.uint64)
         self._native = self._words.view(image.dtype)
         self._swapped = np.empty(capacity, image.dtype.newbyteorder(">"))
+        self.big_endian = self._swapped.dtype  # of what `finish` returns or fills
 
     def load(self, block: Pixels) -> int:
         """Read a block of the source; afterwards the source may change. Return its pixels."""
@@ -100,12 +101,18 @@ class BlockEncoder:
             np.bitwise_xor(block, self._sign, out=native)
         return count
 
-    def finish(self, count: int) -> Pixels:
-        """Sum and swap what was loaded; return it in file order, valid until the next block."""
+    def finish(self, count: int, out: Pixels | None = None) -> Pixels:
+        """Sum and swap what was loaded; return it in file order, valid until the next block.
+
+        With `out` (of the stored type, at least `count` pixels) it is put there.
+        """
         native = self._native[:count]
         if self._size == 1:
             self.datasum.add(native)
-            return native
+            if out is None:
+                return native
+            out[:count] = native
+            return out[:count]
         words = -(-count * self._size // 8)
         self._native[count : words * 8 // self._size] = 0
         total = native_word_sum(self._words[:words], self._scratch)
@@ -113,7 +120,7 @@ class BlockEncoder:
             # In a native word the first pixel is the low half; in the file it is the high half.
             total = rotate_right(fold(total), 16)
         self.datasum.add_sum(total, count * self._size)
-        swapped = self._swapped[:count]
+        swapped = (self._swapped if out is None else out)[:count]
         np.copyto(swapped, native)
         return swapped
 

@@ -110,7 +110,7 @@ def write_image(
     """
     image = image_format(binned_dtype(pixels.dtype, binning, method))
     shape = binned_shape(pixels.shape, binning)
-    images, checksum_at = _card_images(image, shape, header)
+    images, checksum_at = card_images(image, shape, header)
     head = bytearray(header_bytes(images, capacity))
     data_bytes = abs(image.bitpix) // 8
     for axis in shape:
@@ -127,7 +127,7 @@ def write_image(
             ):
                 output.write(piece)
             output.write(bytes(size - len(head) - data_bytes))
-            _set_checksums(head, checksum_at, datasum.value)
+            set_checksums(head, checksum_at, datasum.value)
             output.rewrite_start(head)
             output.finish(fsync=fsync)
     except FileExistsError:
@@ -139,10 +139,16 @@ def write_image(
     )
 
 
-def _card_images(
+def card_images(
     image: ImageFormat, shape: tuple[int, ...], header: Header | Iterable[Card]
 ) -> tuple[bytes, int]:
-    """Return the card images, and where among them CHECKSUM begins (DATASUM follows it)."""
+    """Return the card images of an image, and where CHECKSUM is among them (DATASUM follows it).
+
+    Raises
+    ------
+    ValueError
+        A card that the writer sets itself, or a keyword that comes twice.
+    """
     whole = Header()
     whole.add("SIMPLE", True, "conforms to the FITS standard")
     whole.add("BITPIX", image.bitpix, "bits of a pixel, negative for floating point")
@@ -165,8 +171,8 @@ def _card_images(
     return images + sums, len(images)
 
 
-def _set_checksums(head: bytearray, at: int, datasum: int) -> None:
-    """Put the two sums into their cards."""
+def set_checksums(head: bytearray, at: int, datasum: int) -> None:
+    """Put the two sums into their cards, which begin at byte `at` of the header."""
     card = Card("DATASUM", str(datasum), "checksum of the data unit")
     head[at + CARD_BYTES : at + 2 * CARD_BYTES] = card.to_bytes()
     total = checksum.datasum(head) + datasum
