@@ -407,7 +407,7 @@ def test_wait_without_clockwait_uses_the_system_time(monkeypatch):
     """The way of older C libraries."""
     monkeypatch.setattr(semaphores, "_clockwait", None)
     with ring() as writer:
-        semaphore = writer._semaphores[0]
+        semaphore = Semaphore(writer._mapping, writer.geometry.offsets().semaphores)
         begin = time.monotonic()
         assert not semaphore.wait(0.05)
         assert 0.045 <= time.monotonic() - begin < 10.0

@@ -35,6 +35,8 @@ from nightjar.streams.lease import SemaphoreLease
 # MagAO-X counts before it fills the slice record, the C library before it lowers the write flag.
 _SETTLE_S = 0.002
 _NS = 10**9
+_CNT0, _CNT1 = Word.CNT0, Word.CNT1
+_KEEP_GIL_BYTES = 2 << 20
 
 
 class Attachment:
@@ -66,12 +68,15 @@ class Attachment:
             stat = os.fstat(descriptor)
             header = os.pread(descriptor, METADATA_BYTES, 0)
             self.geometry: StreamGeometry = parse_geometry(header, stat.st_size, str(path))
-            mapping = mmap.mmap(descriptor, stat.st_size, mmap.MAP_SHARED, mmap.PROT_READ)
+            mapping = mmap.mmap(
+                descriptor, stat.st_size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ
+            )  # present from the start: a fault at every page of a first turn costs its frames time
         finally:
             os.close(descriptor)
         self.path = path
         self.inode = stat.st_ino
         geometry, offsets = self.geometry, self.geometry.offsets()
+        self.depth, self.is_rolling = geometry.depth, geometry.is_rolling
         # Never closed by hand: views may live on elsewhere; unmapped with the last of them.
         view = memoryview(mapping)
         self._header = view[:METADATA_BYTES]
@@ -80,24 +85,21 @@ class Attachment:
         self.frames: NDArray[Any] = np.frombuffer(
             mapping, geometry.dtype, geometry.element_count, METADATA_BYTES
         ).reshape(geometry.depth, *geometry.frame_shape)
-        slices = geometry.depth if geometry.is_rolling else 0
-        self._slice_times = np.frombuffer(
-            mapping, "<i8", 4 * slices, offsets.slice_atimes if slices else 0
-        ).reshape(2, slices, 2)
-        self._slice_counts = np.frombuffer(
-            mapping, "<u8", slices, offsets.slice_counts if slices else 0
-        )
+        # Plain views of words: a look through numpy costs ten times as much. Empty without slices.
+        self._atimes = view[offsets.slice_atimes : offsets.slice_writetimes].cast("Q")
+        self._writetimes = view[offsets.slice_writetimes : offsets.slice_counts].cast("Q")
+        self._counts = view[offsets.slice_counts : offsets.history_records].cast("Q")
         self.lease = SemaphoreLease.claim(path, geometry, self.inode) if use_semaphore else None
 
     @property
     def counter(self) -> int:
         """Frames published so far (cnt0)."""
-        return self._words[Word.CNT0]
+        return self._words[_CNT0]
 
     @property
     def newest_slot(self) -> int:
         """The slot last published (cnt1); 0 in a plain stream."""
-        return self._words[Word.CNT1] % self.geometry.depth
+        return self._words[_CNT1] % self.depth
 
     @property
     def is_writing(self) -> bool:
@@ -116,57 +118,71 @@ class Attachment:
 
     def times(self, counter: int, slot: int) -> tuple[int, int]:
         """Return acquisition and write time of a frame, ns UTC (0 where the writer gave none)."""
-        if self.geometry.is_rolling and self._slice_counts[slot] == counter:
-            (seconds, nanoseconds), (write_s, write_ns) = self._slice_times[:, slot].tolist()
-        elif counter == self.counter:
+        if self.is_rolling and self._counts[slot] == counter:
+            at, words, writes = 2 * slot, self._atimes, self._writetimes
+            return words[at] * _NS + words[at + 1], writes[at] * _NS + writes[at + 1]
+        if counter == self.counter:
             words = self._words
-            seconds, nanoseconds = words[Word.ATIME_S], words[Word.ATIME_NS]
-            write_s, write_ns = words[Word.WRITE_S], words[Word.WRITE_NS]
-        else:
-            return 0, 0
-        return seconds * _NS + nanoseconds, write_s * _NS + write_ns
+            return (
+                words[Word.ATIME_S] * _NS + words[Word.ATIME_NS],
+                words[Word.WRITE_S] * _NS + words[Word.WRITE_NS],
+            )
+        return 0, 0
 
     def keywords(self) -> dict[str, Keyword]:
         """Return the used keywords."""
         return decode_keywords(self._keywords)
 
+    def keyword_block(self) -> bytes:
+        """Return the bytes of all keyword slots."""
+        return bytes(self._keywords)
+
+    @property
+    def created_ns(self) -> int:
+        """UTC at which the file was made."""
+        return self._words[Word.CREATED_S] * _NS + self._words[Word.CREATED_NS]
+
     def slot_of(self, counter: int) -> int | None:
         """Return where frame number `counter` lies, None where it is not there any more."""
-        newest, last = self.counter, self.newest_slot
-        slot = (last - (newest - counter)) % self.geometry.depth
-        if not self.geometry.is_rolling or self._slice_counts[slot] == counter:
+        words, depth = self._words, self.depth
+        slot: int = (words[_CNT1] - words[_CNT0] + counter) % depth
+        if not self.is_rolling or self._counts[slot] == counter:
             return slot
-        found = np.flatnonzero(self._slice_counts == counter)
-        if len(found):
-            return int(found[0])
-        return None if self._slice_counts.any() else slot  # all 0: the writer keeps no counts
+        for other, count in enumerate(self._counts):
+            if count == counter:
+                return other
+        return None if any(self._counts) else slot  # all 0: the writer keeps no counts
 
     def is_intact(self, counter: int, slot: int) -> bool:
         """Tell whether a slot still holds that frame, untouched up to this moment."""
-        if self.geometry.is_rolling:
-            count = int(self._slice_counts[slot])
-            if count != counter and (count != 0 or self._slice_counts.any()):
+        if self.is_rolling:
+            count = self._counts[slot]
+            if count != counter and (count != 0 or any(self._counts)):
                 return False
         # The flag before the counter: what was not begun when the flag was seen down, and is not
         # counted now, cannot have been written before the flag was seen.
-        is_writing = self.is_writing
-        behind = self.counter - counter
-        last = self.geometry.depth - 1
+        is_writing = self._header[WRITE_FLAG_OFFSET]
+        behind = self._words[_CNT0] - counter
+        last = self.depth - 1
         return 0 <= behind < last or (behind == last and not is_writing)
 
     def settle(self, counter: int) -> int | None:
         """Return the slot of an untouched frame; the newest one gets 2 ms to become complete."""
-        deadline = time.monotonic() + _SETTLE_S
+        deadline = 0.0
         while True:
             slot = self.slot_of(counter)
             if slot is not None and self.is_intact(counter, slot):
                 return slot
-            if counter != self.counter or time.monotonic() >= deadline:
+            now = time.monotonic()
+            deadline = deadline or now + _SETTLE_S
+            if counter != self.counter or now >= deadline:
                 return None
             time.sleep(0.00005)
 
     def await_count(self, seen: int) -> bool:
         """After a tick, give the writer 2 ms to count the frame it announced."""
+        if self.counter != seen:
+            return True
         deadline = time.monotonic() + _SETTLE_S
         while self.counter == seen:
             if time.monotonic() >= deadline:
@@ -178,6 +194,18 @@ class Attachment:
         """Free the semaphore; mapped pixels stay valid."""
         if self.lease is not None:
             self.lease.release()
+
+
+def copy_pixels(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of a contiguous array, up to 2 MB without giving up the GIL.
+
+    Where another thread computes, getting it back would last longer than the copy.
+    """
+    if pixels.nbytes > _KEEP_GIL_BYTES:
+        return pixels.copy()
+    copied = np.empty_like(pixels)
+    copied.reshape(-1).view(np.uint8).data[:] = pixels.reshape(-1).view(np.uint8).data
+    return copied
 
 
 def _no_such_stream(path: Path) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from nightjar.errors import InvalidArgument, Refused
@@ -117,6 +117,33 @@ class KeywordBlock:
                 comment = old[1].comment if old else ""
             encoded = encode_keyword(name, value, comment, count)
         self._slot(index)[:] = encoded
+
+    def load(self, block: bytes | memoryview, keep: Collection[str]) -> None:
+        """Take over the used slots of another block, byte by byte and in its order.
+
+        Own keywords named in `keep` stay as they are, behind the others; all other ones go.
+        """
+        slots, names = [], []
+        for start in range(0, len(block), KEYWORD_BYTES):
+            data = bytes(block[start : start + KEYWORD_BYTES])
+            name = _text(data[:_NAME])
+            if data[_TYPE_AT] in b"LDS" and name not in keep:
+                slots.append(data)
+                names.append(name)
+        for name in keep:
+            if name in self._slots:
+                slots.append(bytes(self._slot(self._slots[name])))
+                names.append(name)
+        total = len(self._block) // KEYWORD_BYTES
+        if len(slots) > total:
+            raise Refused(f"{len(slots)} keywords: the stream has {total} slots for them")
+        slots += [blank_block(1)] * (total - len(slots))
+        for index, data in enumerate(slots):
+            slot = self._slot(index)
+            if bytes(slot) != data:
+                slot[:] = data
+        self._slots = {name: index for index, name in enumerate(names)}
+        self._free = list(range(total - 1, len(names) - 1, -1))
 
     def read(self) -> dict[str, Keyword]:
         """Return all keywords, in order of the slots."""

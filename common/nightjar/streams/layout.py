@@ -124,6 +124,7 @@ _CODE_OF = {dtype: code for code, dtype in DTYPE_CODES.items()}
 class Word:
     """Indices of the counters and times that change, in 8-byte words of the metadata."""
 
+    CREATED_S, CREATED_NS = 19, 20
     ACCESS_S, ACCESS_NS = 21, 22
     ATIME_S, ATIME_NS = 23, 24
     WRITE_S, WRITE_NS = 25, 26

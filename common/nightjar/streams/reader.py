@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import NightjarError
 from nightjar.streams.allocate import stream_path
-from nightjar.streams.attachment import Attachment
+from nightjar.streams.attachment import Attachment, copy_pixels
 from nightjar.streams.keywords import Keyword
 from nightjar.streams.layout import StreamGeometry
 from nightjar.streams.process import is_alive
@@ -50,7 +50,7 @@ class Wake(enum.Enum):
     REPLACED = "replaced"  # the name leads to a new file: relink()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: making one would cost three times as much
 class Frame:
     """One frame.
 
@@ -174,6 +174,15 @@ class StreamReader:
         """Return the keywords as they are now."""
         return self._at.keywords()
 
+    def keyword_block(self) -> bytes:
+        """Return the bytes of all keyword slots as they are now."""
+        return self._at.keyword_block()
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Inode and creation time (ns UTC) of the attached file: another pair, other counters."""
+        return self._at.inode, self._at.created_ns
+
     # ---------------------------------------------------------------- frames
 
     def next_frame(self, *, copy: bool = True) -> Frame | None:
@@ -197,8 +206,8 @@ class StreamReader:
                 if newest == 0:
                     return None
             self._ahead = None
-            skipped = max(0, newest - self._at.geometry.depth - self._seen)
-            self._count_lost(skipped)
+            if newest - self._seen > self._at.depth:
+                self._count_lost(newest - self._at.depth - self._seen)
             frame = self._take(self._seen + 1, copy=copy)
             self._seen += 1
             if frame is not None:
@@ -207,7 +216,7 @@ class StreamReader:
                 return frame
             if self._torn_run >= 2:
                 # Slower than the writer: always copying the oldest would never succeed.
-                keep = max(1, self._at.geometry.depth >> (self._torn_run - 1))
+                keep = max(1, self._at.depth >> (self._torn_run - 1))
                 self._count_lost(max(0, self._at.counter - keep - self._seen))
 
     def latest(self, *, copy: bool = True) -> Frame | None:
@@ -369,14 +378,14 @@ class StreamReader:
     def _read(self, counter: int, slot: int, *, copy: bool) -> Frame | None:
         at = self._at
         for _ in range(_RETRIES):
-            access = at.access
+            access = None if at.is_rolling else at.access
             data = self._copy(at.frames[slot]) if copy else at.frames[slot]
             atime_ns, writetime_ns = at.times(counter, slot)
             if not at.is_intact(counter, slot):
                 return None
             # pyMilk lowers the flag before it counts; between both only this time has changed. It
             # changes when a C program opens the stream, too: therefore once more, not "torn".
-            if at.geometry.is_rolling or at.access == access:
+            if access is None or at.access == access:
                 return Frame(
                     counter, slot, self.generation, atime_ns, writetime_ns, data, self._missed
                 )
@@ -384,7 +393,7 @@ class StreamReader:
 
     @staticmethod
     def _copy(pixels: NDArray[Any]) -> NDArray[Any]:
-        return pixels.copy()
+        return copy_pixels(pixels)
 
     def _poll(self, duration_s: float) -> None:
         end = time.monotonic() + duration_s

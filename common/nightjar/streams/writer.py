@@ -19,8 +19,9 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,11 +43,15 @@ from nightjar.streams.layout import (
     StreamGeometry,
     Word,
 )
-from nightjar.streams.semaphores import Semaphore
+from nightjar.streams.semaphores import SemaphoreRow
 
 logger = logging.getLogger(__name__)
 
 _NS = 10**9
+_CNT0, _CNT1 = Word.CNT0, Word.CNT1
+_TIME = struct.Struct("2q")  # native: words are stored whole, not byte by byte
+_TIMES = struct.Struct("6q")
+_TIMES_OFFSET = 8 * Word.ACCESS_S
 
 Keywords = Mapping[str, KeywordValue | Keyword | tuple[KeywordValue, str]]
 
@@ -80,20 +85,17 @@ class StreamWriter:
         self._bytes = view[:METADATA_BYTES]
         self._words = view[:METADATA_BYTES].cast("Q")
         self._keywords = KeywordBlock(view[offsets.keywords : offsets.semaphores])
-        self._semaphores = [
-            Semaphore(mapping, offsets.semaphores + index * SEMAPHORE_BYTES)
-            for index in range(geometry.semaphore_count)
-        ]
+        self._semaphores = SemaphoreRow(
+            mapping, offsets.semaphores, geometry.semaphore_count, SEMAPHORE_BYTES
+        )
+        self._depth, self._is_rolling = geometry.depth, geometry.is_rolling
         self._frames: NDArray[Any] = np.frombuffer(
             mapping, geometry.dtype, geometry.element_count, METADATA_BYTES
         ).reshape(geometry.depth, *geometry.frame_shape)
-        slices = geometry.depth if geometry.is_rolling else 0
-        self._slice_times = np.frombuffer(
-            mapping, "<i8", 4 * slices, offsets.slice_atimes if slices else 0
-        ).reshape(2, slices, 2)
-        self._slice_counts = np.frombuffer(
-            mapping, "<u8", slices, offsets.slice_counts if slices else 0
-        )
+        # Plain views of words: a store through numpy costs ten times as much. Empty without slices.
+        self._slice_atimes = view[offsets.slice_atimes : offsets.slice_writetimes].cast("q")
+        self._slice_writetimes = view[offsets.slice_writetimes : offsets.slice_counts].cast("q")
+        self._slice_counts = view[offsets.slice_counts : offsets.history_records].cast("Q")
 
     # ---------------------------------------------------------------- making and taking over
 
@@ -202,10 +204,10 @@ class StreamWriter:
         self._set_owner(os.getpid())
         if len(self._slice_counts):
             # The slice count is what commits a frame, cnt1 and cnt0 follow it.
-            counts = np.where(self._slice_counts == NO_FRAME, 0, self._slice_counts)
-            newest = int(counts.argmax())
-            top = int(counts[newest])
-            if top == self.counter + 1:
+            counts = [0 if count == NO_FRAME else count for count in self._slice_counts]
+            top = max(counts)
+            newest = counts.index(top)
+            if top > self.counter:
                 self._words[Word.CNT1] = newest
                 self._words[Word.CNT0] = top
             elif top == self.counter and top > 0:
@@ -224,7 +226,7 @@ class StreamWriter:
     @property
     def next_slot(self) -> int:
         """The slot that the next frame goes into (0 in a plain stream)."""
-        return (self._words[Word.CNT1] + 1) % self.geometry.depth
+        return (self._words[Word.CNT1] + 1) % self._depth
 
     @property
     def begun_slot(self) -> int | None:
@@ -244,7 +246,7 @@ class StreamWriter:
     def slot_counter(self, index: int) -> int:
         """Return the counter of the frame in a slot; 0 where it holds none."""
         self.geometry.slot_offset(index)
-        count = int(self._slice_counts[index]) if self.geometry.is_rolling else self.counter
+        count = self._slice_counts[index] if self._is_rolling else self.counter
         return 0 if count == NO_FRAME else count
 
     def is_current(self) -> bool:
@@ -264,17 +266,25 @@ class StreamWriter:
         Refused
             Not the next slot, another frame is begun, or the stream is closed.
         """
-        self._require_open()
+        if self._is_closed:
+            self._require_open()
         if self._begun is not None:
             raise Refused(f"stream {self.name}: slot {self._begun} is begun and not yet published")
-        if index != self.next_slot:
+        if index != (self._words[_CNT1] + 1) % self._depth:
             raise Refused(f"stream {self.name}: slot {index} is not the next, {self.next_slot} is")
         self._begun = index
         self._bytes[WRITE_FLAG_OFFSET] = 1
-        if self.geometry.is_rolling:
+        if self._is_rolling:
             self._slice_counts[index] = NO_FRAME
 
-    def publish(self, index: int, atime_ns: int, writetime_ns: int | None = None) -> int:
+    def publish(
+        self,
+        index: int,
+        atime_ns: int,
+        writetime_ns: int | None = None,
+        *,
+        counter: int | None = None,
+    ) -> int:
         """Make a begun frame the newest and wake the readers.
 
         Parameters
@@ -283,28 +293,49 @@ class StreamWriter:
             The begun slot.
         atime_ns, writetime_ns
             UTC of the acquisition, and of the end of writing (default: now).
+        counter
+            The frame's number where it has one already, as at the far end of a link: greater than
+            that of the frame before. Readers count those between both as lost.
 
         Returns
         -------
         int
             The frame's counter (cnt0).
+
+        Raises
+        ------
+        Refused
+            That slot is not begun.
+        InvalidArgument
+            `counter` is not greater than that of the frame before; the slot stays begun.
         """
-        self._require_begun(index)
-        atime = divmod(atime_ns, _NS)
-        writetime = divmod(self._clock.now_ns() if writetime_ns is None else writetime_ns, _NS)
-        words, counter = self._words, self._words[Word.CNT0] + 1
-        words[Word.WRITE_S], words[Word.WRITE_NS] = writetime
-        words[Word.ATIME_S], words[Word.ATIME_NS] = atime
-        words[Word.ACCESS_S], words[Word.ACCESS_NS] = writetime
-        if self.geometry.is_rolling:
-            self._slice_times[0, index] = atime
-            self._slice_times[1, index] = writetime
+        if self._begun != index:
+            self._require_begun(index)
+        atime_s, atime_fraction = divmod(atime_ns, _NS)
+        if writetime_ns is None:
+            writetime_ns = self._clock.now_ns()
+        write_s, write_fraction = divmod(writetime_ns, _NS)
+        words = self._words
+        if counter is None:
+            counter = words[_CNT0] + 1
+        elif not words[_CNT0] < counter < NO_FRAME:
+            raise InvalidArgument(
+                f"stream {self.name}: frame {counter} cannot follow frame {words[_CNT0]}"
+            )
+        # Time of last access, acquisition and writing stand side by side.
+        _TIMES.pack_into(
+            self._bytes, _TIMES_OFFSET,
+            write_s, write_fraction, atime_s, atime_fraction, write_s, write_fraction,
+        )  # fmt: skip
+        if self._is_rolling:
+            _TIME.pack_into(self._slice_atimes, 16 * index, atime_s, atime_fraction)
+            _TIME.pack_into(self._slice_writetimes, 16 * index, write_s, write_fraction)
             self._slice_counts[index] = counter
-        words[Word.CNT1] = index
-        words[Word.CNT0] = counter
+        words[_CNT1] = index
+        words[_CNT0] = counter
         self._bytes[WRITE_FLAG_OFFSET] = 0
         self._begun = None
-        self.wake()
+        self._semaphores.post(PENDING_LIMIT)
         return counter
 
     def abandon(self, index: int) -> None:
@@ -316,7 +347,7 @@ class StreamWriter:
             That slot is not begun, or the stream is a plain one, whose only frame is overwritten.
         """
         self._require_begun(index)
-        if not self.geometry.is_rolling:
+        if not self._is_rolling:
             raise Refused(f"stream {self.name} has one frame, which is overwritten: publish it")
         self._bytes[WRITE_FLAG_OFFSET] = 0
         self._begun = None
@@ -335,7 +366,7 @@ class StreamWriter:
             Shape or type differ from the stream's; nothing was touched.
         """
         frame = np.asarray(array)
-        if frame.shape != self.geometry.frame_shape or frame.dtype != self.geometry.dtype:
+        if frame.shape != self._frames.shape[1:] or frame.dtype != self._frames.dtype:
             raise InvalidArgument(
                 f"stream {self.name} takes {self.geometry.frame_shape} {self.geometry.dtype}, "
                 f"not {frame.shape} {frame.dtype}"
@@ -357,14 +388,14 @@ class StreamWriter:
         if self._begun is not None:
             raise Refused(f"stream {self.name}: slot {self._begun} is begun")
         self._bytes[WRITE_FLAG_OFFSET] = 1
-        self._slice_counts[:] = NO_FRAME
+        for index in range(len(self._slice_counts)):
+            self._slice_counts[index] = NO_FRAME
         self._frames[:] = 0
         self._bytes[WRITE_FLAG_OFFSET] = 0
 
     def wake(self) -> None:
         """Post all semaphores, each up to 10 pending ticks, as the C library does."""
-        for semaphore in self._semaphores:
-            semaphore.post(PENDING_LIMIT)
+        self._semaphores.post(PENDING_LIMIT)
 
     # ---------------------------------------------------------------- keywords
 
@@ -386,6 +417,18 @@ class StreamWriter:
         """Set several keywords: name -> value or (value, comment)."""
         for name, (value, comment) in plain(keywords).items():
             self.set_keyword(name, value, comment or None)
+
+    def load_keywords(self, block: bytes | memoryview, keep: Collection[str] = ()) -> None:
+        """Take over the keyword slots of another stream, byte by byte; all but `keep` go.
+
+        Raises
+        ------
+        Refused
+            They are more than the slots here; nothing was changed.
+        """
+        self._require_open()
+        with self._lock:
+            self._keywords.load(block, keep)
 
     def keywords(self) -> dict[str, Keyword]:
         """Return all keywords."""
