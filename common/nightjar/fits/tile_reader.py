@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Frames out of compressed cubes, finished ones and what a killed writer left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nightjar.fits.binning import Pixels
+from nightjar.fits.cards import BLOCK_BYTES
+from nightjar.fits.checksum import datasum
+from nightjar.fits.frame_table import Rows
+from nightjar.fits.hdus import Hdu, Reader, opened, walk
+from nightjar.fits.header import NotFits
+from nightjar.fits.pixels import image_format
+from nightjar.fits.tile_file import TileFile, TileLayout, write_all
+from nightjar.fits.tiles import DESCRIPTOR_BYTES, TileCompressor
+
+
+def salvage_tiles(path: Path, rows: Rows) -> tuple[TileFile, Rows]:
+    """Open what a killed writer left behind; complete it with the rows that are returned.
+
+    Every tile is expanded and its frame summed: after a power cut rows and tiles may not have
+    reached the disk. What is whole is moved together.
+
+    Parameters
+    ----------
+    path
+        The unfinished file.
+    rows
+        What the writer had noted, in order; rows without a frame are left out of the answer.
+
+    Raises
+    ------
+    NotFits
+        There is no header of such a file.
+    OSError
+        The file cannot be read or written.
+    """
+    with opened(path) as (read, name):
+        hdu = _table(read, name)
+        layout = _layout(hdu, name)
+    tiles = TileFile(path, layout, descriptor=os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    try:
+        compressor = TileCompressor(layout.dtype, layout.frame_shape)
+        kept = []
+        for index in range(min(len(rows), layout.capacity)):
+            place = layout.rows_offset + index * DESCRIPTOR_BYTES
+            tile = _tile(os.pread(tiles.descriptor, DESCRIPTOR_BYTES, place), tiles, layout)
+            try:
+                frame_sum = compressor.load(compressor.expand(tile))
+            except ValueError:
+                continue
+            if frame_sum == int(rows["DATASUM"][index]):
+                tiles.append(tile, datasum(tile))
+                kept.append(index)
+        # What stood behind the last row, if anything, is no frame.
+        room = (layout.capacity - tiles.frames) * DESCRIPTOR_BYTES
+        write_all(tiles.descriptor, bytes(room), layout.heap_offset - room)
+    except BaseException:
+        tiles.close()
+        raise
+    return tiles, rows[kept]
+
+
+def _tile(row: bytes, tiles: TileFile, layout: TileLayout) -> bytes:
+    """Return the bytes that a row points to; nothing where it points to no tile."""
+    length, place = int.from_bytes(row[:8], "big"), int.from_bytes(row[8:], "big")
+    # Tiles stand in order; one that begins before the end of the last is garbage.
+    if not tiles.heap_bytes <= place < 1 << 62 or not 0 < length <= 2 * layout.frame_bytes + 4096:
+        return b""
+    return os.pread(tiles.descriptor, length, layout.heap_offset + place)
+
+
+def read_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator[Pixels]:
+    """Yield frames of a finished compressed cube of this module, each a new array.
+
+    Raises
+    ------
+    NotFits
+        No such file, or it is damaged.
+    StorageError
+        The file cannot be read.
+    """
+    with opened(path) as (read, name):
+        hdu = _table(read, name)
+        layout = _layout(hdu, name)
+        compressor = TileCompressor(layout.dtype, layout.frame_shape)
+        count = int(str(hdu.header["NAXIS2"]))
+        for index in range(*slice(start, stop).indices(count)):
+            row = read(layout.rows_offset + index * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
+            length, place = int.from_bytes(row[:8], "big"), int.from_bytes(row[8:], "big")
+            try:
+                yield compressor.expand(read(layout.heap_offset + place, length))
+            except ValueError as error:
+                raise NotFits(f"{name}: frame {index}: {error}", path=name) from None
+
+
+def _table(read: Reader, name: str) -> Hdu:
+    for hdu in walk(read, name):
+        if hdu.number == 1 and hdu.header.get("ZIMAGE") is True:
+            return hdu
+    raise NotFits(f"{name}: not a compressed cube", path=name)
+
+
+def _layout(hdu: Hdu, name: str) -> TileLayout:
+    header = hdu.header
+    try:
+        bitpix, offset = int(str(header["ZBITPIX"])), header.get("BZERO", 0)
+        axes = [int(str(header[f"ZNAXIS{n}"])) for n in range(1, int(str(header["ZNAXIS"])) + 1)]
+        tile = [int(str(header[f"ZTILE{n}"])) for n in range(1, len(axes) + 1)]
+        kind = "f" if bitpix < 0 else "u" if offset or bitpix == 8 else "i"
+        dtype = np.dtype(f"{kind}{abs(bitpix) // 8}")
+        width = int(str(header["NAXIS1"])) * int(str(header["NAXIS2"]))
+        capacity = int(str(header.get("THEAP", width))) // DESCRIPTOR_BYTES
+        fits = (tile == [*axes[:-1], 1], image_format(dtype).bzero == offset,
+                str(header["TFORM1"]).startswith("1QB"), header["NAXIS1"] == DESCRIPTOR_BYTES,
+                header["ZCMPTYPE"] in ("RICE_1", "GZIP_2"), hdu.start == BLOCK_BYTES)  # fmt: skip
+    except (KeyError, ValueError, TypeError) as error:
+        raise NotFits(f"{name}: not a compressed cube of this program: {error}") from None
+    if not all(fits):
+        raise NotFits(f"{name}: compressed by another program; use funpack", path=name)
+    shape = tuple(reversed(axes[:-1]))
+    return TileLayout(shape, dtype, capacity, hdu.data_offset - hdu.start)
