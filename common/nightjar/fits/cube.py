@@ -243,7 +243,7 @@ def salvage_frames(descriptor: int, layout: CubeLayout, rows: Rows) -> Rows:
     OSError
         The file cannot be read or written.
     """
-    kept = []
+    kept: list[int] = []
     for index in range(len(rows)):
         data = os.pread(descriptor, layout.frame_bytes, layout.frame_offset(index))
         if len(data) < layout.frame_bytes or datasum(data) != int(rows["DATASUM"][index]):

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a logger notes beside a cube while it grows, and what the next one makes of it.
+
+The journal lies in the cube's folder under its own hidden name: a head of JSON (layout, cards,
+session), then one row of :data:`~nightjar.fits.frame_table.ROW` for each frame. Whoever writes it
+holds a lock of the kernel on it, so that a journal without a lock is one whose writer has died.
+With it the unfinished file becomes a whole cube of the frames that it really holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nightjar.clock import Clock, clock_health
+from nightjar.errors import NightjarError
+from nightjar.files import TEMPORARY_SUFFIX, fsync_folder, rename_new, temporary_name
+from nightjar.fits.cube import CubeLayout, finish_cube, salvage_frames
+from nightjar.fits.frame_table import ROW, Rows
+from nightjar.fits.timing_text import text_path, timing_text
+from nightjar.streams.keywords import Keyword
+from nightjard.fitslogd.cube_header import CubeFacts, cube_cards
+from nightjard.fitslogd.naming import LogSettings, other_name
+
+log = logging.getLogger(__name__)
+
+_MAGIC = b"NJCUBE01"
+_HEAD_BYTES = 16
+_SUFFIX = ".rows"
+
+
+def journal_name(cube: Path, pid: int | None = None) -> Path:
+    """Return the hidden name of a cube's journal."""
+    return temporary_name(cube.with_name(cube.name + _SUFFIX), pid)
+
+
+class Journal:
+    """The journal of a cube in progress.
+
+    Parameters
+    ----------
+    cube
+        Final name of the cube.
+    head
+        Plain JSON values.
+
+    Raises
+    ------
+    OSError
+        It cannot be made or written.
+    """
+
+    def __init__(self, cube: Path, head: dict[str, Any]) -> None:
+        self.path = journal_name(cube)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(self.path, flags, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            text = json.dumps(head).encode()
+            os.write(
+                self._descriptor, _MAGIC + len(text).to_bytes(8, "little") + text
+            )
+        except BaseException:
+            self.remove()
+            raise
+
+    def write(self, row: bytes) -> None:
+        """Note a frame that is in the file."""
+        os.write(self._descriptor, row)
+
+    def remove(self) -> None:
+        """Forget it: the cube is whole."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Leave it to the next logger."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What was made of a dead logger's cube.
+
+    Attributes
+    ----------
+    path
+        The cube; None where no frame of it was whole.
+    frames
+        In it.
+    head
+        Of the journal.
+    last_counter
+        Stream counter of the last frame; None without frames.
+    """
+
+    path: Path | None
+    frames: int
+    head: dict[str, Any]
+    last_counter: int | None
+    size: int = 0
+
+
+def leftovers(folder: Path, stream: str) -> list[Path]:
+    """Return the journals in a folder that dead loggers of a stream left."""
+    found = []
+    with contextlib.suppress(OSError):
+        found = [
+            item for item in folder.iterdir()
+            if item.name.startswith(f".{stream}_")
+            and item.name.endswith(TEMPORARY_SUFFIX) and f"{_SUFFIX}." in item.name
+        ]  # fmt: skip
+    return sorted(found)
+
+
+def folders_of(root: Path, stream: str) -> Iterable[Path]:
+    """Yield the folders below a root that may hold cubes of a stream."""
+    yield root
+    with contextlib.suppress(OSError):
+        for day in sorted(root.iterdir()):
+            if day.name.isdecimal() and len(day.name) == 8 and (day / stream).is_dir():
+                yield day / stream
+
+
+def recover(journal: Path, clock: Clock) -> Recovered | None:
+    """Make a whole cube of what a dead logger left; None where its writer lives.
+
+    Raises
+    ------
+    OSError
+        The files cannot be read or written.
+    NightjarError
+        The journal is damaged; its files stay as they are.
+    """
+    descriptor = os.open(journal, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return None
+        head, rows = _read(descriptor, journal)
+        final = Path(head["final"])
+        # The file moved with its folder: what counts is where the journal lies.
+        final = journal.parent / final.name
+        unfinished = temporary_name(final, int(head["pid"]))
+        result = Recovered(None, 0, head, None)
+        if unfinished.exists():
+            result = _finish(unfinished, final, head, rows, clock)
+        elif final.exists() and len(rows):
+            _write_text(final, head, rows)
+            result = Recovered(final, len(rows), head, int(rows["CNT0"][-1]), 0)
+        journal.unlink(missing_ok=True)
+        return result
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, journal: Path) -> tuple[dict[str, Any], Rows]:
+    data = b""
+    while part := os.read(descriptor, 1 << 20):
+        data += part
+    length = int.from_bytes(data[8:16], "little")
+    try:
+        if data[:8] != _MAGIC or len(data) < _HEAD_BYTES + length:
+            raise ValueError("its head is not whole")
+        head = json.loads(data[_HEAD_BYTES : _HEAD_BYTES + length])
+    except ValueError as error:
+        if not data:
+            return {"final": "none.fits", "pid": 0}, np.zeros(0, ROW)
+        raise NightjarError(
+            f"the journal {journal} is damaged ({error}); the cube beside it stays as it is"
+        ) from None
+    body = data[_HEAD_BYTES + length :]
+    count = len(body) // ROW.itemsize
+    return head, np.frombuffer(body[: count * ROW.itemsize], ROW).copy()
+
+
+def _finish(
+    unfinished: Path, final: Path, head: dict[str, Any], rows: Rows, clock: Clock
+) -> Recovered:
+    if head.get("compress"):
+        from nightjard.fitslogd.compressed import recover_compressed
+
+        return recover_compressed(unfinished, final, head, rows, clock)
+    layout = CubeLayout(tuple(head["shape"]), np.dtype(head["dtype"]), int(head["header_bytes"]))
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        kept = salvage_frames(descriptor, layout, rows)
+        if not len(kept):
+            unfinished.unlink()
+            return Recovered(None, 0, head, None)
+        size = finish_cube(descriptor, layout, salvaged_cards(head, kept, clock), kept)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    path = give_name(unfinished, final)
+    _write_text(path, head, kept)
+    return Recovered(path, len(kept), head, int(kept["CNT0"][-1]), size)
+
+
+def salvaged_cards(head: dict[str, Any], rows: Rows, clock: Clock) -> list[Any]:
+    """Return the header of a cube whose logger died."""
+    keywords = {name: Keyword(*value) for name, value in head["keywords"].items()}
+    counters = rows["CNT0"].astype(np.int64)
+    missed = int(rows["MISSED"][0]) + int((np.diff(counters) - 1).clip(0).sum())
+    facts = CubeFacts(
+        stream=head["stream"], session=head["session"], number=int(head["number"]),
+        expected=int(head["expected"]), reason="killed", truncated=len(rows) < head["expected"],
+        missed=missed, torn=0, host=socket.gethostname(),
+    )  # fmt: skip
+    settings = LogSettings.parse(head["settings"])
+    return cube_cards(facts, rows, settings, keywords, {}, clock_health(), clock.now_ns())
+
+
+def give_name(unfinished: Path, final: Path) -> Path:
+    """Give a whole file its name, or another where that is taken; return the name it has.
+
+    Raises
+    ------
+    OSError
+        It cannot be renamed.
+    """
+    path = final
+    for number in range(1, 1000):
+        try:
+            rename_new(unfinished, path)
+        except FileExistsError:
+            path = other_name(final, number)
+            continue
+        fsync_folder(path.parent)
+        return path
+    raise FileExistsError(f"{final} and 999 names beside it are taken")
+
+
+def _write_text(cube: Path, head: dict[str, Any], rows: Rows) -> None:
+    if LogSettings.parse(head["settings"]).text:
+        write_text(cube, rows)
+
+
+def write_text(cube: Path, rows: Rows) -> None:
+    """Write the seven-column text beside a cube, where there is none yet.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    from nightjar import __version__
+    from nightjar.files import write_durably
+
+    with contextlib.suppress(FileExistsError):
+        write_durably(
+            text_path(cube),
+            timing_text(rows, program=f"nightjar {__version__} fitslogd", cube=cube.name),
+        )

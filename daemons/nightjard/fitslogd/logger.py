@@ -1,0 +1,612 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The logger process of one stream: ``python -m nightjard.fitslogd.logger OPTIONS``.
+
+Its main thread moves frames from the ring into cubes and does nothing else; commands are taken by
+a thread of their own and carried out between two frames, news and the look at the disk's free
+space have threads, too. So it answers while a disk stalls. It ends, its cube closed, when its
+daemon goes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import logging
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nightjar.child import Parent
+from nightjar.clock import Clock, SystemClock
+from nightjar.errors import Busy, Code, InvalidArgument, NightjarError, Refused, StorageError
+from nightjar.files import free_bytes
+from nightjar.streams.reader import Frame, StreamReader, Wake
+from nightjard.fitslogd import preflight
+from nightjard.fitslogd.naming import LogSettings, cube_folder
+from nightjard.fitslogd.progress import Position, Progress
+from nightjard.fitslogd.recorder import Recorder
+from nightjard.fitslogd.watch import StreamWatch
+
+log = logging.getLogger(__name__)
+
+_WAIT_S = 0.05
+_ANSWER_S = 0.06  # how long a command waits for the main thread before it answers "pending"
+_PREPARE_S = 15.0
+_LOOK_S = 0.5  # how often the stream's file is looked at, and the disk after a failure
+_RETRY_S = 2.0
+_SAVING = ("saving", "finishing")
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a session shall be.
+
+    Attributes
+    ----------
+    not_before_ns, not_after_ns
+        Only frames acquired in [not_before, not_after) are kept.
+    frames, cubes, until_ns
+        Where it ends by itself.
+    finish
+        Ends with the present cube full.
+    ends
+        A command has asked for its end.
+    """
+
+    session: str
+    not_before_ns: int
+    frames: int | None = None
+    cubes: int | None = None
+    until_ns: int | None = None
+    not_after_ns: int | None = None
+    finish: bool = False
+
+
+class Logger:
+    """One stream's logger.
+
+    Parameters
+    ----------
+    options
+        ``stream``; ``state``: folder of its small files; ``roots``: where cubes of dead loggers
+        may lie.
+    parent
+        The daemon.
+    clock
+        Wall time.
+    """
+
+    def __init__(self, options: Mapping[str, Any], parent: Parent, clock: Clock) -> None:
+        self.stream = str(options["stream"])
+        self._parent = parent
+        self._clock = clock
+        self._roots = [Path(root) for root in options.get("roots", ())]
+        self._progress = Progress(Path(options["state"]), self.stream, clock)
+        self._recorder = Recorder(self.stream, clock, self._tell_cube, self._closing_failed)
+        self._watch = StreamWatch(self.stream, clock)
+        self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._reader: StreamReader | None = None
+        self._settings: LogSettings | None = None
+        self._orders: Orders | None = None
+        self._folder: Path | None = None
+        self._looked_s = 0.0
+        self._retry_s = 0.0
+        self._changed = threading.Event()
+        self._ending = threading.Event()
+        self._free: int | None = None
+        self._highest_unread = 0
+        self._resume: Position | None = None
+        self._state = "idle"
+        self._warning: str | None = None
+        self._error: str | None = None
+        self._busy_since_s = 0.0
+
+    # ------------------------------------------------------------ life
+
+    def run(self) -> None:
+        """Log until the daemon goes."""
+        for root in self._roots:
+            self._recover(root)
+        # Frames make no garbage in cycles; a collection in their midst would only cost time.
+        gc.collect()
+        gc.freeze()
+        self._parent.serve(
+            {
+                "prepare": self._prepare, "start": self._start, "pause": self._pause,
+                "set": self._set, "release": self._release, "status": self.snapshot,
+            }
+        )  # fmt: skip
+        for work, name in ((self._push, "status"), (self._watch_space, "space")):
+            threading.Thread(target=work, name=name, daemon=True).start()
+        self._parent.tell({"event": "ready"})
+        try:
+            while not self._parent.gone.is_set():
+                self._turn()
+        finally:
+            self._end_session("daemon stopped")
+            self._ending.set()
+            self._recorder.stop(60.0)
+            self._parent.tell({"event": "status", **self.snapshot()})
+
+    def _turn(self) -> None:
+        """Carry out commands, then as many frames as 50 ms hold."""
+        while not self._requests.empty():
+            self._requests.get()()
+        try:
+            if self._state in _SAVING:
+                self._save(time.monotonic() + _WAIT_S)
+            elif self._state == "error" and self._orders is not None:
+                self._try_again()
+            else:
+                self._wait_for_request(_WAIT_S)
+        except StorageError as error:
+            self._storage_failed(error)
+        except NightjarError as error:
+            self._close_reader()
+            self._warn(error.message)
+            self._wait_for_request(_WAIT_S)
+
+    def _wait_for_request(self, timeout_s: float) -> None:
+        try:
+            self._requests.get(timeout=timeout_s)()
+        except queue.Empty:
+            return
+
+    def _recover(self, root: Path) -> None:
+        """Make whole cubes of what dead loggers left below a folder."""
+        for cube in self._progress.recover(root):
+            self._tell_cube(cube)
+            self._note("warning", f"{cube['path']}: {cube['frames']} frames of a logger that was "
+                       f"killed were recovered")  # fmt: skip
+
+    # ------------------------------------------------------------ commands (their own thread)
+
+    def _do(self, work: Callable[[], None], timeout_s: float = _ANSWER_S) -> dict[str, Any]:
+        """Have the main thread do something; the answer is the state, pending where it waits."""
+        done: Future[None] = Future()
+
+        def carry_out() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - raised where the command was given
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._requests.put(carry_out)
+        try:
+            done.result(timeout_s)
+        except FutureTimeout:
+            return {**self.snapshot(), "pending": True}
+        self._changed.set()
+        return {**self.snapshot(), "pending": False}
+
+    def _prepare(self, **settings: Any) -> dict[str, Any]:
+        wanted = LogSettings.parse(settings)
+        return self._do(lambda: self._prepare_now(wanted), _PREPARE_S)
+
+    def _start(
+        self, session: str, not_before_ns: int, frames: int | None = None,
+        cubes: int | None = None, until_ns: int | None = None, resume: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        orders = Orders(session, not_before_ns, frames, cubes, until_ns)
+        return self._do(lambda: self._start_now(orders, resume=resume))
+
+    def _pause(self, finish: bool = False, not_after_ns: int | None = None) -> dict[str, Any]:
+        return self._do(lambda: self._pause_now(finish, not_after_ns))
+
+    def _set(
+        self, cube_frames: int | None = None, data_type: str | None = None,
+        next_cube: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        if cube_frames is not None and (type(cube_frames) is not int or cube_frames < 1):
+            raise InvalidArgument(f"cube_frames must be a whole number from 1, not {cube_frames!r}")
+        return self._do(lambda: self._set_now(cube_frames, data_type, next_cube))
+
+    def _release(self) -> dict[str, Any]:
+        return self._do(self._release_now)
+
+    # ------------------------------------------------------------ commands (main thread)
+
+    def _prepare_now(self, settings: LogSettings) -> None:
+        if self._state in _SAVING or self._orders is not None:
+            raise Busy(
+                f"stream {self.stream} is being logged; pause it first", code=Code.NOT_IDLE
+            )
+        self._watch.look()
+        geometry = self._watch.require()
+        folder = cube_folder(settings, self.stream, self._clock.now_ns())
+        preflight.check_pixels(geometry, self.stream)
+        preflight.check_path(settings, folder, self.stream)
+        preflight.check_folder(settings, folder)
+        if settings.compress:
+            from nightjard.fitslogd.compressed import check_compression
+
+            check_compression(geometry)
+        needed = preflight.session_bytes(settings, geometry.frame_bytes, self._watch.rate_hz, None)
+        preflight.check_space(settings, folder, needed)
+        root = Path(settings.root)
+        if root not in self._roots:
+            self._roots.append(root)
+            self._recover(root)
+        self._warning = preflight.check_alive(
+            self.stream, self._watch.age_s, self._watch.rate_hz
+        )
+        self._settings, self._folder, self._error = settings, folder, None
+        self._free = free_bytes(folder)
+        self._set_state("armed")
+
+    def _start_now(self, orders: Orders, *, resume: bool) -> None:
+        settings = self._settings
+        if settings is None:
+            raise Refused(f"the logger of {self.stream} is not prepared", code=Code.NOT_PERMITTED)
+        if self._orders is not None:
+            if self._orders.session == orders.session:
+                return  # the same command again
+            raise Busy(
+                f"stream {self.stream} is being logged in session {self._orders.session}",
+                code=Code.NOT_IDLE,
+            )
+        if orders.frames is not None:
+            geometry = self._watch.require()
+            needed = preflight.session_bytes(settings, geometry.frame_bytes, None, orders.frames)
+            preflight.check_space(settings, Path(settings.root), needed)
+        position = self._progress.position(orders.session) if resume else None
+        if position is None:
+            self._recorder.begin(orders.session)
+        else:
+            self._recorder.begin(
+                orders.session, number=position.number, totals=position.totals
+            )
+        self._resume = position
+        self._highest_unread = 0
+        self._close_reader()
+        self._orders = orders
+        self._error = None
+        self._open_reader()
+        self._set_state("saving")
+
+    def _pause_now(self, finish: bool, not_after_ns: int | None) -> None:
+        if self._orders is None:
+            return
+        if finish and self._state == "saving" and self._recorder.frames == 0:
+            finish = False  # no cube is open: there is none to fill
+        if finish:
+            self._orders = dataclasses.replace(self._orders, finish=True)
+        else:
+            now_ns = self._clock.now_ns()
+            self._orders = dataclasses.replace(
+                self._orders, not_after_ns=not_after_ns or now_ns, finish=False
+            )
+        if self._state == "error":
+            self._end_session("paused")
+        else:
+            self._set_state("finishing")
+
+    def _set_now(self, cube_frames: int | None, data_type: str | None, next_cube: bool) -> None:
+        settings = self._settings
+        if settings is None:
+            raise Refused(f"the logger of {self.stream} is not prepared", code=Code.NOT_PERMITTED)
+        if cube_frames is not None:
+            settings = dataclasses.replace(settings, cube_frames=cube_frames)
+        if data_type is not None:
+            settings = dataclasses.replace(settings, data_type=data_type)
+        self._settings = settings
+        if next_cube:
+            self._end_cube("next cube")
+        elif self._recorder.frames >= settings.cube_frames:
+            self._end_cube("full")
+
+    def _release_now(self) -> None:
+        self._end_session("released")
+        self._settings = None
+        self._set_state("idle")
+
+    # ------------------------------------------------------------ frames
+
+    def _save(self, until_s: float) -> None:
+        reader = self._reader
+        if reader is None:
+            self._open_reader()
+            if self._reader is None:
+                self._check_end(0)
+                self._wait_for_request(_WAIT_S)
+            return
+        while time.monotonic() < until_s and self._orders is not None:
+            frame = reader.next_frame(copy=False)
+            if frame is None:
+                self._check_end(reader.unread)
+                if self._orders is None or self._reader is not reader:
+                    return
+                if reader.wait(_WAIT_S) is Wake.REPLACED:
+                    self._follow(reader)
+                return
+            self._on_frame(frame, reader)
+            if not self._requests.empty():
+                return
+        unread = reader.unread
+        self._highest_unread = max(self._highest_unread, unread)
+        now_s = time.monotonic()
+        if now_s - self._looked_s > _LOOK_S:
+            self._looked_s = now_s
+            # A writer may go on filling a file whose name was taken from it.
+            if reader.is_replaced() and unread < 2:
+                self._follow(reader)
+            self._check_end(unread)
+
+    def _on_frame(self, frame: Frame, reader: StreamReader) -> None:
+        orders, settings = self._orders, self._settings
+        assert orders is not None
+        assert settings is not None
+        now_ns = self._clock.now_ns()
+        stamp = frame.atime_ns or frame.writetime_ns or now_ns
+        if stamp < orders.not_before_ns and self._recorder.totals.saved == 0:
+            self._recorder.skip(frame.counter)
+            return
+        if orders.not_after_ns is not None and stamp >= orders.not_after_ns:
+            self._end_session("paused")
+            return
+        if orders.until_ns is not None and stamp >= orders.until_ns:
+            self._end_session("end time")
+            return
+        if not self._recorder.take(frame, reader, settings, now_ns):
+            return
+        if orders.frames is not None and self._recorder.totals.saved >= orders.frames:
+            self._end_session("frames taken", complete=True)
+        elif self._recorder.frames >= settings.cube_frames:
+            self._end_cube("full")
+            is_last = orders.cubes is not None and self._recorder.cube_index >= orders.cubes
+            if orders.finish or is_last:
+                self._end_session("full")
+        elif (
+            settings.max_cube_seconds is not None
+            and self._recorder.age_s >= settings.max_cube_seconds
+        ):
+            self._end_cube("max time")
+
+    def _check_end(self, unread: int) -> None:
+        """End a session whose frames do not come any more."""
+        orders = self._orders
+        if orders is None or unread:
+            return
+        ends = [t for t in (orders.not_after_ns, orders.until_ns) if t is not None]
+        patience_ns = round(self._watch.patience_s * 1e9)
+        if ends and self._clock.now_ns() > min(ends) + patience_ns:
+            self._end_session("paused" if orders.not_after_ns is not None else "end time")
+        elif orders.finish and self._recorder.frames == 0:
+            self._end_session("full")
+
+    def _open_reader(self) -> None:
+        """Attach to the stream: at the position of a dead logger, else at the session's start."""
+        orders = self._orders
+        assert orders is not None
+        position, self._resume = self._resume, None
+        start: int | str = "next"
+        if orders.not_before_ns <= self._clock.now_ns():
+            start = "oldest"
+        try:
+            if position is not None and position.counter is not None:
+                reader = StreamReader(self.stream, start=position.counter + 1, clock=self._clock)
+                if list(reader.identity) == position.identity:
+                    self._recorder.skip(position.counter)
+                    self._reader = reader
+                    return
+                reader.close()
+            self._reader = StreamReader(
+                self.stream, start="oldest" if start == "oldest" else "next", clock=self._clock
+            )
+        except Refused as error:
+            self._warn(error.message)
+
+    def _follow(self, reader: StreamReader) -> None:
+        """Go on with the file that the stream's name leads to now."""
+        before, at_end = reader.geometry, reader.keywords()
+        if not reader.relink():
+            self._wait_for_request(0.005)
+            return
+        after = reader.geometry
+        is_same = before.frame_shape == after.frame_shape and before.dtype == after.dtype
+        self._recorder.end_cube(
+            "stream made anew" if is_same else "geometry", at_end, self._cube_frames()
+        )
+        self._recorder.forget_position()
+        self._save_position()
+        preflight.check_pixels(after, self.stream)
+        if not is_same:
+            shape = "x".join(str(n) for n in after.frame_shape)
+            self._note("info", f"stream {self.stream} has frames of {shape} {after.dtype} now")
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    # ------------------------------------------------------------ ends
+
+    def _cube_frames(self) -> int:
+        return self._settings.cube_frames if self._settings is not None else 0
+
+    def _end_cube(self, reason: str, expected: int | None = None) -> None:
+        reader = self._reader
+        at_end = reader.keywords() if reader is not None else {}
+        self._recorder.end_cube(reason, at_end, expected or self._cube_frames())
+        self._save_position()
+
+    def _save_position(self) -> None:
+        recorder, reader = self._recorder, self._reader
+        identity = list(reader.identity) if reader is not None else []
+        self._progress.save(
+            recorder.session,
+            Position(recorder.cube_index, recorder.totals, recorder.last_counter, identity),
+        )
+
+    def _end_session(self, reason: str, *, complete: bool = False) -> None:
+        """Close the cube and be armed again."""
+        if self._orders is None:
+            return
+        self._end_cube(reason, self._recorder.frames if complete else None)
+        self._orders = None
+        self._close_reader()
+        self._set_state("armed")
+
+    def _storage_failed(self, error: StorageError) -> None:
+        """Close the cube with what it has; frames are counted until there is room again."""
+        self._error = error.message
+        self._note("error", error.message)
+        if self._orders is None:
+            return
+        self._end_cube("no space" if error.code is Code.NO_SPACE else "storage failed")
+        self._retry_s = time.monotonic() + _RETRY_S
+        if self._orders.finish or self._orders.not_after_ns is not None:
+            self._end_session("storage failed")
+        else:
+            self._set_state("error")
+
+    def _closing_failed(self, error: StorageError) -> None:
+        """Take note of a cube that could not be closed (from the closing thread)."""
+        self._error = error.message
+        self._note("error", error.message)
+        self._requests.put(lambda: self._storage_failed(error) if self._orders else None)
+
+    def _try_again(self) -> None:
+        """After a failure: go on as soon as files can be made again."""
+        settings, orders = self._settings, self._orders
+        assert settings is not None
+        assert orders is not None
+        if time.monotonic() < self._retry_s:
+            self._wait_for_request(_WAIT_S)
+            return
+        self._retry_s = time.monotonic() + _RETRY_S
+        folder = cube_folder(settings, self.stream, self._clock.now_ns())
+        try:
+            preflight.check_folder(settings, folder)
+            preflight.check_space(settings, folder, 0)
+        except StorageError as error:
+            self._error = error.message
+            return
+        self._error = None
+        self._note("info", f"stream {self.stream} is being logged again")
+        self._set_state("saving")
+
+    # ------------------------------------------------------------ news
+
+    def _set_state(self, state: str) -> None:
+        self._state = state
+        self._changed.set()
+
+    def _warn(self, text: str) -> None:
+        if text != self._warning:
+            self._warning = text
+            self._note("warning", text)
+
+    def _note(self, level: str, text: str) -> None:
+        log.log(getattr(logging, level.upper()), "%s", text)
+        self._parent.tell({"event": "note", "level": level, "text": text})
+
+    def _tell_cube(self, cube: dict[str, Any]) -> None:
+        self._parent.tell({"event": "cube", "stream": self.stream, **cube})
+        self._changed.set()
+
+    def _push(self) -> None:
+        """Tell the daemon the state: five times a second while saving, else once."""
+        while not self._ending.is_set():
+            is_saving = self._state in _SAVING
+            self._changed.wait(0.2 if is_saving else 1.0)
+            self._changed.clear()
+            self._watch.look(self._reader)
+            alive = preflight.check_alive(self.stream, self._watch.age_s, self._watch.rate_hz)
+            if is_saving or self._state == "armed":
+                if alive:
+                    self._warn(alive)
+                elif self._watch.is_there:
+                    self._warning = None
+            self._parent.tell({"event": "status", **self.snapshot()})
+
+    def _watch_space(self) -> None:
+        """Look at the disk, which may hang on a dead mount, from a thread of its own."""
+        while not self._ending.wait(1.0):
+            settings, folder = self._settings, self._folder
+            if settings is None or folder is None:
+                continue
+            try:
+                self._free = free_bytes(folder if folder.exists() else folder.parent)
+            except OSError:
+                self._free = None
+                continue
+            if self._free < settings.minimum_free_bytes and self._state in _SAVING:
+                error = StorageError(
+                    f"{self._free / 1e6:.0f} MB free in {folder}, "
+                    f"{settings.minimum_free_bytes / 1e6:.0f} MB are kept free; make room there",
+                    code=Code.NO_SPACE,
+                )
+                self._requests.put(lambda error=error: self._low_space(error))  # type: ignore[misc]
+
+    def _low_space(self, error: StorageError) -> None:
+        if self._state in _SAVING:
+            self._storage_failed(error)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state: plain values, read without waiting for anything."""
+        watch, recorder, orders, settings = (
+            self._watch, self._recorder, self._orders, self._settings,
+        )  # fmt: skip
+        totals, reader = recorder.totals, self._reader
+        rate, frame_bytes = watch.rate_hz, watch.frame_bytes
+        flow = rate * frame_bytes if rate and frame_bytes else None
+        file = recorder.file
+        return {
+            "state": self._state,
+            "stream": self.stream,
+            "session": orders.session if orders is not None else None,
+            "shape": watch.shape,
+            "dtype": watch.dtype,
+            "rate_hz": rate,
+            "is_alive": watch.is_alive,
+            "age_s": watch.age_s,
+            "ring_depth": watch.depth,
+            "ring_seconds": round(watch.depth / rate, 3) if rate and watch.depth else None,
+            "ring_unread": reader.unread if reader is not None else 0,
+            "ring_highest": self._highest_unread,
+            "cube_frames": settings.cube_frames if settings is not None else None,
+            "cube_index": recorder.frames,
+            "cube_count": recorder.cube_index,
+            "frames_saved": totals.saved,
+            "missed": totals.missed,
+            "torn": totals.torn,
+            "duplicated": totals.duplicated,
+            "frames_limit": orders.frames if orders is not None else None,
+            "cubes_limit": orders.cubes if orders is not None else None,
+            "until_ns": orders.until_ns if orders is not None else None,
+            "not_before_ns": orders.not_before_ns if orders is not None else None,
+            "folder": str(self._folder) if self._folder is not None else None,
+            "file": str(file) if file is not None else None,
+            "last_file": recorder.last_file,
+            "bytes_written": totals.bytes,
+            "write_mb_s": watch.note_bytes(totals.bytes),
+            "free_bytes": self._free,
+            "seconds_left": round(self._free / flow, 1) if flow and self._free else None,
+            "closing": recorder.closing,
+            "warning": self._warning,
+            "error": self._error,
+        }  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    """Run the logger that the daemon asked for."""
+    parent = Parent.connect()
+    # The frames' thread shall get the interpreter back soon after each of its system calls.
+    sys.setswitchinterval(0.001)
+    Logger(json.loads(arguments[0]), parent, SystemClock()).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

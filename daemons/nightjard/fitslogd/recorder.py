@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The frames of one session into cubes: what goes in, when a cube ends, and its close.
+
+One thread feeds frames. A cube is closed by a thread of its own (header, table, fsync, rename), so
+that the next cube takes frames meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nightjar.clock import Clock, clock_health
+from nightjar.errors import Code, StorageError
+from nightjar.files import temporary_name
+from nightjar.fits.cube import CubeLayout, CubeWriter, finish_cube, salvage_frames
+from nightjar.fits.frame_table import ROW, Rows, table_bytes
+from nightjar.fits.sink import DiskQueue
+from nightjar.streams.keywords import Keyword
+from nightjar.streams.reader import Frame, StreamReader
+from nightjard.fitslogd.cube_header import CubeFacts, card_count, cube_cards
+from nightjard.fitslogd.journal import Journal, give_name, write_text
+from nightjard.fitslogd.naming import LogSettings, cube_folder, cube_name
+
+log = logging.getLogger(__name__)
+
+_ROW = struct.Struct("<QQqqqqII")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_HARDWARE_PERIOD_S = 0.1
+
+Keywords = Mapping[str, Keyword]
+
+
+@dataclass
+class Totals:
+    """Counts of a session."""
+
+    saved: int = 0
+    missed: int = 0
+    torn: int = 0
+    duplicated: int = 0
+    cubes: int = 0
+    bytes: int = 0
+
+
+@dataclass
+class _Cube:
+    """One cube in progress or on its way to its name."""
+
+    writer: CubeWriter
+    journal: Journal
+    final: Path
+    number: int
+    expected: int
+    generation: int
+    settings: LogSettings
+    session: str
+    keywords: Keywords
+    began_s: float
+    rows: bytearray = field(default_factory=bytearray)
+    missed: int = 0
+    torn: int = 0
+    at_end: Keywords = field(default_factory=dict)
+    hardware: list[tuple[int, int]] = field(default_factory=list)
+    reason: str = ""
+    truncated: bool = False
+    seconds: float = 0.0
+
+    def table(self) -> Rows:
+        """Return the rows, with the camera's frame numbers where they are known."""
+        rows = np.frombuffer(bytes(self.rows), ROW).copy()
+        for first, offset in self.hardware:
+            if offset is not None:
+                chosen = rows["CNT0"] >= first
+                rows["HWID"][chosen] = rows["CNT0"][chosen].astype(np.int64) + offset
+        return rows
+
+
+class Recorder:
+    """Cubes of one stream.
+
+    Parameters
+    ----------
+    stream
+        Its name, as cubes and headers tell it.
+    clock
+        Wall time of logging.
+    on_cube
+        Told of each cube that has its name, from the closing thread.
+    on_failure
+        Told of a cube that could not be closed, from the closing thread.
+
+    Attributes
+    ----------
+    totals
+        Of the session.
+    closing
+        Cubes on their way to their names.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        clock: Clock,
+        on_cube: Callable[[dict[str, Any]], None],
+        on_failure: Callable[[StorageError], None],
+    ) -> None:
+        self.stream = stream
+        self.totals = Totals()
+        self.session = ""
+        self.cube_index = 0
+        self.last_file: str | None = None
+        self._clock = clock
+        self._on_cube = on_cube
+        self._on_failure = on_failure
+        self._disk: DiskQueue | None = None
+        self._cube: _Cube | None = None
+        self._host = socket.gethostname()
+        self._torn = 0  # since the last frame that was kept
+        self._last_counter: int | None = None
+        self._last_stamp = 0
+        self._hardware_due_s = 0.0
+        self._work: queue.SimpleQueue[_Cube | None] = queue.SimpleQueue()
+        self._closing = 0
+        self._idle = threading.Condition()
+        self._thread = threading.Thread(target=self._close_cubes, name="closer", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------ session
+
+    def begin(
+        self, session: str, *, number: int = 0, totals: Totals | None = None,
+        last_counter: int | None = None,
+    ) -> None:  # fmt: skip
+        """Begin a session, or go on with one of a logger that died."""
+        self.session = session
+        self.totals = totals or Totals()
+        self.cube_index = number
+        self._torn = 0
+        self._last_counter = last_counter
+        self._last_stamp = 0
+
+    @property
+    def frames(self) -> int:
+        """Frames in the open cube."""
+        cube = self._cube
+        return cube.writer.frames if cube is not None else 0
+
+    @property
+    def file(self) -> Path | None:
+        """The name that the open cube will get."""
+        cube = self._cube
+        return cube.final if cube is not None else None
+
+    @property
+    def closing(self) -> int:
+        """Cubes that are being closed."""
+        return self._closing
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the open cube was begun; 0 without one."""
+        cube = self._cube
+        return time.monotonic() - cube.began_s if cube is not None else 0.0
+
+    @property
+    def last_counter(self) -> int | None:
+        """Stream counter of the last frame kept."""
+        return self._last_counter
+
+    # ------------------------------------------------------------ frames
+
+    def take(self, frame: Frame, reader: StreamReader, settings: LogSettings, now_ns: int) -> bool:
+        """Put a frame into the open cube, or into a new one; False where it was torn.
+
+        Raises
+        ------
+        StorageError
+            It cannot be written; what the cube held before is closed by :meth:`end_cube`.
+        """
+        cube = self._cube
+        if cube is not None and cube.generation != frame.generation:
+            raise AssertionError("the cube of an earlier geometry must be closed first")
+        if cube is None:
+            cube = self._open(frame, reader, settings, now_ns)
+        try:
+            datasum = cube.writer.append(frame.data)
+        except OSError as error:
+            raise _storage_error(cube.final, error) from error
+        if not reader.is_intact(frame):
+            cube.writer.drop_last()
+            cube.torn += 1
+            self.totals.torn += 1
+            self._torn += 1
+            return False
+        self._keep(cube, frame, datasum, now_ns)
+        if time.monotonic() >= self._hardware_due_s:
+            self._note_hardware(cube, reader)
+        return True
+
+    def _keep(self, cube: _Cube, frame: Frame, datasum: int, now_ns: int) -> None:
+        last = self._last_counter
+        before = frame.counter - last - 1 if last is not None and frame.counter > last else 0
+        missed = max(0, before - self._torn)
+        row = _ROW.pack(
+            frame.counter, frame.slot, frame.atime_ns, frame.writetime_ns,
+            now_ns, -1, min(before, 0xFFFF_FFFF), datasum,
+        )  # fmt: skip
+        cube.rows += row
+        try:
+            cube.journal.write(row)
+        except OSError as error:
+            raise _storage_error(cube.final, error) from error
+        cube.missed += missed
+        totals = self.totals
+        totals.missed += missed
+        totals.saved += 1
+        totals.bytes += cube.writer.layout.frame_bytes
+        if frame.atime_ns and frame.atime_ns == self._last_stamp:
+            totals.duplicated += 1
+        self._last_stamp = frame.atime_ns
+        self._last_counter = frame.counter
+        self._torn = 0
+
+    def skip(self, counter: int) -> None:
+        """Note a frame that came before the session's start."""
+        self._last_counter = counter
+
+    def forget_position(self) -> None:
+        """Count no gap before the next frame: the stream was made anew, its counters with it."""
+        self._last_counter = None
+        self._torn = 0
+
+    def _note_hardware(self, cube: _Cube, reader: StreamReader) -> None:
+        """Note which offset of the camera's frame numbers holds since which frame."""
+        self._hardware_due_s = time.monotonic() + _HARDWARE_PERIOD_S
+        keywords = reader.keywords()
+        if "HW-OFF" not in keywords:
+            return
+        offset = int(keywords["HW-OFF"].value)
+        since = int(keywords["HW-FROM"].value) if "HW-FROM" in keywords else 0
+        if cube.hardware and cube.hardware[-1] == (since, offset):
+            return
+        if not cube.hardware and "HW-OFFP" in keywords:
+            cube.hardware.append((0, int(keywords["HW-OFFP"].value)))
+        cube.hardware.append((since, offset))
+
+    def _open(
+        self, frame: Frame, reader: StreamReader, settings: LogSettings, now_ns: int
+    ) -> _Cube:
+        stamp = frame.atime_ns or frame.writetime_ns or now_ns
+        folder = cube_folder(settings, self.stream, stamp)
+        final = folder / cube_name(settings, self.stream, stamp)
+        keywords = reader.keywords()
+        geometry = reader.geometry
+        cards = card_count(settings, keywords)
+        number = self.cube_index + 1
+        layout = CubeLayout.make(geometry.frame_shape, geometry.dtype, cards)
+        head = {
+            "final": str(final), "pid": os.getpid(), "stream": self.stream,
+            "session": self.session, "number": number, "expected": settings.cube_frames,
+            "shape": list(layout.frame_shape), "dtype": layout.dtype.str,
+            "header_bytes": layout.header_bytes, "compress": settings.compress,
+            "keywords": {name: [item.value, item.comment] for name, item in keywords.items()},
+            "settings": _plain(settings), "identity": list(reader.identity),
+        }  # fmt: skip
+        if self._disk is None:
+            self._disk = DiskQueue()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            journal = Journal(final, head)
+            try:
+                writer = self._make_writer(temporary_name(final), layout, settings)
+            except BaseException:
+                journal.remove()
+                raise
+        except OSError as error:
+            raise _storage_error(final, error) from error
+        self.cube_index = number
+        self._cube = cube = _Cube(
+            writer, journal, final, number, settings.cube_frames, frame.generation, settings,
+            self.session, keywords, time.monotonic(),
+        )  # fmt: skip
+        self._note_hardware(cube, reader)
+        return cube
+
+    def _make_writer(self, path: Path, layout: CubeLayout, settings: LogSettings) -> CubeWriter:
+        assert self._disk is not None
+        return CubeWriter(path, layout, self._disk)
+
+    # ------------------------------------------------------------ the end of a cube
+
+    def end_cube(self, reason: str, at_end: Keywords, expected: int) -> None:
+        """Give the open cube to the closing thread; nothing where none is open.
+
+        Parameters
+        ----------
+        reason
+            "full", or why it is shorter.
+        at_end
+            The stream's keywords at its last frame.
+        expected
+            The length that was asked for last.
+        """
+        cube, self._cube = self._cube, None
+        if cube is None:
+            return
+        cube.reason, cube.expected = reason, expected
+        cube.truncated = cube.writer.frames < cube.expected
+        cube.at_end = at_end
+        with self._idle:
+            self._closing += 1
+        self._work.put(cube)
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until every cube that was ended has its name; False at the deadline."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._closing == 0, timeout_s)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Close what is in line and end the threads."""
+        self._work.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _close_cubes(self) -> None:
+        while (cube := self._work.get()) is not None:
+            began = time.monotonic()
+            try:
+                told = self._close(cube)
+            except OSError as error:
+                self._fail(cube, _storage_error(cube.final, error))
+            except Exception as error:
+                log.exception("cube %s", cube.final)
+                self._fail(cube, StorageError(f"cannot close {cube.final}: {error}"))
+            else:
+                if told is not None:
+                    told["seconds"] = round(time.monotonic() - began, 3)
+                    self.last_file = told["path"]
+                    self.totals.cubes += 1
+                    self._on_cube(told)
+            finally:
+                with self._idle:
+                    self._closing -= 1
+                    self._idle.notify_all()
+
+    def _fail(self, cube: _Cube, error: StorageError) -> None:
+        # What there is stays for the recovery at the next start, under its hidden name.
+        cube.writer.close()
+        cube.journal.close()
+        self._on_failure(error)
+
+    def _close(self, cube: _Cube) -> dict[str, Any] | None:
+        rows = cube.table()
+        if not len(rows):
+            cube.writer.close()
+            cube.writer.path.unlink(missing_ok=True)
+            cube.journal.remove()
+            return None
+        size, rows = self._complete(cube, rows)
+        path = give_name(cube.writer.path, cube.final)
+        if cube.settings.text:
+            write_text(path, rows)
+        cube.journal.remove()
+        return {
+            "path": str(path), "session": cube.session, "number": cube.number,
+            "frames": len(rows), "expected": cube.expected, "missed": cube.missed,
+            "torn": cube.torn, "reason": cube.reason, "truncated": cube.truncated, "size": size,
+            "shape": list(cube.writer.layout.frame_shape),
+            "first_counter": int(rows["CNT0"][0]), "last_counter": int(rows["CNT0"][-1]),
+            "first_ns": int(rows["ATIME"][0]), "last_ns": int(rows["ATIME"][-1]),
+        }  # fmt: skip
+
+    def _complete(self, cube: _Cube, rows: Rows) -> tuple[int, Rows]:
+        """Make the file whole; after a failed write, of the frames that really reached it."""
+        try:
+            cards = self._cards(cube, rows)
+            return cube.writer.complete(cards, rows, fsync=cube.settings.fsync), rows
+        except OSError as error:
+            log.error("%s: %s; what is in the file is made whole", cube.final, error)
+            is_full = error.errno in _NO_ROOM
+        cube.writer.close()
+        layout = cube.writer.layout
+        descriptor = os.open(cube.writer.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            kept = salvage_frames(descriptor, layout, rows)
+            if is_full:  # the table needs room: the last frames make it
+                given_up = 2 + 2 * table_bytes(len(kept)) // layout.frame_bytes
+                kept = kept[: max(0, len(kept) - given_up)]
+            if not len(kept):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            lost = len(rows) - len(kept)
+            cube.missed += lost
+            cube.truncated = True
+            self.totals.missed += lost
+            self.totals.saved -= lost
+            os.ftruncate(descriptor, layout.frame_offset(len(kept)))
+            size = finish_cube(descriptor, layout, self._cards(cube, kept), kept)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return size, kept
+
+    def _cards(self, cube: _Cube, rows: Rows) -> list[Any]:
+        facts = CubeFacts(
+            self.stream, cube.session, cube.number, cube.expected, cube.reason, cube.truncated,
+            cube.missed, cube.torn, self._host,
+        )  # fmt: skip
+        cards = cube_cards(
+            facts, rows, cube.settings, cube.keywords, cube.at_end, clock_health(),
+            self._clock.now_ns(),
+        )  # fmt: skip
+        room = cube.writer.layout.card_room
+        if len(cards) > room:
+            log.error("%s: %d cards do not fit its header", cube.final, len(cards) - room)
+            cards = cards[:room]
+        return cards
+
+
+def _plain(settings: LogSettings) -> dict[str, Any]:
+    value = dict(vars(settings))
+    value["cards"] = {name: list(card) for name, card in settings.cards.items()}
+    return value
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    code = Code.NO_SPACE if error.errno in _NO_ROOM else Code.STORAGE_FAILED
+    hint = {errno.ENOSPC: "make room there", errno.EACCES: "give the daemon's user the folder",
+            errno.ENOENT: "the folder is gone"}  # fmt: skip
+    advice = hint.get(error.errno or 0, "see the disk")
+    return StorageError(
+        f"cannot write {path}: {error.strerror or error}; {advice}", code=code, path=str(path)
+    )
