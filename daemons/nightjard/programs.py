@@ -37,3 +37,8 @@ def obslogd() -> int:
 def archived() -> int:
     """Run the archive daemon."""
     return _run("archived")
+
+
+def fitswatcher() -> int:
+    """Run the watcher of FITS files."""
+    return _run("fitswatcher")

@@ -211,6 +211,19 @@ def group(
     return decorate
 
 
+def command(
+    name: str, summary: str, **settings: Any
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return the decorator that makes a function a program without commands."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        made = click.command(name, cls=FrameCommand, help=summary, **settings)(function)
+        made.params.append(_completion_option())
+        return made
+
+    return decorate
+
+
 def _completion_option() -> click.Option:
     def callback(context: click.Context, _parameter: click.Parameter, shell: str | None) -> None:
         if shell and not context.resilient_parsing:

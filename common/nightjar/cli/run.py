@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Running a program's group: every error is printed here, every exit code decided here."""
+"""Running a program: every error is printed here, every exit code decided here."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _INTEGER = re.compile(r"a valid integer( range)?")
 
 
 def run(
-    program: click.Group,
+    program: click.Command,
     arguments: Sequence[str] | None = None,
     kind: type[Session] = Session,
 ) -> int:
-    """Run a program's group; returns the exit code. Nothing else prints an error or exits."""
+    """Run a program; returns the exit code. Nothing else prints an error or exits."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     session = kind(program.name or "")
     # An error before the option was reached must come out as JSON as well.
