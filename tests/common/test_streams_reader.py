@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nightjar.clock import ManualClock
-from nightjar.errors import Code, Refused, StorageError
+from nightjar.errors import Code, InvalidArgument, Refused, StorageError
 from nightjar.streams import attachment, semaphores
 from nightjar.streams.process import try_lock
 from nightjar.streams.reader import StreamReader, Wake
@@ -215,6 +215,35 @@ def test_start_at_a_counter_to_come_passes_over_those_before_it(use_semaphore):
             assert reader.wait(10.0) is Wake.FRAME
             assert counters(reader) == [4]
             assert (reader.delivered, reader.lost) == (1, 0)
+
+
+def test_numbers_that_the_writer_left_out_are_lost_and_the_others_all_read():
+    """The receiving end of a link that thins out: counters of the source, with gaps."""
+    with ring() as writer, StreamReader("ring") as reader:
+
+        def put(number):
+            slot = writer.next_slot
+            writer.begin(slot)
+            writer.slot(slot)[:] = number
+            assert writer.publish(slot, number, counter=number) == number
+
+        put(25)
+        view = reader.next_frame(copy=False)
+        assert (view.counter, view.missed, reader.lost) == (25, 24, 24)
+        for number in (50, 75, 76):
+            put(number)
+        assert reader.is_intact(view)  # three later frames of a ring of four
+        assert counters(reader) == [50, 75, 76]
+        assert (reader.delivered, reader.lost) == (4, 72)
+        for number in (100, 200, 300, 400, 500):
+            put(number)
+        assert not reader.is_intact(view)
+        assert counters(reader) == [200, 300, 400, 500]
+        assert reader.delivered + reader.lost + reader.torn == 500
+        with pytest.raises(InvalidArgument, match="500"):
+            put(500)
+        writer.publish(writer.begun_slot, 1)
+        assert reader.next_frame().counter == 501
 
 
 def test_counter_that_goes_back_below_the_wanted_start_is_followed():

@@ -2,9 +2,10 @@
 """One stream file mapped for reading, and the rules by which a frame in it is whole.
 
 Frame n of a rolling stream lies in the slot whose slice count is n. A copy of it is whole when,
-after copying, the slice count is still n and the writer has not begun that slot again: the ring
-has moved on by less than its depth, and by depth - 1 only while the write flag is down. The same
-rule with depth 1 serves plain streams. Writers that keep no slice counts are read by cnt1.
+after copying, the slice count is still n and the writer has not begun that slot again: it is not
+the next one while the write flag is up, and the newest one only where n is the newest frame. In a
+plain stream n must be the newest and the flag down. Writers that keep no slice counts are read by
+cnt1; their counters have no gaps, so that the distance from the newest tells the slot.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Attachment:
         self._atimes = view[offsets.slice_atimes : offsets.slice_writetimes].cast("Q")
         self._writetimes = view[offsets.slice_writetimes : offsets.slice_counts].cast("Q")
         self._counts = view[offsets.slice_counts : offsets.history_records].cast("Q")
+        self._all_counts = np.frombuffer(self._counts, "<u8")
         self.lease = SemaphoreLease.claim(path, geometry, self.inode) if use_semaphore else None
 
     @property
@@ -148,23 +150,37 @@ class Attachment:
         slot: int = (words[_CNT1] - words[_CNT0] + counter) % depth
         if not self.is_rolling or self._counts[slot] == counter:
             return slot
-        for other, count in enumerate(self._counts):
-            if count == counter:
-                return other
-        return None if any(self._counts) else slot  # all 0: the writer keeps no counts
+        found = np.flatnonzero(self._all_counts == counter)
+        if len(found):
+            return int(found[0])
+        return None if self._all_counts.any() else slot  # all 0: the writer keeps no counts
+
+    def first_held(self, counter: int) -> int | None:
+        """Return the first number from `counter` on of a frame in the ring, None if not known."""
+        slot = (self._words[_CNT1] - self._words[_CNT0] + counter) % self.depth
+        if not self.is_rolling or self._counts[slot] == counter:
+            return counter
+        counts = self._all_counts.copy()  # the writer goes on meanwhile
+        held = counts[(counts >= counter) & (counts <= self.counter)]
+        return int(held.min()) if len(held) else None
 
     def is_intact(self, counter: int, slot: int) -> bool:
         """Tell whether a slot still holds that frame, untouched up to this moment."""
-        if self.is_rolling:
-            count = self._counts[slot]
-            if count != counter and (count != 0 or any(self._counts)):
-                return False
-        # The flag before the counter: what was not begun when the flag was seen down, and is not
-        # counted now, cannot have been written before the flag was seen.
+        # The flag first: what was not begun when it was seen down, and is neither newest nor
+        # re-counted now, cannot have been written before.
         is_writing = self._header[WRITE_FLAG_OFFSET]
-        behind = self._words[_CNT0] - counter
-        last = self.depth - 1
-        return 0 <= behind < last or (behind == last and not is_writing)
+        if not self.is_rolling:
+            return self._words[_CNT0] == counter and not is_writing
+        last, newest = self._words[_CNT1] % self.depth, self._words[_CNT0]
+        count = self._counts[slot]
+        if count == counter:
+            if slot == last:
+                return bool(counter == newest)
+            return not is_writing or slot != (last + 1) % self.depth
+        if count != 0 or self._all_counts.any():
+            return False
+        behind = newest - counter
+        return 0 <= behind < self.depth - 1 or (behind == self.depth - 1 and not is_writing)
 
     def settle(self, counter: int) -> int | None:
         """Return the slot of an untouched frame; the newest one gets 2 ms to become complete."""

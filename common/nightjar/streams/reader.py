@@ -206,8 +206,11 @@ class StreamReader:
                 if newest == 0:
                     return None
             self._ahead = None
-            if newest - self._seen > self._at.depth:
-                self._count_lost(newest - self._at.depth - self._seen)
+            first = self._at.first_held(self._seen + 1)
+            if first is None:  # not filled yet, or a writer that keeps no counts of its slices
+                first = max(self._seen, newest - self._at.depth) + 1
+            if first > self._seen + 1:
+                self._count_lost(first - self._seen - 1)
             frame = self._take(self._seen + 1, copy=copy)
             self._seen += 1
             if frame is not None:
