@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ from nightjar.api.commands import COMMON_COMMANDS, Command
 from nightjar.api.states import Level
 from nightjar.clock import NS_PER_S, Clock, SystemClock
 from nightjar.config.load import DaemonConfig, load
-from nightjar.config.paths import config_path
+from nightjar.config.paths import config_path, read_json
 from nightjar.errors import ConfigError, NightjarError, StorageError
 from nightjar.files import locked, state_folder
 from nightjar.health import Health
@@ -99,6 +99,28 @@ class Spec(Generic[ConfigT]):
     build: Callable[[Context[ConfigT]], Service]
     check: Callable[[ConfigT, Registry], Sequence[str]] | None = None
     """Returns warnings about a configuration that is valid but doubtful."""
+    variants: Mapping[str, Spec[Any]] = field(default_factory=dict)
+    """Other kinds of configuration of the same program, by the value of the key ``mode``, whose
+    default is the kind of this one."""
+
+    def for_file(self, path: Path) -> Spec[Any]:
+        """Return the spec for a configuration file.
+
+        Raises
+        ------
+        ConfigError
+            Not readable, or its ``mode`` is none that there is.
+        """
+        if not self.variants:
+            return self
+        kinds = {self.config_model.model_fields["mode"].default: self, **self.variants}
+        mode = read_json(path).get("mode")
+        if mode is None:
+            return self
+        if not isinstance(mode, str) or mode not in kinds:
+            known = ", ".join(map(repr, kinds))
+            raise ConfigError(f"{path}: mode: {mode!r}: must be one of {known}, or not given")
+        return kinds[mode]
 
 
 def _parser(spec: Spec[Any]) -> argparse.ArgumentParser:
@@ -131,6 +153,7 @@ def main(spec: Spec[Any], arguments: Sequence[str] | None = None) -> int:
     logs.set_up(options.log_level)
     try:
         path = resolve_config(spec.program, options.config)
+        spec = spec.for_file(path)
         config = load(path, spec.config_model)
         registry = Registry.find(path)
         try:

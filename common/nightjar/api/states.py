@@ -37,6 +37,8 @@ class CameraState(enum.Enum):
     DRAINING = "DRAINING"  # exposures are done, files are still being written
     ABORTING = "ABORTING"
     CLOSING = "CLOSING"  # warming up and disconnecting
+    STREAMING = "STREAMING"  # a fast camera: frames go into its stream
+    CONFIGURING = "CONFIGURING"  # a fast camera: its crop or read-out mode changes
 
 
 class CoolerMode(enum.Enum):

@@ -9,10 +9,17 @@ from collections.abc import Sequence
 from nightjar.daemon import Spec
 from nightjar.daemon import main as run
 from nightjard.camd.config import CameraConfig, check
+from nightjard.camd.fast import config as fast
+from nightjard.camd.fast.service import FastCameraService
 from nightjard.camd.service import CameraService
 
+HELP = (
+    "Camera daemon: exposures become FITS files, or the frames of a fast camera a stream in "
+    "shared memory."
+)
+FAST = Spec("camd", HELP, fast.FastCameraConfig, FastCameraService, fast.check)
 SPEC = Spec(
-    "camd", "Camera daemon: exposures become FITS files.", CameraConfig, CameraService, check
+    "camd", HELP, CameraConfig, CameraService, check, variants={"stream": FAST}
 )
 
 

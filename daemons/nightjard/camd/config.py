@@ -24,6 +24,11 @@ WindowList = Annotated[tuple[int, int, int, int], Field(strict=False)]
 class CameraConfig(DaemonConfig):
     """One camera. Defaults of optional keys are those of the simulated camera."""
 
+    mode: Literal["frames"] = Field(
+        "frames",
+        description='A camera that takes one exposure after the other; for a fast one "stream", '
+        "which has other keys.",
+    )
     pipeline_daemon: str | None = Field(
         description="The daemon that should be notified to hand over newly saved frames for "
         "processing; null to leave them in output_path."

@@ -64,7 +64,9 @@ class VcamOptions(SourceOptions):
 
     name: Literal["vcam"] = "vcam"
 
-    camera: Literal[1, 2] = Field(1, description="Which of the two cameras: their crops differ.")
+    camera: Literal[1, 2, 3] = Field(
+        1, description="Which camera: the crops of 1 and 2 differ; 3, the pupil's, has those of 2."
+    )
     model: str = Field("Simulated qCMOS", description="Model name that it reports.")
     serial: str = Field("S001", description="Serial number that it reports.")
     seed: int = Field(1, ge=0, description="Seed of the pixels and of the sensor's jitter.")

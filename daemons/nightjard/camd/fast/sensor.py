@@ -38,13 +38,13 @@ _MODES = {
 
 
 def crops_of(camera: int) -> Mapping[str, Region]:
-    """Return the named crops of camera 1 or 2."""
+    """Return the named crops of camera 1 or 2; camera 3 has those of 2."""
     return {name: _region(name, camera) for name in _SIZES}
 
 
 def _region(name: str, camera: int) -> Region:
-    width, height = _SIZES[name][camera - 1]
-    dx, dy = _OFFSETS.get((name, camera), (0, 0))
+    width, height = _SIZES[name][min(camera, 2) - 1]
+    dx, dy = _OFFSETS.get((name, min(camera, 2)), (0, 0))
     x1 = (SENSOR[0] - width) // 2 + 1 + dx
     y1 = (SENSOR[1] - height) // 2 + 1 + dy
     return Region(x1, x1 + width - 1, y1, y1 + height - 1)

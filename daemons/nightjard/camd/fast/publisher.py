@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The grabber's stream: made anew where the geometry asks for it, filled frame by frame.
+
+The number that the camera itself gives a frame is not written for each: the keywords HW-OFF
+(hardware number - cnt0), HW-FROM (first cnt0 for which that holds) and HW-OFFP (the offset before)
+change only where the camera lost frames, and before the frame that comes after is published.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightjar.clock import Clock
+from nightjar.streams.keywords import KeywordValue
+from nightjar.streams.writer import StreamWriter
+from nightjard.camd.fast.source import SourceFrame
+
+log = logging.getLogger(__name__)
+
+Keywords = Mapping[str, tuple[KeywordValue, str]]
+
+OFFSET, OFFSET_FROM, OFFSET_BEFORE, LOST = "HW-OFF", "HW-FROM", "HW-OFFP", "LOST-CAM"
+_OWN: dict[str, tuple[KeywordValue, str]] = {
+    OFFSET: (0, "camera's frame number minus cnt0"),
+    OFFSET_FROM: (1, "first cnt0 for which HW-OFF holds"),
+    OFFSET_BEFORE: (0, "HW-OFF of the frames before HW-FROM"),
+    LOST: (0, "frames lost by camera or transport"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """The stream that is wanted.
+
+    Attributes
+    ----------
+    depth, least_depth
+        Slots of a new stream; an existing one of the same geometry will do from `least_depth` on.
+    mode, group, keyword_slots
+        As :meth:`nightjar.streams.writer.StreamWriter.create`.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    pixel_type: str
+    depth: int
+    least_depth: int
+    mode: int = 0o660
+    group: str | None = None
+    keyword_slots: int = 200
+
+
+class Publisher:
+    """Owns the stream's writing end.
+
+    Attributes
+    ----------
+    published, lost, missed, late, incomplete
+        Counts since it was made.
+    newest
+        What is known of the frame published last.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.writer: StreamWriter | None = None
+        self._offset: int | None = None
+        self._lost_before = 0
+        self.published = self.lost = self.missed = self.late = self.incomplete = 0
+        self.newest: SourceFrame | None = None
+
+    # ---------------------------------------------------------------- the stream
+
+    def fits(self, plan: StreamPlan) -> bool:
+        """Tell whether the present stream will do."""
+        writer = self.writer
+        return (
+            writer is not None
+            and writer.name == plan.name
+            and writer.geometry.frame_shape == plan.shape
+            and writer.geometry.dtype == np.dtype(plan.pixel_type)
+            and writer.geometry.depth >= plan.least_depth
+            and writer.is_current()
+        )
+
+    def adopt(self, plan: StreamPlan, keywords: Keywords) -> bool:
+        """Have the stream that is wanted; True where it is a new file or another grabber's.
+
+        Raises
+        ------
+        Refused
+            Another living process owns a stream of that name, or the keywords are too many.
+        StorageError
+            No room for it (code NO_SPACE). The present stream stays.
+        """
+        if self.fits(plan):
+            self.set_keywords(keywords)
+            return False
+        old = self.writer
+        options: dict[str, Any] = {
+            "depth": plan.depth, "keywords": {LOST: (self.lost, _OWN[LOST][1]), **keywords},
+            "nkw": plan.keyword_slots, "mode": plan.mode, "group": plan.group,
+            "clock": self._clock,
+        }  # fmt: skip
+        # A stream that a killed grabber left goes on where it fits, its counter too.
+        make = StreamWriter.open if old is None else StreamWriter.create
+        self.writer = make(plan.name, plan.shape, plan.pixel_type, **options)
+        held = self.writer.keywords()
+        if OFFSET in held and self.writer.counter:
+            self._offset = int(held[OFFSET].value)
+        else:
+            self._offset = None
+            self.writer.set_keywords(_OWN)
+        if old is not None:
+            old.close()
+        return True
+
+    def slots(self) -> list[NDArray[Any]]:
+        """Return the pixels of all slots."""
+        assert self.writer is not None
+        return [self.writer.slot(index) for index in range(self.writer.geometry.depth)]
+
+    def set_keywords(self, keywords: Keywords) -> None:
+        """Set keywords, where there is a stream."""
+        if self.writer is not None:
+            self.writer.set_keywords(keywords)
+
+    def close(self, *, unlink: bool) -> None:
+        """Give the stream up."""
+        if self.writer is not None:
+            self.writer.close(unlink=unlink)
+            self.writer = None
+
+    # ---------------------------------------------------------------- frames
+
+    def take(self, fetch: Callable[[NDArray[Any]], SourceFrame]) -> bool:
+        """Have a frame fetched into the next slot and publish it; False where it is incomplete."""
+        writer = self.writer
+        assert writer is not None
+        slot = writer.next_slot
+        writer.begin(slot)
+        try:
+            frame = fetch(writer.slot(slot))
+        except BaseException:
+            writer.abandon(slot)
+            raise
+        if frame.lost_before:
+            self.lost += frame.lost_before
+        self.missed += frame.missed_before
+        if frame.is_incomplete:
+            self.incomplete += 1
+            self.lost += 1
+            writer.abandon(slot)
+            return False
+        offset = frame.hardware_id - writer.counter - 1
+        if offset != self._offset:
+            self._note_offset(writer, offset)
+        writer.publish(slot, frame.atime_ns)
+        self.published += 1
+        self.late += frame.is_late
+        self.newest = frame
+        return True
+
+    def _note_offset(self, writer: StreamWriter, offset: int) -> None:
+        # Whoever reads in between takes the old offset for the frames that it can see: right.
+        before = offset if self._offset is None else self._offset
+        writer.set_keyword(OFFSET_BEFORE, before)
+        writer.set_keyword(OFFSET_FROM, writer.counter + 1)
+        writer.set_keyword(OFFSET, offset)
+        self._offset = offset
+        if self.lost != self._lost_before:
+            self._lost_before = self.lost
+            writer.set_keyword(LOST, self.lost)
