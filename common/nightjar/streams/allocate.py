@@ -60,6 +60,17 @@ def stream_path(name_or_path: str | Path, folder: Path | None = None) -> Path:
     return path
 
 
+def no_such_stream(path: Path) -> str:
+    """Return the message for a stream that is not there: which ones are."""
+    try:
+        present = sorted(item.name.removesuffix(SUFFIX) for item in path.parent.glob(f"*{SUFFIX}"))
+    except OSError:
+        present = []
+    there = ", ".join(present[:8]) + (", ..." if len(present) > 8 else "")
+    name = path.name.removesuffix(SUFFIX)
+    return f"no stream {name!r} in {path.parent}; streams there: {there or 'none'}"
+
+
 def owner_pid(header: bytes | memoryview) -> int:
     """Return the process id of the owner in a header; 0 for none."""
     field = header[OWNER_PID_OFFSET : OWNER_PID_OFFSET + 4]

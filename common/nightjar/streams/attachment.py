@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightjar.errors import Code, Refused, StorageError
-from nightjar.streams.allocate import owner_pid
+from nightjar.streams.allocate import no_such_stream, owner_pid
 from nightjar.streams.keywords import Keyword, decode_keywords
 from nightjar.streams.layout import (
     METADATA_BYTES,
-    SUFFIX,
     WRITE_FLAG_OFFSET,
     StreamGeometry,
     Word,
@@ -62,7 +61,7 @@ class Attachment:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise Refused(_no_such_stream(path), code=Code.UNKNOWN_ITEM, path=str(path)) from None
+            raise Refused(no_such_stream(path), code=Code.UNKNOWN_ITEM, path=str(path)) from None
         except OSError as error:
             raise StorageError(f"cannot open stream {path}: {error.strerror}") from error
         try:
@@ -222,13 +221,3 @@ def copy_pixels(pixels: NDArray[Any]) -> NDArray[Any]:
     copied = np.empty_like(pixels)
     copied.reshape(-1).view(np.uint8).data[:] = pixels.reshape(-1).view(np.uint8).data
     return copied
-
-
-def _no_such_stream(path: Path) -> str:
-    try:
-        present = sorted(item.name.removesuffix(SUFFIX) for item in path.parent.glob(f"*{SUFFIX}"))
-    except OSError:
-        present = []
-    there = ", ".join(present[:8]) + (", ..." if len(present) > 8 else "")
-    name = path.name.removesuffix(SUFFIX)
-    return f"no stream {name!r} in {path.parent}; streams there: {there or 'none'}"

@@ -8,6 +8,7 @@ program cuts short while we look gives an error, not a signal.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import Code, NightjarError, Refused, StorageError
 from nightjar.files import TEMPORARY_SUFFIX, rename_new, shared_memory_folder, temporary_name
-from nightjar.streams.allocate import owner_pid, stream_path
+from nightjar.streams.allocate import no_such_stream, owner_pid, stream_path
 from nightjar.streams.keywords import Keyword, decode_keywords
 from nightjar.streams.layout import (
     METADATA_BYTES,
@@ -165,7 +166,7 @@ def _describe(path: Path, clock: Clock) -> StreamInfo:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise Refused(f"no stream {path}", code=Code.UNKNOWN_ITEM, path=str(path)) from None
+        raise Refused(no_such_stream(path), code=Code.UNKNOWN_ITEM, path=str(path)) from None
     except OSError as error:
         raise StorageError(f"cannot open stream {path}: {error.strerror}") from error
     try:
@@ -263,12 +264,52 @@ def remove_orphans(folder: Path | None = None) -> list[str]:
             item.unlink(missing_ok=True)
             removed.append(item.name)
     for info in list_streams(folder):
-        if isinstance(info, StreamInfo) and info.is_orphan and _remove(Path(info.path)):
+        if isinstance(info, StreamInfo) and info.is_orphan and _remove(Path(info.path), _is_left):
             removed.append(info.name)
     return removed
 
 
-def _remove(path: Path) -> bool:
+def remove_stream(
+    name_or_path: str | Path, *, folder: Path | None = None, force: bool = False
+) -> None:
+    """Remove a stream's file; who has it mapped keeps that mapping.
+
+    Parameters
+    ----------
+    force
+        Also where the owner lives (it goes on filling a file that nobody finds any more), or where
+        the file is no stream.
+
+    Raises
+    ------
+    Refused
+        No such stream (code UNKNOWN_ITEM), or its owner lives.
+    StorageError
+        No stream of a known layout, or the file cannot be removed.
+    """
+    path = stream_path(name_or_path, folder)
+    if force:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            raise Refused(no_such_stream(path), code=Code.UNKNOWN_ITEM, path=str(path)) from None
+        except OSError as error:
+            raise StorageError(f"cannot remove stream {path}: {error.strerror}") from error
+        return
+    info = describe(path)
+    if info.is_owner_alive or not _remove(path, lambda owner, inode: not is_alive(owner, inode)):
+        command = command_of(info.owner_pid) or "?"
+        raise Refused(
+            f"stream {path} belongs to living process {info.owner_pid} ({command}); end it first",
+            pid=info.owner_pid,
+        )
+
+
+def _is_left(owner: int, inode: int) -> bool:
+    return owner != 0 and not is_alive(owner, inode)
+
+
+def _remove(path: Path, may_go: Callable[[int, int], bool]) -> bool:
     # By way of a hidden name, so that what is unlinked is what was looked at.
     hidden = temporary_name(path)
     try:
@@ -279,7 +320,7 @@ def _remove(path: Path) -> bool:
             inode = os.fstat(descriptor).st_ino
         finally:
             os.close(descriptor)
-        if owner == 0 or is_alive(owner, inode):
+        if not may_go(owner, inode):
             try:
                 rename_new(hidden, path)
             except FileExistsError:

@@ -89,6 +89,12 @@ class KeywordBlock:
         self._block = block
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
+        self._scan()
+
+    def _scan(self) -> None:
+        block = self._block
+        self._slots.clear()
+        self._free.clear()
         for index in range(len(block) // KEYWORD_BYTES):
             item = decode_keyword(self._slot(index))
             if item is None:
@@ -103,6 +109,9 @@ class KeywordBlock:
     def set(self, name: str, value: KeywordValue, comment: str | None, count: int) -> None:
         """Write one keyword; without `comment` an existing one stays."""
         index = self._slots.get(name)
+        if index is None:
+            self._scan()  # another program may have added some
+            index = self._slots.get(name)
         if index is None:
             encoded = encode_keyword(name, value, comment or "", count)
             if not self._free:
