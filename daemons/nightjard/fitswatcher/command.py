@@ -73,11 +73,11 @@ def _show_once(session: Session, watcher: Any) -> int:
     import shutil
     import sys
 
-    from nightjard.fitswatcher.table import no_folder_text, snapshot_lines
+    from nightjard.fitswatcher.table import pattern_lines, snapshot_lines
 
     snapshot = watcher.snapshot(session.timeout_s or _ONCE_TIMEOUT_S)
     if not snapshot["folders"] and not any(each["folders"] for each in snapshot["patterns"]):
-        texts = [each["problem"] or no_folder_text(each) for each in snapshot["patterns"]]
+        texts = pattern_lines(snapshot)
         is_silent = any("no answer" in text for text in texts)
         code = Code.TIMED_OUT if is_silent else Code.FAILED
         raise NightjarError("\n".join(texts), code=code)

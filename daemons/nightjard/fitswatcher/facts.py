@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -95,16 +95,10 @@ def read_facts(path: Path) -> Facts:
     facts = _facts(units)
     end = units[-1].end
     if size < end:
-        return _with(facts, "cut short", f"{size / 1e6:.1f} MB of {end / 1e6:.1f} MB are there")
+        return replace(facts, state="cut short", problem=f"{size} bytes of {end}")
     if is_followed:
-        return _with(facts, "bad", f"{size - end} bytes follow the last unit")
+        return replace(facts, state="bad", problem=f"{size - end} bytes follow its last unit")
     return facts
-
-
-def _with(facts: Facts, state: str, problem: str) -> Facts:
-    from dataclasses import replace
-
-    return replace(facts, state=state, problem=problem)
 
 
 def _facts(units: list[Hdu]) -> Facts:

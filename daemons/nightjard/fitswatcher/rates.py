@@ -15,6 +15,7 @@ _LONG_WINDOW_NS = 900 * NS_PER_S  # for files that come minutes apart
 _ENOUGH = 3
 _GROWTH_NS = 5 * NS_PER_S
 _STOPPED_NS = 10 * NS_PER_S
+_LEAST_SPAN_NS = 10 * NS_PER_S  # files that come in one go have no rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class RateMeter:
         gap_ns = (last_ns - first_ns) / (len(events) - 1)
         if now_ns - last_ns > 3 * gap_ns + _STOPPED_NS:
             return alone
-        span_s = max(now_ns - first_ns, NS_PER_S) / NS_PER_S
+        span_s = max(now_ns - first_ns, _LEAST_SPAN_NS) / NS_PER_S
         # The first file marks the beginning: its own bytes came before.
         total = sum(size for _, _, size in events[1:]) + unfinished_bytes
         return Rate((len(events) - 1) * 60 / span_s, total / span_s)

@@ -86,7 +86,7 @@ def panel(
     )
     text = Text.from_ansi("\n".join(lines) or "looking")
     text.no_wrap, text.overflow = True, "crop"
-    title = f"FITS Watcher - {str(snapshot['time'])[:19]}"
+    title = f"FITS Watcher - {str(snapshot['time'])[:19]} UTC"
     return Panel(
         text, title=Text(title), box=box.ROUNDED if can_draw else box.ASCII, padding=(0, 1)
     )

@@ -12,20 +12,18 @@ from nightjar.times import duration_text
 from nightjar.units import bytes_text
 
 _INDENT = "  "
+_NOTE_INDENT = "    "
 _GAP = "  "
-_NAME = 0
-_NAME_ROOM = 24  # a name is cut in its middle down to this, then columns go
-_NOTE = 8
 HEADINGS = (
     "file", "shape", "size", "type", "object", "age", "rate", "missed/torn/dup", "note",
 )  # fmt: skip
-_RIGHT = (2, 5, 6, 7)
+_NAME, _SHAPE, _, _TYPE, _OBJECT, _AGE, _RATE, _LOST, _NOTE = range(9)
+_RIGHT = (2, _AGE, _RATE, _LOST)
+_LEAST = {_NAME: 26, _OBJECT: 14}
 #: Columns that go where the terminal is too narrow, the first one first.
-_GIVES_WAY = (3, 6, 7, 5, 1)
-_STATE_COLORS = {
-    "truncated": "yellow", "cut short": "red", "bad": "red", "unreadable": "red",
-    "growing": "green", "writing": "green", "gone": "red", "no answer": "red",
-}  # fmt: skip
+_GIVES_WAY = (_TYPE, _RATE, _LOST, _AGE, _SHAPE)
+_STALLED_S = 10.0
+_URGENT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,44 +61,50 @@ def snapshot_lines(
     """
     folders = snapshot["folders"]
     notes = pattern_lines(snapshot)
-    chosen, left_out = _fitting(folders, None if height is None else height - len(notes) - 1)
-    if left_out:
-        notes.append(f"{left_out} quieter folders are not shown: enlarge the window, or use -n 1")
-    rows = [folder_rows(folder) for folder in chosen]
-    every = [row for own in rows for row in own]
-    layout = _Layout(every, width, ellipsis)
-    lines = [layout.line(_HEADING, no_paint)] if every else []
-    for folder, own in zip(chosen, rows, strict=True):
-        lines += _title_lines(folder, paint, width, ellipsis)
-        lines += [layout.line(row, paint) for row in own]
-    lines += [cut_end(note, width, ellipsis) for note in notes]
-    return lines
+    rows = [folder_rows(folder) for folder in folders]
+    layout = _Layout([row for own in rows for row in own], width, ellipsis)
+    blocks = [
+        _title_lines(folder, paint, width, ellipsis)
+        + [line for row in own for line in layout.lines(row, paint)]
+        for folder, own in zip(folders, rows, strict=True)
+    ]
+    heading = [layout.heading()] if any(rows) else []
+    if height is not None:
+        chosen = _fitting(folders, blocks, height - len(heading) - len(notes))
+        if len(chosen) < len(folders):
+            notes.append(
+                f"{len(folders) - len(chosen)} quieter folders are not shown: "
+                f"enlarge the window, or use -n 1"
+            )
+        blocks = [blocks[index] for index in chosen]
+    lines = heading + [line for block in blocks for line in block]
+    return lines + [cut_end(note, width, ellipsis) for note in notes]
 
 
 def pattern_lines(snapshot: Mapping[str, Any]) -> list[str]:
-    """Return a line on each pattern that gives no folder, and on folders beyond the limit."""
+    """Return lines on patterns that give no folder, and on folders beyond the limit."""
     lines = []
+    files = []
     for each in snapshot["patterns"]:
         if each["problem"]:
-            lines.append(f"{each['pattern']}: {each['problem']}")
+            lines.append(f"{clean(each['pattern'])}: {each['problem']}")
+        elif not each["folders"] and each["files"]:
+            files.append(each)
         elif not each["folders"]:
-            lines.append(no_folder_text(each))
+            lines.append(f"no folder matches {clean(each['pattern'])!r}")
+    if files:
+        count = sum(each["files"] for each in files)
+        first = clean(files[0]["pattern"])
+        what = f"{first!r} is a file" if count == 1 else f"{count} files match {first!r}"
+        if len(files) > 1:
+            what = f"{count} arguments are files ({first!r} ...)"
+        lines.append(f"{what}: give the folder instead")
     if snapshot["folders_left_out"]:
         lines.append(
             f"{snapshot['folders_left_out']} more folders match: only the last ones by name are "
             f"watched"
         )
     return lines
-
-
-def no_folder_text(pattern: Mapping[str, Any]) -> str:
-    """Return why a pattern has nothing to watch."""
-    text = f"no folder matches {pattern['pattern']!r}"
-    if pattern["files"] == 1:
-        return f"{text}, it is a file: give the folder that it is in"
-    if pattern["files"]:
-        return f"{text}, but {pattern['files']} files do: give the folder that they are in"
-    return text
 
 
 # --- one folder ---------------------------------------------------------------------------------
@@ -132,10 +136,13 @@ def _title_lines(
 ) -> list[str]:
     first, second = title_texts(folder)
     if folder["state"] != "ok":
-        problem = cut_end(f"{_INDENT}{folder['problem']}", width, ellipsis)
+        text = folder["problem"]
+        if folder["state"] != "no answer":  # which says it all
+            text = f"{folder['state']}: {text}"
+        text = cut_end(f"{_INDENT}{text}", width, ellipsis)
         color = None if folder["problem"] == "looking" else "red"
-        return [paint(cut_middle(first, width, ellipsis), bold=True), paint(problem, color)]
-    color = "red" if (folder["time_left_s"] or 1e9) < 600 else None
+        return [paint(cut_middle(first, width, ellipsis), bold=True), paint(text, color)]
+    color = "red" if (folder["time_left_s"] or _URGENT_S) < _URGENT_S else None
     return [
         paint(cut_middle(first, width, ellipsis), bold=True),
         paint(cut_end(f"{_INDENT}{second}", width, ellipsis), color),
@@ -150,22 +157,31 @@ def folder_rows(folder: Mapping[str, Any]) -> list[Cells]:
 
 def _writing_cells(each: Mapping[str, Any]) -> Cells:
     rate = each["bytes_per_s"]
-    note = Cell("writing", "green")
-    if rate == 0 and each["age_s"] > 10:
-        note = Cell(f"not growing for {age_text(each['age_s'])}", "yellow")
-    texts = [clean(each["name"]), "", size_text(each["bytes"]), "", "", age_text(each["age_s"])]
-    grows = "" if rate is None else f"+{rate / 1e6:.3g} MB/s"
-    return (*(Cell(text) for text in texts), Cell(grows), Cell(""), note)
+    is_stalled = rate == 0 and each["age_s"] > _STALLED_S
+    color = "yellow" if is_stalled else "green"
+    note = f"not growing for {age_text(each['age_s'])}" if is_stalled else ""
+    return (
+        Cell(clean(each["name"]), color),
+        Cell("writing", color),
+        Cell(size_text(each["bytes"])),
+        Cell(""),
+        Cell(""),
+        Cell(age_text(each["age_s"])),
+        Cell(f"+{rate / 1e6:.3g} MB/s" if rate else ""),
+        Cell(""),
+        Cell(note, color),
+    )
 
 
 def row_cells(row: Mapping[str, Any]) -> Cells:
     """Return the cells of a finished file."""
-    shape = row["shape"]
+    shape = "" if row["shape"] is None else f"({', '.join(map(str, row['shape']))})"
+    is_growing = row["state"] == "growing"
     rate = row["frame_rate_hz"]
     lost = [row["missed"], row["torn"], row["duplicated"]]
     return (
         Cell(clean(row["name"])),
-        Cell("" if shape is None else f"({', '.join(map(str, shape))})"),
+        Cell("growing", "green") if is_growing else Cell(shape),
         Cell(size_text(row["bytes"])),
         Cell(" ".join(text for text in (row["dtype"], _compression(row)) if text)),
         Cell(" ".join(clean(t) for t in (row["data_type"], row["object"]) if t)),
@@ -192,8 +208,10 @@ def note_cell(row: Mapping[str, Any]) -> Cell:
         if row["has_txt"] is False:
             words.append("no .txt")
         return Cell("; ".join(words), "yellow" if words else None)
+    if state == "growing":
+        return Cell("")
     text = f"{state}: {problem}" if problem else state
-    return Cell(text, _STATE_COLORS.get(state), is_bold=state != "growing")
+    return Cell(text, "yellow" if state == "truncated" else "red", is_bold=True)
 
 
 # --- fitting ------------------------------------------------------------------------------------
@@ -202,46 +220,52 @@ _HEADING: Cells = tuple(Cell(text) for text in HEADINGS)
 
 
 class _Layout:
-    """Widths of the columns, the same for all folders."""
+    """Columns and their widths, the same for all folders.
+
+    In a narrow terminal notes go to lines of their own, then names and objects are cut, then
+    columns are left out.
+    """
 
     def __init__(self, rows: Sequence[Cells], width: int | None, ellipsis: str) -> None:
         self._ellipsis = ellipsis
-        everything = [_HEADING, *rows]
+        self._width = width
         self._widths = [
-            max(len(row[column].text) for row in everything) for column in range(len(HEADINGS))
-        ]
-        filled = {
-            column
+            max(len(row[column].text) for row in (_HEADING, *rows))
             for column in range(len(HEADINGS))
-            if any(row[column].text for row in rows)
-        }
-        self._columns = [column for column in range(len(HEADINGS)) if column in filled]
-        if width is not None:
+        ]
+        self._columns = [
+            column for column in range(len(HEADINGS)) if any(row[column].text for row in rows)
+        ]
+        if width is not None and self._total() > width:
             self._fit(width)
 
+    def _total(self) -> int:
+        gaps = len(_GAP) * (len(self._columns) - 1)
+        return len(_INDENT) + gaps + sum(self._widths[column] for column in self._columns)
+
     def _fit(self, width: int) -> None:
-        for column in (None, *_GIVES_WAY):
+        if _NOTE in self._columns:
+            self._columns.remove(_NOTE)
+        full = dict(enumerate(self._widths))
+        for column, least in _LEAST.items():
+            self._widths[column] = min(self._widths[column], least)
+        for column in _GIVES_WAY:
+            if self._total() <= width:
+                break
             if column in self._columns:
                 self._columns.remove(column)
-            least = self._others() + min(self._widths[_NAME], _NAME_ROOM)
-            if least + min(self._widths[_NOTE], 20) * (_NOTE in self._columns) <= width:
-                break
-        if _NOTE in self._columns:
-            longest = self._widths[_NAME] if self._widths[_NAME] < _NAME_ROOM else _NAME_ROOM
-            room = width - self._others() - longest
-            self._widths[_NOTE] = max(0, min(self._widths[_NOTE], room))
-        notes = self._widths[_NOTE] if _NOTE in self._columns else 0
-        room = width - self._others() - notes
-        self._widths[_NAME] = max(1, min(self._widths[_NAME], room))
+        for column in _LEAST:  # give back what is left
+            spare = max(width - self._total(), 0)
+            self._widths[column] = min(full[column], self._widths[column] + spare)
+        excess = max(self._total() - width, 0)
+        self._widths[_NAME] = max(self._widths[_NAME] - excess, 1)
 
-    def _others(self) -> int:
-        """Return the width of everything but names and notes: columns, gaps, indent."""
-        fixed = [column for column in self._columns if column not in (_NAME, _NOTE)]
-        gaps = len(_GAP) * (len(self._columns) - 1)
-        return len(_INDENT) + gaps + sum(self._widths[column] for column in fixed)
+    def heading(self) -> str:
+        """Return the line above the rows."""
+        return cut_end(self.lines(_HEADING, no_paint)[0], self._width, self._ellipsis)
 
-    def line(self, row: Cells, paint: Paint) -> str:
-        """Return a row."""
+    def lines(self, row: Cells, paint: Paint) -> list[str]:
+        """Return a row, with its note in a line of its own where there was no room."""
         parts = []
         for column in self._columns:
             cell, width = row[column], self._widths[column]
@@ -251,24 +275,30 @@ class _Layout:
             pad = " " * (0 if is_last and column not in _RIGHT else width - len(text))
             text = paint(text, cell.color, bold=cell.is_bold)
             parts.append(pad + text if column in _RIGHT else text + pad)
-        return (_INDENT + _GAP.join(parts)).rstrip()
+        line = (_INDENT + _GAP.join(parts)).rstrip()
+        note = row[_NOTE]
+        if _LOST not in self._columns and row[_LOST].is_bold:
+            text = f"{row[_LOST].text} missed/torn/dup"
+            note = Cell(f"{note.text}; {text}" if note.text else text, "red", is_bold=True)
+        if _NOTE in self._columns or not note.text or row is _HEADING:
+            return [line]
+        text = cut_end(_NOTE_INDENT + note.text, self._width, self._ellipsis)
+        return [line, paint(text, note.color, bold=note.is_bold)]
 
 
 def _fitting(
-    folders: Sequence[Mapping[str, Any]], height: int | None
-) -> tuple[list[Mapping[str, Any]], int]:
-    """Return the folders that fit, in their order, and how many do not: the quietest."""
-    if height is None:
-        return list(folders), 0
-    room = height - 1
-    chosen: set[int] = set()
+    folders: Sequence[Mapping[str, Any]], blocks: Sequence[Sequence[str]], room: int
+) -> list[int]:
+    """Return which folders fit, in their order; the quietest ones do not."""
+    if sum(map(len, blocks)) > room:
+        room -= 1  # for the line that tells of it
+    chosen: list[int] = []
     for index in sorted(range(len(folders)), key=lambda i: _quietness(folders[i])):
-        needed = 2 + len(folders[index]["writing"]) + len(folders[index]["newest"])
-        if needed > room and chosen:
+        room -= len(blocks[index])
+        if room < 0 and chosen:
             break
-        chosen.add(index)
-        room -= needed
-    return [folders[index] for index in sorted(chosen)], len(folders) - len(chosen)
+        chosen.append(index)
+    return sorted(chosen)
 
 
 def _quietness(folder: Mapping[str, Any]) -> float:
@@ -285,7 +315,8 @@ def cut_middle(text: str, width: int | None, ellipsis: str) -> str:
     room = width - len(ellipsis)
     if room < 2:
         return text[: max(0, width)]
-    return text[: room - room // 2] + ellipsis + text[len(text) - room // 2 :]
+    start = room // 3  # names differ at their end
+    return text[:start] + ellipsis + text[len(text) - room + start :]
 
 
 def cut_end(text: str, width: int | None, ellipsis: str) -> str:
@@ -306,6 +337,8 @@ def clean(text: str) -> str:
 
 def size_text(size: int) -> str:
     """Return decimal megabytes, three or more digits: ``4919 MB``, ``0.615 MB``."""
+    if size < 1000:
+        return f"{size} B"
     megabytes = size / 1e6
     digits = 0 if megabytes >= 100 else 1 if megabytes >= 10 else 2 if megabytes >= 1 else 3
     return f"{megabytes:.{digits}f} MB"
