@@ -42,3 +42,8 @@ def archived() -> int:
 def fitswatcher() -> int:
     """Run the watcher of FITS files."""
     return _run("fitswatcher")
+
+
+def fitslogd() -> int:
+    """Run the FITS loggers."""
+    return _run("fitslogd")

@@ -566,6 +566,7 @@ class Logger:
             "state": self._state,
             "stream": self.stream,
             "session": orders.session if orders is not None else None,
+            "last_session": recorder.session or None,
             "shape": watch.shape,
             "dtype": watch.dtype,
             "rate_hz": rate,
