@@ -5,7 +5,8 @@ An empty primary unit, then a binary table whose header holds the cards of the c
 where each tile is, and whose heap holds the tiles; the table of frames follows. Room for the header
 and for `capacity` rows is kept free at the start, tiles are appended, and a tile's row is written
 right after it: what a killed process leaves behind needs no journal to be found again, only the
-frame table to become a whole file.
+frame table to become a whole file. While the file grows, places of tiles count from where the
+tiles begin; in the finished file from behind the last row, as the standard wants it.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class TileFile:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o644)
             try:
-                write_all(descriptor, _primary() + self._header((), 0), 0)
+                write_all(descriptor, _primary() + self._header((), 0, b"", is_open=True), 0)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -193,9 +194,12 @@ class TileFile:
         fill = -(end - self.layout.rows_offset) % BLOCK_BYTES
         tail = bytes(fill) + table_hdu(rows)
         try:
-            head = self._header(cards, image.value)
+            table = self._rows()
+            head = self._header(cards, image.value, table)
             os.ftruncate(self.descriptor, end)
             write_all(self.descriptor, tail, end)
+            # The header last: where it says that the file is complete, the rows are, too.
+            write_all(self.descriptor, table, self.layout.rows_offset)
             write_all(self.descriptor, head, BLOCK_BYTES)
             if fsync:
                 os.fsync(self.descriptor)
@@ -203,11 +207,24 @@ class TileFile:
             self.close()
         return end + len(tail)
 
-    def _header(self, cards: Iterable[Card], image_sum: int) -> bytes:
+    def _rows(self) -> bytes:
+        """Return the rows of the finished table, whose heap begins right behind them."""
+        room = self._unused
+        places = [(length, place + room) for length, place, _ in self._tiles]
+        return np.array(places, ">i8").tobytes()
+
+    @property
+    def _unused(self) -> int:
+        """Bytes between the last row and the first tile."""
+        return (self.layout.capacity - self.frames) * DESCRIPTOR_BYTES
+
+    def _header(
+        self, cards: Iterable[Card], image_sum: int, rows: bytes, *, is_open: bool = False
+    ) -> bytes:
         layout = self.layout
         longest = max((length for length, _, _ in self._tiles), default=0)
         table = TableShape(
-            self.frames, layout.capacity, layout.header_bytes, self.heap_bytes, longest
+            self.frames, layout.capacity, layout.header_bytes, self.heap_bytes, longest, is_open
         )
         images, checksum_at = compressed_header(
             layout.dtype, layout.frame_shape, table, cards, image_sum
@@ -217,15 +234,14 @@ class TileFile:
             count = len(images) // CARD_BYTES
             raise ValueError(f"{count} cards do not fit the header of this cube")
         head = bytearray(images + b" " * spare + b"END".ljust(CARD_BYTES))
-        set_checksums(head, checksum_at, self._data_sum())
+        set_checksums(head, checksum_at, self._data_sum(rows))
         return bytes(head)
 
-    def _data_sum(self) -> int:
-        """Return the sum of rows, gap and heap."""
-        tiles = np.array([tile[:2] for tile in self._tiles], ">i8").reshape(-1, 2)
+    def _data_sum(self, rows: bytes) -> int:
+        """Return the sum of the data unit."""
         running = DataSum()
-        running.add(tiles)
-        running.add_sum(0, (self.layout.capacity - self.frames) * DESCRIPTOR_BYTES)
+        running.add(rows)
+        running.add_sum(0, self._unused)
         for length, _, tile_sum in self._tiles:
             running.add_sum(tile_sum, length)
         return running.value

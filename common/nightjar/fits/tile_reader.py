@@ -19,6 +19,8 @@ from nightjar.fits.pixels import image_format
 from nightjar.fits.tile_file import TileFile, TileLayout, write_all
 from nightjar.fits.tiles import DESCRIPTOR_BYTES, TileCompressor
 
+_MAX_PLACE = 1 << 62
+
 
 def salvage_tiles(path: Path, rows: Rows) -> tuple[TileFile, Rows]:
     """Open what a killed writer left behind; complete it with the rows that are returned.
@@ -46,17 +48,21 @@ def salvage_tiles(path: Path, rows: Rows) -> tuple[TileFile, Rows]:
     tiles = TileFile(path, layout, descriptor=os.open(path, os.O_RDWR | os.O_CLOEXEC))
     try:
         compressor = TileCompressor(layout.dtype, layout.frame_shape)
-        kept = []
+        kept, expected = [], 0
         for index in range(min(len(rows), layout.capacity)):
-            place = layout.rows_offset + index * DESCRIPTOR_BYTES
-            tile = _tile(os.pread(tiles.descriptor, DESCRIPTOR_BYTES, place), tiles, layout)
-            try:
-                frame_sum = compressor.load(compressor.expand(tile))
-            except ValueError:
+            at = layout.rows_offset + index * DESCRIPTOR_BYTES
+            length, place = _row(os.pread(tiles.descriptor, DESCRIPTOR_BYTES, at))
+            if not 0 < length <= 2 * layout.frame_bytes + 4096:
                 continue
-            if frame_sum == int(rows["DATASUM"][index]):
-                tiles.append(tile, datasum(tile))
-                kept.append(index)
+            # Tiles stand in line: so one is found even where the rows, but not the header, were
+            # finished before the end, and count from another place.
+            for start in dict.fromkeys((place, expected)):
+                tile = _tile(tiles, start, length)
+                if _is_frame(tile, compressor, int(rows["DATASUM"][index])):
+                    tiles.append(tile, datasum(tile))
+                    kept.append(index)
+                    break
+            expected += length
         # What stood behind the last row, if anything, is no frame.
         room = (layout.capacity - tiles.frames) * DESCRIPTOR_BYTES
         write_all(tiles.descriptor, bytes(room), layout.heap_offset - room)
@@ -66,13 +72,23 @@ def salvage_tiles(path: Path, rows: Rows) -> tuple[TileFile, Rows]:
     return tiles, rows[kept]
 
 
-def _tile(row: bytes, tiles: TileFile, layout: TileLayout) -> bytes:
-    """Return the bytes that a row points to; nothing where it points to no tile."""
-    length, place = int.from_bytes(row[:8], "big"), int.from_bytes(row[8:], "big")
-    # Tiles stand in order; one that begins before the end of the last is garbage.
-    if not tiles.heap_bytes <= place < 1 << 62 or not 0 < length <= 2 * layout.frame_bytes + 4096:
+def _row(data: bytes) -> tuple[int, int]:
+    """Return length and place of a tile."""
+    return int.from_bytes(data[:8], "big"), int.from_bytes(data[8:], "big")
+
+
+def _tile(tiles: TileFile, place: int, length: int) -> bytes:
+    # What begins before the end of the last tile that was kept is garbage, or overwritten by now.
+    if not tiles.heap_bytes <= place < _MAX_PLACE:
         return b""
-    return os.pread(tiles.descriptor, length, layout.heap_offset + place)
+    return os.pread(tiles.descriptor, length, tiles.layout.heap_offset + place)
+
+
+def _is_frame(tile: bytes, compressor: TileCompressor, frame_sum: int) -> bool:
+    try:
+        return compressor.load(compressor.expand(tile)) == frame_sum
+    except ValueError:
+        return False
 
 
 def read_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator[Pixels]:
@@ -91,8 +107,8 @@ def read_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator
         compressor = TileCompressor(layout.dtype, layout.frame_shape)
         count = int(str(hdu.header["NAXIS2"]))
         for index in range(*slice(start, stop).indices(count)):
-            row = read(layout.rows_offset + index * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
-            length, place = int.from_bytes(row[:8], "big"), int.from_bytes(row[8:], "big")
+            at = layout.rows_offset + index * DESCRIPTOR_BYTES
+            length, place = _row(read(at, DESCRIPTOR_BYTES))
             try:
                 yield compressor.expand(read(layout.heap_offset + place, length))
             except ValueError as error:

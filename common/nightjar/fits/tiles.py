@@ -200,11 +200,14 @@ class TableShape:
     frames
         Frames, and rows of the table.
     capacity
-        Rows that have room before the heap.
+        Rows that have room before the tiles. What is not used of it counts as the beginning of
+        the heap: a gap before the heap (THEAP) is standard, but cfitsio's fitsverify trips on it.
     header_bytes
         Room kept for the header.
     heap_bytes, longest
         Bytes of all tiles, and of the largest.
+    is_open
+        The file still grows: THEAP tells its writer where the tiles begin.
     """
 
     frames: int
@@ -212,6 +215,7 @@ class TableShape:
     header_bytes: int
     heap_bytes: int = 0
     longest: int = 0
+    is_open: bool = False
 
 
 def compressed_header(
@@ -264,12 +268,12 @@ def _table_cards(image: ImageFormat, frame_shape: tuple[int, ...], table: TableS
     header.add("NAXIS", 2, "number of axes")
     header.add("NAXIS1", DESCRIPTOR_BYTES, "bytes of a row")
     header.add("NAXIS2", table.frames, "rows: a tile each, which is a frame")
-    header.add("PCOUNT", gap + table.heap_bytes, "bytes after the rows")
+    header.add("PCOUNT", gap + table.heap_bytes, "bytes of the heap")
     header.add("GCOUNT", 1, "one group")
     header.add("TFIELDS", 1, "columns")
     header.add("TTYPE1", "COMPRESSED_DATA", "tiles")
     header.add("TFORM1", f"1QB({table.longest})", "bytes, a variable number a row")
-    if gap:
+    if table.is_open:
         header.add("THEAP", table.capacity * DESCRIPTOR_BYTES, "where the heap begins")
     header.add("ZIMAGE", True, "this table holds a compressed image")
     for number, length in enumerate((*frame_shape[::-1], 1), start=1):
