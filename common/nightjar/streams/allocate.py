@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import grp
 import logging
@@ -32,6 +33,7 @@ from nightjar.units import bytes_text
 
 logger = logging.getLogger(__name__)
 
+_MADV_POPULATE_WRITE = 23
 NO_PID = (-1).to_bytes(4, "little", signed=True)
 
 
@@ -125,13 +127,15 @@ def make_file(
     created_ns: int,
     mode: int,
     group: str | None,
+    *,
+    populate: bool = True,
 ) -> tuple[mmap.mmap, int]:
     """Make a stream file that takes over its name when it is whole.
 
     Returns
     -------
     mmap.mmap, int
-        The mapped file, its pages present, and its inode.
+        The mapped file and its inode; with `populate` its pages are present, else only reserved.
 
     Raises
     ------
@@ -162,9 +166,8 @@ def make_file(
         try:
             reserve(descriptor, geometry.offsets().total, path)
             _give(descriptor, path, mode, group)
-            mapping = mmap.mmap(
-                descriptor, geometry.offsets().total, mmap.MAP_SHARED | mmap.MAP_POPULATE
-            )
+            present = mmap.MAP_POPULATE if populate else 0
+            mapping = mmap.mmap(descriptor, geometry.offsets().total, mmap.MAP_SHARED | present)
             inode = os.fstat(descriptor).st_ino
         finally:
             os.close(descriptor)
@@ -175,6 +178,20 @@ def make_file(
         temporary.unlink(missing_ok=True)
         raise
     return mapping, inode
+
+
+def make_present(start: int, length: int) -> None:
+    """Have the pages of a part of a mapping present, so that writing does not fault at each.
+
+    Call it from a thread of its own: it waits without the GIL. Where the kernel does not know it
+    (before Linux 5.14) nothing happens.
+    """
+    address = start // mmap.PAGESIZE * mmap.PAGESIZE
+    libc = ctypes.CDLL(None)
+    libc.madvise(
+        ctypes.c_void_p(address), ctypes.c_size_t(start + length - address),
+        _MADV_POPULATE_WRITE,
+    )  # fmt: skip
 
 
 def take_file(path: Path) -> tuple[mmap.mmap, StreamGeometry, int]:

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import InvalidArgument, Refused, StorageError
-from nightjar.streams.allocate import make_file, stream_path, take_file
+from nightjar.streams.allocate import make_file, make_present, stream_path, take_file
 from nightjar.streams.keywords import Keyword, KeywordBlock, KeywordValue, plain
 from nightjar.streams.layout import (
     METADATA_BYTES,
@@ -113,6 +113,7 @@ class StreamWriter:
         mode: int = 0o660,
         group: str | None = None,
         clock: Clock | None = None,
+        populate: bool = True,
     ) -> StreamWriter:
         """Make a stream, under a new inode even where one of that name exists.
 
@@ -130,6 +131,9 @@ class StreamWriter:
             First keywords, and the number of slots for them.
         mode, group
             Permissions of the file; writers, and readers that want to be woken, need ``rw``.
+        populate
+            False only reserves the room, in half of the time: then :meth:`make_present` from a
+            thread, or the first turn of the ring is slower.
 
         Raises
         ------
@@ -144,7 +148,9 @@ class StreamWriter:
         geometry = StreamGeometry.make(shape, dtype, depth=depth, keyword_count=nkw)
         path = stream_path(name, folder)
         first = plain(keywords or {})
-        mapping, inode = make_file(path, geometry, first, clock.now_ns(), mode, group)
+        mapping, inode = make_file(
+            path, geometry, first, clock.now_ns(), mode, group, populate=populate
+        )
         return cls(path, geometry, mapping, inode, clock)
 
     @classmethod
@@ -238,6 +244,10 @@ class StreamWriter:
         self.geometry.slot_offset(index)
         view: NDArray[Any] = self._frames[index]
         return view
+
+    def make_present(self, index: int) -> None:
+        """Have the memory of a slot present, without the GIL; see `populate` of :meth:`create`."""
+        make_present(self._frames[index].ctypes.data, self.geometry.frame_bytes)
 
     def slot_offset(self, index: int) -> int:
         """Return the byte offset of a slot in the file, for another process that maps it."""
