@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -51,14 +52,16 @@ def cpu_seconds(pid: int) -> float:
 def floor(folder: Path, rows: int, columns: int) -> tuple[float, float]:
     """Return (MB/s, processor seconds per GB) of copy, byte swap, write()."""
     rng = np.random.default_rng(1)
-    frames = [rng.integers(0, 60000, (rows, columns)).astype("u2") for _ in range(8)]
-    count = int(6e8 // frames[0].nbytes)
-    buffer = np.empty_like(frames[0])
+    # From memory, not from the processor's cache: as many frames as a ring has.
+    count = int(6e8 // (2 * rows * columns))
+    frames = np.empty((count, rows, columns), "u2")
+    frames[:] = rng.integers(0, 60000, (rows, columns)).astype("u2")
+    buffer = np.ones_like(frames[0])
     path = folder / "floor.bin"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     began, used = time.monotonic(), time.process_time()
     for index in range(count):
-        np.copyto(buffer, frames[index % 8])
+        np.copyto(buffer, frames[index])
         buffer.byteswap(True)
         os.write(descriptor, buffer)
     os.fsync(descriptor)
@@ -155,7 +158,7 @@ class Logged:
         checked = [cube for cube in self.cubes if "path" in cube]
         checker_s = next((cube["cpu_s"] for cube in self.cubes if "cpu_s" in cube), 0.0)
         gaps = sum(cube["gaps"] for cube in checked)
-        gaps += sum(b["first"] - a["last"] - 1 for a, b in zip(checked, checked[1:], strict=False))
+        gaps += sum(b["first"] - a["last"] - 1 for a, b in itertools.pairwise(checked))
         frames = sum(cube["frames"] for cube in checked)
         bad = [cube for cube in checked if cube.get("is_perfect") is False]
         return {

@@ -9,9 +9,11 @@ behind needs nothing but its table to become a whole file.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,11 @@ class CubeLayout:
     def __post_init__(self) -> None:
         image_format(self.dtype)
 
+    @cached_property
+    def frame_pixels(self) -> int:
+        """Pixels of one frame."""
+        return math.prod(self.frame_shape)
+
     @classmethod
     def make(cls, frame_shape: tuple[int, ...], dtype: Any, cards: int) -> CubeLayout:
         """Return the layout with room for a number of cards beside those of the standard."""
@@ -65,10 +72,10 @@ class CubeLayout:
         """How the pixels stand in the file."""
         return image_format(self.dtype)
 
-    @property
+    @cached_property
     def frame_bytes(self) -> int:
         """Bytes of one frame."""
-        return int(np.prod(self.frame_shape)) * self.dtype.itemsize
+        return self.frame_pixels * self.dtype.itemsize
 
     @property
     def card_room(self) -> int:
@@ -107,7 +114,7 @@ class CubeWriter:
         self.path = path
         self.layout = layout
         self.frames = 0
-        self._pixels = int(np.prod(layout.frame_shape))
+        self._pixels = layout.frame_pixels
         self._sum = DataSum()
         self._encoder = BlockEncoder(layout.image, min(BLOCK_PIXELS, self._pixels), self._sum)
         self._size = layout.dtype.itemsize
