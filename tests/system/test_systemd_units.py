@@ -13,7 +13,10 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 UNITS = PROJECT / "systemd"
-SERVICES = {"camd": "test", "obslogd": "log", "archived": "pipeline"}
+SERVICES = {
+    "camd": "test", "obslogd": "log", "archived": "pipeline", "fitslogd": "vampires",
+    "streamlinkd": "recv",
+}  # fmt: skip
 MOST_EXPOSURE = 3.0
 
 pytestmark = pytest.mark.needs("systemd-analyze")
