@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint types contracts docs docs-check check bench soak clean
-.PHONY: debian-packages demo-venv
+.PHONY: debian-packages demo-venv native
 
 help:  ## this list
 	@echo "make TARGET, with TARGET one of"
@@ -29,7 +29,11 @@ demo: demo-venv  ## start the simulated site, take a sequence, show the files, s
 debian-packages:
 	@$(PYTHON) tools/debian_packages.py --install
 
-test: venv debian-packages  ## the whole test suite
+# Built from source with what the Debian packages hold; without it its tests are skipped.
+native: venv debian-packages
+	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --extras dev --try aravis
+
+test: native  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: venv  ## ruff

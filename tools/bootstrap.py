@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Make the virtual environment and install the project into it, from nothing but Python and make.
 
-    python3 tools/bootstrap.py [--venv DIR] [--extras dev]
+    python3 tools/bootstrap.py [--venv DIR] [--extras dev] [--try aravis]
 
 Standard library only. Where Debian ships no ensurepip (package python3-venv absent) the environment
 is made without pip, and pip comes from the system's pip or, last, from the package index as a wheel
@@ -24,18 +24,22 @@ import shutil
 import ssl
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 STAMP = "nightjar-bootstrap.json"
 DEFAULT_INDEX = "https://pypi.org/simple"
 INDEX_TIMEOUT_S = 20.0
+# What pkg-config must know before an extra that is built from source is tried.
+BUILT_WITH = {"aravis": ("gobject-introspection-1.0", "cairo")}
 STEP_TIMEOUT_S = 1800.0
 # Settings meant for the user's own pip that would send our packages elsewhere.
 UNWANTED_SETTINGS = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONHOME", "PYTHONPATH")
@@ -282,7 +286,7 @@ def provide_pip(python: Path) -> None:
         say(f"no ensurepip and no pip here: {wheel.name} from the package index, sha256 checked")
 
 
-def install_project(python: Path, extras: list[str]) -> None:
+def install_project(python: Path, extras: list[str], *, quiet: bool = False) -> None:
     """Install the project editable with its extras."""
     target = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
     say(f"installing nightjar[{','.join(extras)}] and what it needs (a minute or two at first)")
@@ -295,7 +299,8 @@ def install_project(python: Path, extras: list[str]) -> None:
     if code != 0:
         if trouble:
             raise BootstrapError(f"no package index, which is needed once: {trouble}")
-        sys.stderr.write(output)
+        if not quiet:
+            sys.stderr.write(output)
         raise BootstrapError(f"pip could not install the project: {reason_in(output)}")
     say(f"installed in {time.monotonic() - started:.0f} s")
 
@@ -344,10 +349,7 @@ def bootstrap(venv: Path, extras: list[str]) -> None:
     wanted = contained_extras(extras)
     stamp_path = venv / STAMP
     mark = fingerprint(venv)
-    try:
-        stamp = json.loads(stamp_path.read_text())
-    except (OSError, ValueError):
-        stamp = {}
+    stamp = read_stamp(venv)
     present = list(stamp.get("extras", ())) if stamp.get("fingerprint") == mark else None
     usable = present is not None and os.access(venv / "bin/python", os.X_OK)
     if usable and wanted <= contained_extras(present or []):
@@ -361,11 +363,58 @@ def bootstrap(venv: Path, extras: list[str]) -> None:
     stamp_path.write_text(json.dumps({"fingerprint": mark, "extras": total}) + "\n")
 
 
+def read_stamp(venv: Path) -> dict[str, Any]:
+    """Return what the last run noted; nothing where it cannot be read."""
+    try:
+        stamp: dict[str, Any] = json.loads((venv / STAMP).read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamp
+
+
+def try_extra(venv: Path, name: str) -> None:
+    """Add an extra that is built from source, where it can be; say why where it cannot.
+
+    A build that failed is not tried again until pyproject.toml changes, or ``make clean``.
+    """
+    contained_extras([name])
+    stamp = read_stamp(venv)
+    if name in stamp["extras"]:
+        return
+    trouble = missing_for(name) or stamp.get("failed", {}).get(name, "")
+    if not trouble:
+        try:
+            install_project(venv / "bin/python", sorted({*stamp["extras"], name}), quiet=True)
+            stamp["extras"] = sorted({*stamp["extras"], name})
+        except BootstrapError as error:
+            trouble = str(error)
+            stamp.setdefault("failed", {})[name] = trouble
+        (venv / STAMP).write_text(json.dumps(stamp) + "\n")
+    if trouble:
+        say(f"without extra {name}, its tests are skipped: {trouble}")
+
+
+def missing_for(name: str) -> str:
+    """Return what must be installed before an extra can be built, or nothing."""
+    needed = BUILT_WITH.get(name, ())
+    missing = [tool for tool in ("pkg-config", "cc") if needed and shutil.which(tool) is None]
+    if not missing:
+        missing = [one for one in needed if run("pkg-config", "--exists", one)[0] != 0]
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if needed and not header.exists():
+        missing.append(str(header))
+    return f"not installed: {', '.join(missing)} (make debian-packages)" if missing else ""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the arguments, take the lock, do the steps; 0 on success, 1 with one line else."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--venv", default=str(ROOT / ".venv"), help="folder of the environment")
     parser.add_argument("--extras", default="dev", help="comma-separated extras of pyproject.toml")
+    parser.add_argument(
+        "--try", dest="tried", default="",
+        help="comma-separated extras that are built from source: added where that can be done",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     if sys.version_info[:2] < OLDEST:
         needed = ".".join(map(str, OLDEST))
@@ -380,7 +429,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # Two makes at once must not write the same environment; the kernel drops the lock with us.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        bootstrap(Path(os.path.abspath(options.venv)), extras)
+        venv = Path(os.path.abspath(options.venv))
+        bootstrap(venv, extras)
+        for name in filter(None, (part.strip() for part in options.tried.split(","))):
+            try_extra(venv, name)
     except (BootstrapError, OSError, shutil.Error) as error:
         print(f"bootstrap: {error}", file=sys.stderr)
         return 1

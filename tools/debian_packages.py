@@ -15,10 +15,11 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 from glob import glob
 
-# program (or, where it begins with a slash, a file) -> Debian package
+# program (or, where it begins with a slash, a pattern of files) -> Debian package
 PACKAGES = {
     "indiserver": "indi-bin",
     "indi_simulator_ccd": "indi-bin",
@@ -42,6 +43,13 @@ PACKAGES = {
     "unshare": "util-linux",
     "setpriv": "util-linux",
     "faketime": "faketime",
+    "arv-fake-gv-camera-0.8": "aravis-tools",
+    "/usr/lib/*/girepository-1.0/Aravis-0.8.typelib": "gir1.2-aravis-0.8",
+    # What PyGObject (extra aravis) is built with.
+    "/usr/include/gobject-introspection-1.0/girepository.h": "libgirepository1.0-dev",
+    "/usr/include/cairo/cairo.h": "libcairo2-dev",
+    "pkg-config": "pkg-config",
+    f"{sysconfig.get_path('include')}/Python.h": "python3-dev",
 }
 # Debian keeps the server programs of PostgreSQL off the PATH, newest version last.
 _FURTHER_FOLDERS = "/usr/lib/postgresql/*/bin"
@@ -51,7 +59,7 @@ _APT_TIMEOUT_S = 900.0
 def find_program(name: str) -> str | None:
     """Return the path of a program (or file) of the table, or None where it is not installed."""
     if name.startswith("/"):
-        return name if os.path.exists(name) else None
+        return next(iter(glob(name)), None)
     further = sorted(glob(_FURTHER_FOLDERS), reverse=True)
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *further]))
 
