@@ -47,3 +47,8 @@ def fitswatcher() -> int:
 def fitslogd() -> int:
     """Run the FITS loggers."""
     return _run("fitslogd")
+
+
+def streamlinkd() -> int:
+    """Run the stream links."""
+    return _run("streamlinkd")

@@ -20,7 +20,7 @@ from nightjar.daemon import Spec
 from nightjar.errors import ConfigError, InvalidArgument
 from nightjar.registry import Entry, Registry
 
-PROGRAMS = ("obslogd", "archived", "camd", "fitslogd")
+PROGRAMS = ("obslogd", "archived", "camd", "fitslogd", "streamlinkd")
 """Daemon programs in the order in which they start; they stop the other way round."""
 
 
