@@ -262,6 +262,12 @@ class IdentityGroup(FrameGroup):
         """The environment variable that holds a default id."""
         return f"{(self.name or '').upper()}_ID"
 
+    def identities(self) -> list[str]:
+        """Return the ids that are configured."""
+        from nightjar.config.paths import config_names
+
+        return config_names(self.kind)
+
     def inner(self, identity: str) -> FrameGroup:
         """Return the group of commands of one id."""
         return FrameGroup(
@@ -270,9 +276,7 @@ class IdentityGroup(FrameGroup):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the ids that are configured, and the commands where the id has a default."""
-        from nightjar.config.paths import config_names
-
-        names = config_names(self.kind)
+        names = self.identities()
         return names + (sorted(self.commands) if os.environ.get(self.variable) else [])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -285,13 +289,13 @@ class IdentityGroup(FrameGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Take the id off the arguments, or from the environment."""
-        from nightjar.config.paths import config_names, config_root
+        from nightjar.config.paths import config_root
 
         default = os.environ.get(self.variable)
         if args[0] in self.commands:
             if default:
                 return default, self.inner(default), list(args)
-            names = config_names(self.kind)
+            names = self.identities()
             if args[0] not in names and not ctx.resilient_parsing:
                 listed = f"configured in {config_root(self.kind)}: {', '.join(names) or 'none'}"
                 ctx.fail(
@@ -304,9 +308,9 @@ class IdentityGroup(FrameGroup):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the ids that are configured and the commands that each has."""
-        from nightjar.config.paths import config_names, config_root
+        from nightjar.config.paths import config_root
 
-        names = config_names(self.kind)
+        names = self.identities()
         with formatter.section(f"{self.noun} ids in {config_root(self.kind)}"):
             formatter.write_text(", ".join(names) or f"none; set {self.kind.upper()}_CONFIG_ROOT")
         self.inner("ID").format_commands(ctx, formatter)

@@ -1,0 +1,440 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The ``fitslog`` command: ``fitslog GROUP COMMAND``, saving streams of frames as FITS cubes.
+
+A group is one stream or several that start and stop together. Which daemon serves it is read from
+the configurations of ``fitslogd``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nightjar.api.fitslog import DATA_TYPES
+from nightjar.cli.frame import suggestion
+from nightjar.config.paths import config_names, config_path, read_json
+from nightjar.errors import ConfigError, InvalidArgument
+from nightjarctl import app
+from nightjarctl.fitslog_lines import (
+    advice_lines,
+    cube_rows,
+    failed_lines,
+    group_lines,
+    status_lines,
+)
+
+if TYPE_CHECKING:
+    from nightjarctl.connection import Connection
+
+KIND = "fitslogd"
+QUICK_S = 2.0  # a command that ends so soon needs no progress bar
+_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?\Z")
+
+
+def configured() -> dict[str, dict[str, list[str]]]:
+    """Return the groups of every configuration: {id: {group: streams}}."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for identity in config_names(KIND):
+        try:
+            value = read_json(config_path(KIND, identity))
+        except ConfigError:
+            continue  # said when the daemon that it is for is asked
+        groups, streams = value.get("groups") or {}, value.get("streams") or {}
+        if isinstance(groups, dict) and isinstance(streams, dict):
+            found[identity] = {
+                **{str(name): [str(each) for each in members] for name, members in groups.items()},
+                **{str(name): [str(name)] for name in streams},
+            }
+    return found
+
+
+class Groups(app.IdentityGroup):
+    """``fitslog GROUP COMMAND``; ``fitslog status`` and ``fitslog top`` are for all groups."""
+
+    kind = KIND
+    noun = "group"
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.subcommand_metavar = "GROUP COMMAND [ARGS]..."
+        self.site: dict[str, click.Command] = {}
+        """Commands that stand without a group."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that holds a default group."""
+        return "FITSLOG_GROUP"
+
+    def identities(self) -> list[str]:
+        """Return the groups of all configurations."""
+        return list(dict.fromkeys(group for groups in configured().values() for group in groups))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the groups, and the commands that need none."""
+        return [*super().list_commands(ctx), *self.site]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command that needs no group, or the commands of a group."""
+        return self.site.get(cmd_name) or super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Take the group off the arguments where one is needed."""
+        if args[0] in self.site:
+            return args[0], self.site[args[0]], list(args[1:])
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List groups, their commands, and those that need no group."""
+        super().format_commands(ctx, formatter)
+        with formatter.section("Of all groups"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(80)) for name, one in self.site.items()]
+            )
+
+
+@app.group("fitslog", "Save streams of frames as FITS cubes.", cls=Groups)
+def fitslog() -> None:
+    """Hold the commands."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``fitslog``."""
+    return app.run(fitslog, arguments)
+
+
+# --- helpers ------------------------------------------------------------------------------------
+
+
+def group_name() -> str:
+    """Return the group of this command line."""
+    context = click.get_current_context()
+    return (context.parent.info_name if context.parent else None) or ""
+
+
+def daemon_of(session: app.Session, group: str) -> Connection:
+    """Return the connection to the daemon that has a group.
+
+    Raises
+    ------
+    InvalidArgument
+        None has it; the message lists the groups that there are.
+    ConfigError
+        No such daemon is configured.
+    """
+    known = configured()
+    for identity, groups in known.items():
+        if group in groups:
+            connection = session.configured(KIND, identity)
+            connection.timeout_s = app.DEFAULT_TIMEOUT_S  # --timeout is that of the wait
+            return connection
+    if known:
+        names = [name for groups in known.values() for name in groups]
+        raise InvalidArgument(f"no group {group!r}{suggestion(group, names)}")
+    return session.only(KIND, None)
+
+
+def command(session: app.Session, name: str, line: str = "", **arguments: Any) -> dict[str, Any]:
+    """Send a command of a group, wait for its end, say how it ended."""
+    from nightjarctl.connection import outcome
+
+    group = group_name()
+    connection = daemon_of(session, group)
+    reply: dict[str, Any] = connection.call(name, {"group": group, **arguments})
+    if reply["pending"]:
+        operation = connection.operation(str(reply["operation"]))
+        quick_s = QUICK_S if session.timeout_s is None else min(QUICK_S, session.timeout_s)
+        state = {"state": "running"} if arguments.get("wait") else operation.poll(quick_s)
+        if state["state"] == "running":
+            from nightjarctl.follow import Subject, follow
+
+            subject = Subject(
+                f"{name} of {group}", f"fitslog {group} status", f"fitslog {group} stop --kill",
+                is_ours=False,
+            )  # fmt: skip
+            state = follow(session, operation, subject)
+        reply = dict(outcome(state))
+    for each in failed_lines(reply["results"]):
+        session.note(each)
+    session.done(reply, line or str(reply["message"]))
+    return reply
+
+
+def streams_of(session: app.Session, group: str, cameras: Sequence[str]) -> list[str]:
+    """Return the streams that ``-c`` names: by number, from 1, or by name; none for all.
+
+    Raises
+    ------
+    InvalidArgument
+        No such camera in the group.
+    """
+    if not cameras or "-1" in cameras:
+        return []
+    members = [
+        streams for groups in configured().values() for name, streams in groups.items()
+        if name == group
+    ]  # fmt: skip
+    streams = members[0] if members else daemon_of(session, group).call("groups")[group]
+    chosen = []
+    for text in cameras:
+        if text in streams:
+            chosen.append(text)
+        elif text.isdigit() and 1 <= int(text) <= len(streams):
+            chosen.append(streams[int(text) - 1])
+        else:
+            numbered = ", ".join(f"{n} ({name})" for n, name in enumerate(streams, 1))
+            raise InvalidArgument(f"-c {text}: no such camera in {group}; there are: {numbered}")
+    return chosen
+
+
+def moment(text: str) -> str:
+    """Return a time that a person typed as ISO text: ISO, or HH:MM[:SS] for the next such UTC.
+
+    Raises
+    ------
+    InvalidArgument
+        It is no time.
+    """
+    from nightjar.times import iso, parse_iso
+
+    match = _CLOCK.match(text)
+    if match is not None:
+        hour, minute, second = (int(part or 0) for part in match.groups())
+        now = dt.datetime.now(dt.UTC)
+        then = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
+        if then <= now:
+            then += dt.timedelta(days=1)
+        return then.replace(tzinfo=None).isoformat()
+    try:
+        return iso(parse_iso(text))
+    except ValueError:
+        raise InvalidArgument(
+            f"--until {text!r}: write HH:MM[:SS] or YYYY-MM-DDTHH:MM:SS, UTC"
+        ) from None
+
+
+def complete_cameras(context: click.Context, _parameter: Any, incomplete: str) -> list[str]:
+    """Return the numbers and names of the group's streams."""
+    group = (context.parent.info_name if context.parent else None) or ""
+    found = [s for groups in configured().values() for s in groups.get(group, [])]
+    words = ["-1", *(str(n + 1) for n in range(len(found))), *found]
+    return [word for word in words if word.startswith(incomplete)]
+
+
+camera_option = click.option(
+    "-c", "--cam", "cameras", multiple=True, metavar="CAMERA", shell_complete=complete_cameras,
+    help="Only this camera of the group: its number from 1, or its name; -1 for all. "
+    "May be repeated.",
+)  # fmt: skip
+partial_option = click.option(
+    "--partial", is_flag=True, help="Go on with the cameras that can where another cannot."
+)
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+@fitslog.command()
+@click.option("-n", "--num-frames", type=click.IntRange(min=1), metavar="N",
+              help="Frames per cube; not given: asked for, else the advised number.")
+@click.option("-z", "--num-cubes", type=click.IntRange(min=-1), metavar="N",
+              help="Cubes after which a session ends; -1 for no limit (default).")
+@camera_option
+@click.option("-a/-na", "--archive/--no-archive", "archive", default=None,
+              help="Save into the archive's folder (default: no).")
+@click.option("-t", "--type", "data_type", metavar="TYPE",
+              type=click.Choice(DATA_TYPES, case_sensitive=False),
+              help=f"Card DATA-TYP: {', '.join(DATA_TYPES)} (default OBJECT).")
+@click.option("-d", "--directory", metavar="FOLDER",
+              help="Folder to save into, where not into the archive.")
+@click.option("--compress/--no-compress", default=None, help="Compress the cubes without loss.")
+@partial_option
+@app.pass_session
+def prep(session: app.Session, /, cameras: tuple[str, ...], partial: bool, **given: Any) -> None:
+    """Prepare the loggers: cube length, number of cubes, kind of data, folder.
+
+    On a terminal, what is not given is asked for.
+    """
+    from nightjarctl.fitslog_prep import complete
+
+    if given["num_cubes"] == 0:
+        raise InvalidArgument("-z must be at least 1, or -1 for no limit")
+    group = group_name()
+    arguments = complete(session, daemon_of(session, group), group, list(cameras), given)
+    command(session, "prep", partial=partial, **arguments)
+
+
+@fitslog.command()
+@camera_option
+@click.option("-n", "--num-frames", "frames", type=click.IntRange(min=1), metavar="N",
+              help="End after exactly so many frames of each camera.")
+@click.option("-z", "--num-cubes", "cubes", type=click.IntRange(min=-1), metavar="N",
+              help="End after exactly so many cubes; -1 for no limit (default: as prepared).")
+@click.option("--until", metavar="TIME", help="End at this UTC: HH:MM[:SS], or ISO date and time.")
+@partial_option
+@app.pass_session
+def start(
+    session: app.Session,
+    cameras: tuple[str, ...],
+    frames: int | None,
+    cubes: int | None,
+    until: str | None,
+    partial: bool,
+) -> None:
+    """Save: all cameras begin with their first frame at or after one common time."""
+    if cubes == 0:
+        raise InvalidArgument("-z must be at least 1, or -1 for no limit")
+    command(
+        session, "start", streams=streams_of(session, group_name(), cameras), frames=frames,
+        cubes=0 if cubes == -1 else cubes, until=None if until is None else moment(until),
+        partial=partial,
+    )  # fmt: skip
+
+
+@fitslog.command()
+@camera_option
+@click.option("-w", "--wait", is_flag=True,
+              help="Fill the last cube, then wait until the files are in place.")
+@click.option("--finish", is_flag=True, help="Fill the last cube; do not wait for it.")
+@click.option("--now", is_flag=True, help="Close the last cube now, also with --wait.")
+@app.pass_session
+def pause(
+    session: app.Session, cameras: tuple[str, ...], wait: bool, finish: bool, now: bool
+) -> None:
+    """End saving: close the last cube now, or with --finish or --wait when it is full.
+
+    With --wait, --timeout is the deadline; when it passes, the exit code is 6 and the loggers
+    go on.
+    """
+    if finish and now:
+        raise click.UsageError("give --finish or --now")
+    streams = streams_of(session, group_name(), cameras)
+    command(session, "pause", streams=streams, finish=finish or (wait and not now), wait=wait)
+
+
+@fitslog.command()
+@camera_option
+@click.option("-k", "--kill", is_flag=True,
+              help="Forget the settings too, and restart the logger processes.")
+@app.pass_session
+def stop(session: app.Session, cameras: tuple[str, ...], kill: bool) -> None:
+    """End saving and release the loggers; their settings are kept for the next start."""
+    command(session, "stop", streams=streams_of(session, group_name(), cameras), kill=kill)
+
+
+@fitslog.command("set")
+@camera_option
+@click.option("-n", "--cube-frames", type=click.IntRange(min=1), metavar="N",
+              help="Frames per cube, also of the present one where it is not longer yet.")
+@click.option("--next-cube", is_flag=True, help="Close the cube now and go on in the next.")
+@app.pass_session
+def set_(
+    session: app.Session, cameras: tuple[str, ...], cube_frames: int | None, next_cube: bool
+) -> None:
+    """Change the cube length at any time, or begin the next cube."""
+    if cube_frames is None and not next_cube:
+        raise click.UsageError("give --cube-frames or --next-cube")
+    streams = streams_of(session, group_name(), cameras)
+    command(session, "set", streams=streams, cube_frames=cube_frames, next_cube=next_cube)
+
+
+@fitslog.command("type")
+@click.argument("data_type", metavar="TYPE", type=click.Choice(DATA_TYPES, case_sensitive=False))
+@camera_option
+@app.pass_session
+def type_(session: app.Session, data_type: str, cameras: tuple[str, ...]) -> None:
+    """Set the card DATA-TYP, at loggers and cameras: OBJECT, DARK, FLAT ..."""
+    streams = streams_of(session, group_name(), cameras)
+    command(session, "type", data_type=data_type, streams=streams)
+
+
+@fitslog.command()
+@app.pass_session
+def status(session: app.Session) -> None:
+    """Show what the group's loggers do."""
+    group = group_name()
+    snapshot = daemon_of(session, group).status()
+    known = snapshot["groups"].get(group)
+    if known is None:
+        raise InvalidArgument(f"{snapshot['daemon']} has no group {group!r}: was it restarted "
+                              "after its configuration changed?")  # fmt: skip
+    value = {
+        "group": group, "time": snapshot["time"], **known, "health": snapshot["health"],
+        "streams": {name: snapshot["streams"][name] for name in known["streams"]},
+    }  # fmt: skip
+    session.result(value, group_lines(group, snapshot, session.paint))
+
+
+@fitslog.command()
+@click.option("-n", "count", type=click.IntRange(1, 1000), default=20, metavar="COUNT",
+              help="How many files (default 20).")  # fmt: skip
+@app.pass_session
+def cubes(session: app.Session, count: int) -> None:
+    """List the last files, newest first."""
+    group = group_name()
+    arguments = {"group": group, "count": count}
+    found = daemon_of(session, group).call("cubes", arguments, is_safe=True)
+    session.result(found, cube_rows(found, session.paint))
+
+
+@fitslog.command()
+@app.pass_session
+def advice(session: app.Session) -> None:
+    """Show how many frames a cube should hold, for the present geometry."""
+    group = group_name()
+    found = daemon_of(session, group).call("advice", {"group": group}, is_safe=True)
+    session.result(found, advice_lines(found))
+
+
+# --- of all groups ------------------------------------------------------------------------------
+
+_id_option = click.option(
+    "--id", "identity", metavar="ID",
+    help="Which loggers: the id of a configuration of fitslogd.  [default: all]",
+)  # fmt: skip
+
+
+def daemons(session: app.Session, identity: str | None) -> list[Connection]:
+    """Return the connections to one daemon, or to all that are configured."""
+    names = [identity] if identity else config_names(KIND)
+    if not names:
+        return [session.only(KIND, None)]
+    return [session.configured(KIND, name) for name in names]
+
+
+@click.command("status", cls=app.FrameCommand)
+@_id_option
+@app.pass_session
+def all_status(session: app.Session, identity: str | None) -> None:
+    """Show what all loggers do."""
+    snapshots = [daemon.status() for daemon in daemons(session, identity)]
+    lines = [line for each in snapshots for line in status_lines(each, session.paint)]
+    session.result(snapshots[0] if len(snapshots) == 1 else snapshots, lines)
+
+
+@click.command("top", cls=app.FrameCommand)
+@click.option("--filter", "text", default="", metavar="TEXT",
+              help="Only streams with this text in their name.")
+@_id_option
+@app.pass_session
+def top(session: app.Session, text: str, identity: str | None) -> None:
+    """Watch and control all loggers on the whole screen; ? shows the keys."""
+    if not (app.is_terminal(sys.stdin) and app.is_terminal(sys.stdout)) or session.is_json:
+        raise click.UsageError("top needs a terminal; for a script: fitslog status --json")
+    from nightjarctl.fitslog_top import run
+
+    run(daemons(session, identity), text, has_color=session.has_color())
+
+
+assert isinstance(fitslog, Groups)
+fitslog.site.update({"status": all_status, "top": top})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
