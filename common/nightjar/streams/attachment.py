@@ -24,6 +24,7 @@ from nightjar.streams.allocate import no_such_stream, owner_pid
 from nightjar.streams.keywords import Keyword, decode_keywords
 from nightjar.streams.layout import (
     METADATA_BYTES,
+    NO_FRAME,
     WRITE_FLAG_OFFSET,
     StreamGeometry,
     Word,
@@ -153,6 +154,14 @@ class Attachment:
         if len(found):
             return int(found[0])
         return None if self._all_counts.any() else slot  # all 0: the writer keeps no counts
+
+    def counter_of(self, slot: int) -> int:
+        """Return the number of the frame in a slot, 0 where it holds none."""
+        newest = self.counter
+        count = self._counts[slot] if self.is_rolling else newest
+        if count == 0 and newest and not self._all_counts.any():
+            return max(0, newest - (self.newest_slot - slot) % self.depth)
+        return 0 if count == NO_FRAME else count
 
     def first_held(self, counter: int) -> int | None:
         """Return the first number from `counter` on of a frame in the ring, None if not known."""

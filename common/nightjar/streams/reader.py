@@ -233,6 +233,20 @@ class StreamReader:
                     return frame
         return None
 
+    def frame_in(self, slot: int) -> Frame | None:
+        """Return a copy of the frame in a slot, None where none, or no whole one, is in it.
+
+        Counts nothing, moves no position.
+
+        Raises
+        ------
+        InvalidArgument
+            No such slot.
+        """
+        self.geometry.slot_offset(slot)
+        counter = self._at.counter_of(slot)
+        return self._read(counter, slot, copy=True) if counter else None
+
     def frames(
         self,
         timeout_s: float,
