@@ -214,7 +214,9 @@ def test_a_frame_may_change_once_it_was_appended(tmp_path: Path, pool: TilePool)
 def test_a_full_cube_refuses_more_and_can_be_completed(tmp_path: Path, pool: TilePool) -> None:
     path, frames = tmp_path / "a.fits.fz", cube_of()
     cube = CompressedCube(path, layout_of(), pool)
+    assert not cube.is_full
     rows = append_all(cube, frames)
+    assert cube.is_full
     with pytest.raises(ValueError, match="room for 9 frames and no more"):
         cube.append(frames[0])
     cube.complete(CARDS, rows)
@@ -368,8 +370,7 @@ def unfinished(path: Path, frames: Cube, **more: int) -> tuple[Rows, TileLayout]
     pool = TilePool(SHAPE, frames.dtype, 2)
     cube = CompressedCube(path, layout, pool)
     rows = append_all(cube, frames)
-    while cube._line:  # all tiles are in the file, nothing is finished
-        cube._write_oldest()
+    cube.flush()  # all tiles are in the file, nothing is finished
     cube.close()
     pool.stop()
     return rows, layout
@@ -420,8 +421,7 @@ def test_a_writer_killed_while_it_finishes_leaves_all(
     pool = TilePool(SHAPE, "u2", 2)
     cube = CompressedCube(path, layout_of(capacity=50), pool)
     rows = append_all(cube, frames)
-    while cube._line:
-        cube._write_oldest()
+    cube.flush()
     real, done = os.pwrite, 0
 
     def killed(descriptor: int, data: Any, offset: int) -> int:

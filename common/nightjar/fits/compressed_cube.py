@@ -116,6 +116,11 @@ class CompressedCube:
         """Bytes of the tiles that are in the file."""
         return self._file.heap_bytes
 
+    @property
+    def is_full(self) -> bool:
+        """No further frame has room: :attr:`TileLayout.capacity`."""
+        return self.frames >= self.layout.capacity
+
     def append(self, frame: Pixels) -> int:
         """Take a frame, reading it once; waits where compression or the disk do not keep up.
 
@@ -132,9 +137,9 @@ class CompressedCube:
         Raises
         ------
         ValueError
-            The cube is full (:attr:`TileLayout.capacity`).
+            The cube is full (:attr:`is_full`).
         """
-        if self.frames >= self.layout.capacity:
+        if self.is_full:
             raise ValueError(f"the cube has room for {self.layout.capacity} frames and no more")
         while self._line and self._line[0][1].done():
             self._write_oldest()
@@ -157,6 +162,11 @@ class CompressedCube:
             self._give_up(*self._line.pop())
         else:
             self._file.drop_last()
+
+    def flush(self) -> None:
+        """Have every tile in the file: the next cube may need the buffers before this one ends."""
+        while self._line:
+            self._write_oldest()
 
     def drop_line(self) -> None:
         """Take back every frame that is not in the file yet: the disk is full, say.
@@ -183,8 +193,7 @@ class CompressedCube:
     def complete(self, cards: Iterable[Card], rows: Rows, *, fsync: bool = True) -> int:
         """Make it a FITS file and close it; return its size. See :meth:`TileFile.complete`."""
         try:
-            while self._line:
-                self._write_oldest()
+            self.flush()
             return self._file.complete(cards, rows, fsync=fsync)
         finally:
             self.close()

@@ -12,9 +12,11 @@ tiles begin; in the finished file from behind the last row, as the standard want
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +89,10 @@ class TileLayout:
         """Where the tiles begin."""
         return self.rows_offset + self.capacity * DESCRIPTOR_BYTES
 
-    @property
+    @cached_property
     def frame_bytes(self) -> int:
         """Bytes of one frame, uncompressed."""
-        return int(np.prod(self.frame_shape)) * self.dtype.itemsize
+        return math.prod(self.frame_shape) * self.dtype.itemsize
 
 
 class TileFile:
