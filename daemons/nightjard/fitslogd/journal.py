@@ -25,11 +25,11 @@ import numpy as np
 from nightjar.clock import Clock, clock_health
 from nightjar.errors import NightjarError
 from nightjar.files import TEMPORARY_SUFFIX, fsync_folder, rename_new, temporary_name
-from nightjar.fits.cube import CubeLayout, finish_cube, salvage_frames
 from nightjar.fits.frame_table import ROW, Rows
 from nightjar.fits.timing_text import text_path, timing_text
 from nightjar.streams.keywords import Keyword
 from nightjard.fitslogd.cube_header import CubeFacts, cube_cards
+from nightjard.fitslogd.formats import format_of
 from nightjard.fitslogd.naming import LogSettings, other_name
 
 log = logging.getLogger(__name__)
@@ -191,21 +191,15 @@ def _read(descriptor: int, journal: Path) -> tuple[dict[str, Any], Rows]:
 def _finish(
     unfinished: Path, final: Path, head: dict[str, Any], rows: Rows, clock: Clock
 ) -> Recovered:
-    if head.get("compress"):
-        from nightjard.fitslogd.compressed import recover_compressed
-
-        return recover_compressed(unfinished, final, head, rows, clock)
-    layout = CubeLayout(tuple(head["shape"]), np.dtype(head["dtype"]), int(head["header_bytes"]))
-    descriptor = os.open(unfinished, os.O_RDWR | os.O_CLOEXEC)
+    salvage = format_of(head).salvage(unfinished, rows)
     try:
-        kept = salvage_frames(descriptor, layout, rows)
+        kept = salvage.rows
         if not len(kept):
             unfinished.unlink()
             return Recovered(None, 0, head, None)
-        size = finish_cube(descriptor, layout, salvaged_cards(head, kept, clock), kept)
-        os.fsync(descriptor)
+        size = salvage.complete(salvaged_cards(head, kept, clock), kept)
     finally:
-        os.close(descriptor)
+        salvage.close()
     path = give_name(unfinished, final)
     _write_text(path, head, kept)
     return Recovered(path, len(kept), head, int(kept["CNT0"][-1]), size)

@@ -30,6 +30,7 @@ from nightjar.errors import Busy, Code, InvalidArgument, NightjarError, Refused,
 from nightjar.files import free_bytes
 from nightjar.streams.reader import Frame, StreamReader, Wake
 from nightjard.fitslogd import preflight
+from nightjard.fitslogd.formats import check_compression
 from nightjard.fitslogd.naming import LogSettings, cube_folder
 from nightjard.fitslogd.progress import Position, Progress
 from nightjard.fitslogd.recorder import Recorder
@@ -228,9 +229,7 @@ class Logger:
         preflight.check_path(settings, folder, self.stream)
         preflight.check_folder(settings, folder)
         if settings.compress:
-            from nightjard.fitslogd.compressed import check_compression
-
-            check_compression(geometry)
+            check_compression(geometry.frame_shape, geometry.dtype)
         needed = preflight.session_bytes(settings, geometry.frame_bytes, self._watch.rate_hz, None)
         preflight.check_space(settings, folder, needed)
         root = Path(settings.root)
@@ -361,7 +360,7 @@ class Logger:
             return
         if orders.frames is not None and self._recorder.totals.saved >= orders.frames:
             self._end_session("frames taken", complete=True)
-        elif self._recorder.frames >= settings.cube_frames:
+        elif self._recorder.frames >= settings.cube_frames or self._recorder.is_filled:
             self._end_cube("full")
             is_last = orders.cubes is not None and self._recorder.cube_index >= orders.cubes
             if orders.finish or is_last:

@@ -25,12 +25,12 @@ import numpy as np
 from nightjar.clock import Clock, clock_health
 from nightjar.errors import Code, StorageError
 from nightjar.files import temporary_name
-from nightjar.fits.cube import CubeLayout, CubeWriter, finish_cube, salvage_frames
+from nightjar.fits.cards import CARD_BYTES
 from nightjar.fits.frame_table import ROW, Rows, table_bytes
-from nightjar.fits.sink import DiskQueue
 from nightjar.streams.keywords import Keyword
 from nightjar.streams.reader import Frame, StreamReader
 from nightjard.fitslogd.cube_header import CubeFacts, card_count, cube_cards
+from nightjard.fitslogd.formats import CubeFormat, Formats, Writer
 from nightjard.fitslogd.journal import Journal, give_name, write_text
 from nightjard.fitslogd.naming import LogSettings, cube_folder, cube_name
 
@@ -59,8 +59,11 @@ class Totals:
 class _Cube:
     """One cube in progress or on its way to its name."""
 
-    writer: CubeWriter
+    writer: Writer
+    format: CubeFormat
+    room: int  # cards
     journal: Journal
+    temporary: Path
     final: Path
     number: int
     expected: int
@@ -125,7 +128,7 @@ class Recorder:
         self._clock = clock
         self._on_cube = on_cube
         self._on_failure = on_failure
-        self._disk: DiskQueue | None = None
+        self._formats = Formats()
         self._cube: _Cube | None = None
         self._host = socket.gethostname()
         self._torn = 0  # since the last frame that was kept
@@ -157,6 +160,16 @@ class Recorder:
         """Frames in the open cube."""
         cube = self._cube
         return cube.writer.frames if cube is not None else 0
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the open cube has no room for another frame."""
+        cube = self._cube
+        return (
+            cube is not None
+            and cube.format.capacity is not None
+            and cube.writer.frames >= cube.format.capacity
+        )
 
     @property
     def file(self) -> Path | None:
@@ -227,7 +240,7 @@ class Recorder:
         totals = self.totals
         totals.missed += missed
         totals.saved += 1
-        totals.bytes += cube.writer.layout.frame_bytes
+        totals.bytes += cube.format.frame_bytes
         if frame.atime_ns and frame.atime_ns == self._last_stamp:
             totals.duplicated += 1
         self._last_stamp = frame.atime_ns
@@ -267,22 +280,23 @@ class Recorder:
         geometry = reader.geometry
         cards = card_count(settings, keywords)
         number = self.cube_index + 1
-        layout = CubeLayout.make(geometry.frame_shape, geometry.dtype, cards)
+        kind = self._formats.make(
+            geometry.frame_shape, geometry.dtype, settings.cube_frames, cards,
+            compress=settings.compress,
+        )  # fmt: skip
         head = {
             "final": str(final), "pid": os.getpid(), "stream": self.stream,
             "session": self.session, "number": number, "expected": settings.cube_frames,
-            "shape": list(layout.frame_shape), "dtype": layout.dtype.str,
-            "header_bytes": layout.header_bytes, "compress": settings.compress,
+            **kind.head(),
             "keywords": {name: [item.value, item.comment] for name, item in keywords.items()},
             "settings": _plain(settings), "identity": list(reader.identity),
         }  # fmt: skip
-        if self._disk is None:
-            self._disk = DiskQueue()
+        temporary = temporary_name(final)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             journal = Journal(final, head)
             try:
-                writer = self._make_writer(temporary_name(final), layout, settings)
+                writer = kind.open(temporary)
             except BaseException:
                 journal.remove()
                 raise
@@ -290,15 +304,11 @@ class Recorder:
             raise _storage_error(final, error) from error
         self.cube_index = number
         self._cube = cube = _Cube(
-            writer, journal, final, number, settings.cube_frames, frame.generation, settings,
-            self.session, keywords, time.monotonic(),
+            writer, kind, cards, journal, temporary, final, number, settings.cube_frames,
+            frame.generation, settings, self.session, keywords, time.monotonic(),
         )  # fmt: skip
         self._note_hardware(cube, reader)
         return cube
-
-    def _make_writer(self, path: Path, layout: CubeLayout, settings: LogSettings) -> CubeWriter:
-        assert self._disk is not None
-        return CubeWriter(path, layout, self._disk)
 
     # ------------------------------------------------------------ the end of a cube
 
@@ -366,11 +376,11 @@ class Recorder:
         rows = cube.table()
         if not len(rows):
             cube.writer.close()
-            cube.writer.path.unlink(missing_ok=True)
+            cube.temporary.unlink(missing_ok=True)
             cube.journal.remove()
             return None
         size, rows = self._complete(cube, rows)
-        path = give_name(cube.writer.path, cube.final)
+        path = give_name(cube.temporary, cube.final)
         if cube.settings.text:
             write_text(path, rows)
         cube.journal.remove()
@@ -378,7 +388,7 @@ class Recorder:
             "path": str(path), "session": cube.session, "number": cube.number,
             "frames": len(rows), "expected": cube.expected, "missed": cube.missed,
             "torn": cube.torn, "reason": cube.reason, "truncated": cube.truncated, "size": size,
-            "shape": list(cube.writer.layout.frame_shape),
+            "shape": cube.format.head()["shape"],
             "first_counter": int(rows["CNT0"][0]), "last_counter": int(rows["CNT0"][-1]),
             "first_ns": int(rows["ATIME"][0]), "last_ns": int(rows["ATIME"][-1]),
         }  # fmt: skip
@@ -392,12 +402,11 @@ class Recorder:
             log.error("%s: %s; what is in the file is made whole", cube.final, error)
             is_full = error.errno in _NO_ROOM
         cube.writer.close()
-        layout = cube.writer.layout
-        descriptor = os.open(cube.writer.path, os.O_RDWR | os.O_CLOEXEC)
+        salvage = cube.format.salvage(cube.temporary, rows)
         try:
-            kept = salvage_frames(descriptor, layout, rows)
+            kept = salvage.rows
             if is_full:  # the table needs room: the last frames make it
-                given_up = 2 + 2 * table_bytes(len(kept)) // layout.frame_bytes
+                given_up = 2 + 2 * table_bytes(len(kept)) // cube.format.frame_bytes
                 kept = kept[: max(0, len(kept) - given_up)]
             if not len(kept):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -406,11 +415,9 @@ class Recorder:
             cube.truncated = True
             self.totals.missed += lost
             self.totals.saved -= lost
-            os.ftruncate(descriptor, layout.frame_offset(len(kept)))
-            size = finish_cube(descriptor, layout, self._cards(cube, kept), kept)
-            os.fsync(descriptor)
+            size = salvage.complete(self._cards(cube, kept), kept)
         finally:
-            os.close(descriptor)
+            salvage.close()
         return size, kept
 
     def _cards(self, cube: _Cube, rows: Rows) -> list[Any]:
@@ -422,11 +429,12 @@ class Recorder:
             facts, rows, cube.settings, cube.keywords, cube.at_end, clock_health(),
             self._clock.now_ns(),
         )  # fmt: skip
-        room = cube.writer.layout.card_room
-        if len(cards) > room:
-            log.error("%s: %d cards do not fit its header", cube.final, len(cards) - room)
-            cards = cards[:room]
-        return cards
+        # A long text takes several cards.
+        sizes = np.cumsum([len(card.to_bytes()) // CARD_BYTES for card in cards])
+        fitting = int(np.searchsorted(sizes, cube.room, side="right"))
+        if fitting < len(cards):
+            log.error("%s: %d cards do not fit its header", cube.final, len(cards) - fitting)
+        return cards[:fitting]
 
 
 def _plain(settings: LogSettings) -> dict[str, Any]:
