@@ -3,19 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from nightjar.errors import InvalidArgument
-from nightjarctl import app
-
-if TYPE_CHECKING:
-    from nightjarctl.connection import Connection, Operation
-
-KIND = "camd"
-Function = TypeVar("Function", bound=Callable[..., Any])
+from nightjar.errors import Code, InvalidArgument, Refused
+from nightjarctl import app, cam_fast
+from nightjarctl.cam_session import (
+    KIND,
+    begin,
+    camera,
+    finish,
+    following,
+    identity,
+    is_fast,
+    names_in,
+    number,
+    require,
+    send,
+    state_words,
+    whole,
+    words,
+)
 
 
 class Cameras(app.IdentityGroup):
@@ -35,131 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return app.run(cam, arguments)
 
 
-# --- helpers ------------------------------------------------------------------------------------
-
-
-def identity() -> str:
-    """Return the camera id of this command line."""
-    context = click.get_current_context()
-    return (context.parent.info_name if context.parent else None) or ""
-
-
-def camera(session: app.Session, *, waits: bool = False) -> Connection:
-    """Return the connection; where the command waits, ``--timeout`` is not that of the calls."""
-    connection = session.configured(KIND, identity())
-    if waits:
-        connection.timeout_s = app.DEFAULT_TIMEOUT_S
-    return connection
-
-
-def send(session: app.Session, command: str, line: str, **arguments: Any) -> None:
-    """Send a command that is done when it replies, and confirm it."""
-    value = camera(session).call(command, arguments)
-    session.done({"command": command, "value": value}, line)
-
-
-def begin(
-    session: app.Session, command: str, what: str, follow: bool, **arguments: Any
-) -> None:
-    """Send a command that begins an operation; follow it to its end or say how to."""
-    operation = camera(session, waits=follow).start_operation(command, arguments)
-    if not follow:
-        session.done(
-            {"operation": operation.id},
-            f"{what} began ({operation.id}); follow it: cam {identity()} wait",
-        )
-        return
-    finish(session, operation, what)
-
-
-def finish(
-    session: app.Session, operation: Operation, what: str, *, is_ours: bool = True
-) -> None:
-    """Follow an operation and say how it ended."""
-    from nightjarctl.follow import Subject, follow
-
-    name = identity()
-    stop = f"cam {name} {'abort' if operation.id.startswith('init') else 'stop or abort'}"
-    subject = Subject(
-        f"{what} of camera {name}", f"cam {name} wait, or cam {name} status", stop, is_ours
-    )
-    state = follow(session, operation, subject)
-    ending = f": {state['message']}" if state["message"] else ""
-    session.done(state, f"{what} of camera {name} is done{ending}")
-
-
-def following(default: bool) -> Callable[[Function], Function]:
-    """Return the option pair ``--wait/--no-wait``."""
-    return click.option(
-        "--wait/--no-wait", "wait", default=default,
-        help=f"Wait for the end and show progress (default: {'yes' if default else 'no'}).",
-    )  # fmt: skip
-
-
-def number(text: str, what: str) -> float:
-    """Return a number that a person typed.
-
-    Raises
-    ------
-    InvalidArgument
-        It is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        raise InvalidArgument(f"{what} must be a number, not {text!r}") from None
-    if value - value != 0:
-        raise InvalidArgument(f"{what} must be a finite number, not {text!r}")
-    return value
-
-
-def whole(text: str, what: str) -> int:
-    """Return a whole number that a person typed.
-
-    Raises
-    ------
-    InvalidArgument
-        It is none.
-    """
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidArgument(f"{what} must be a whole number, not {text!r}") from None
-
-
-def names_in(key: str, *more: str) -> Any:
-    """Return a completion of the names that the camera's status lists under `key`."""
-
-    def complete(context: click.Context, _parameter: Any, incomplete: str) -> list[str]:
-        from nightjarctl.completion import identity_of, status_words
-
-        names = [*status_words(KIND, identity_of(context), key), *more]
-        return [name for name in names if name.startswith(incomplete)]
-
-    return complete
-
-
-def words(*choices: str) -> Any:
-    """Return a completion of fixed words for an argument that takes numbers as well."""
-
-    def complete(_context: Any, _parameter: Any, incomplete: str) -> list[str]:
-        return [choice for choice in choices if choice.startswith(incomplete)]
-
-    return complete
-
-
-def state_words(*kinds: str) -> Any:
-    """Return a completion of the states that these enumerations of `nightjar.api.states` have."""
-
-    def complete(_context: Any, _parameter: Any, incomplete: str) -> list[str]:
-        from nightjar.api import states
-
-        names = {each.name for kind in kinds for each in getattr(states, kind)}
-        return sorted(name for name in names if name.startswith(incomplete.upper()))
-
-    return complete
-
-
 # --- looking ------------------------------------------------------------------------------------
 
 
@@ -170,11 +55,7 @@ def status(session: app.Session) -> None:
     from nightjarctl import render
 
     snapshot = camera(session).status()
-    known = "cooler_mode" in snapshot
-    session.result(
-        snapshot,
-        render.camera_lines(snapshot, session.paint) if known else render.plain_lines(snapshot),
-    )
+    session.result(snapshot, render.status_lines(snapshot, session.paint))
 
 
 @cam.command()
@@ -229,6 +110,7 @@ def last(session: app.Session, count: int) -> None:
     """List the last frames, newest first."""
     from nightjarctl import render
 
+    require(session, "last")
     frames = camera(session).call("last", {"count": count}, is_safe=True)
     session.result(frames, render.frame_rows(frames))
 
@@ -251,7 +133,7 @@ def log(session: app.Session, count: int) -> None:
 @following(True)
 @app.pass_session
 def init(session: app.Session, wait: bool) -> None:
-    """Connect to the camera and start cooling."""
+    """Connect to the camera and start cooling; a fast camera makes its stream."""
     begin(session, "init", "init", wait)
 
 
@@ -260,40 +142,67 @@ def init(session: app.Session, wait: bool) -> None:
 @click.option("--warm/--no-warm", default=True, help="Ramp the cooler to warm first (default).")
 @app.pass_session
 def shutdown(session: app.Session, wait: bool, warm: bool) -> None:
-    """Warm up, then disconnect from the camera (also: kill)."""
-    begin(session, "shutdown", "shutdown", wait, warm=warm)
+    """Warm up, then disconnect from the camera (also: kill).
+
+    A fast camera removes its stream.
+    """
+    if not is_fast(session):
+        begin(session, "shutdown", "shutdown", wait, warm=warm)
+        return
+    if not warm:
+        raise Refused(
+            f"camera {identity()} streams: it has no ramp to warm to leave out",
+            code=Code.UNSUPPORTED,
+        )
+    begin(session, "shutdown", "shutdown", wait)
 
 
 cam.add_command(shutdown, "kill")
 
 
 @cam.command()
-@click.argument("count", metavar="COUNT|continuous", shell_complete=words("continuous"))
+@click.argument("count", required=False, metavar="COUNT|continuous",
+                shell_complete=words("continuous"))
 @click.option("--delay", default="0", metavar="SECONDS", help="Pause between exposures.")
-@following(False)
+@following(None)
 @app.pass_session
-def start(session: app.Session, count: str, delay: str, wait: bool) -> None:
+def start(session: app.Session, count: str | None, delay: str, wait: bool | None) -> None:
     """Take COUNT frames, or frames until stopped.
 
-    Ctrl-C while waiting leaves the sequence running; pressed twice within 3 s it aborts it.
+    A fast camera streams until stopped where no COUNT is given, and publishes exactly COUNT
+    frames else. Ctrl-C while waiting leaves the sequence running; pressed twice within 3 s it
+    aborts it.
     """
+    fast = is_fast(session)
+    if count is None and not fast:
+        raise click.UsageError("Missing argument 'COUNT|continuous'.")
     frames = 0
-    if count != "continuous":
-        frames = whole(count, "COUNT")
+    if count not in (None, "continuous"):
+        frames = whole(str(count), "COUNT")
         if frames < 1:
             raise InvalidArgument(
                 f"COUNT must be at least 1, not {count}; for frames until stopped: "
                 f"cam {identity()} start continuous"
             )
     pause = number(delay, "--delay")
-    begin(session, "start", "sequence", wait, count=frames, delay=pause)
+    if not fast:
+        begin(session, "start", "sequence", bool(wait), count=frames, delay=pause)
+        return
+    if pause:
+        raise Refused(
+            f"camera {identity()} streams: set its rate, not a delay", code=Code.UNSUPPORTED
+        )
+    # Streaming begins at once: that much is waited for, and failures are told.
+    follow = not frames if wait is None else wait
+    begin(session, "start", "streaming" if not frames else "sequence", follow, count=frames)
 
 
 @cam.command()
 @app.pass_session
 def stop(session: app.Session) -> None:
-    """End the sequence after the present frame."""
-    send(session, "stop", "the sequence ends after the present frame")
+    """End the sequence, or streaming, after the present frame."""
+    what = "streaming" if is_fast(session) else "the sequence"
+    send(session, "stop", f"{what} ends after the present frame")
 
 
 @cam.command()
@@ -406,13 +315,18 @@ def configure(session: app.Session, settings: tuple[str, ...]) -> None:
 
     FILE is a JSON object, - for standard input. Keys: exposure, window (x1,x2,y1,y2), bin,
     bin_method, gain, offset, stream, filter, temperature (or warm); VALUE default stands for the
-    configured one.
+    configured one. Of a fast camera: exposure, rate (or default, the fastest), trigger, crop,
+    window, readout_mode, data_type; what is not named stays as it is.
     """
     from nightjarctl.settings import read_settings
 
-    wanted = read_settings(settings)
-    value = camera(session).call("configure", {"settings": wanted})
+    fast = is_fast(session)
+    wanted = read_settings(settings, fast=fast)
     listed = ", ".join(f"{key} {_shown(item)}" for key, item in wanted.items()) or "all defaults"
+    if fast:
+        begin(session, "configure", "configure", True, settings=wanted)
+        return
+    value = camera(session).call("configure", {"settings": wanted})
     session.done({"command": "configure", "value": value}, f"configured: {listed}")
 
 
@@ -427,3 +341,5 @@ def _shown(value: Any) -> str:
     return "default" if value is None else str(value)
 
 
+for _command in cam_fast.COMMANDS:
+    cam.add_command(_command)

@@ -21,7 +21,8 @@ from nightjar.cli.text import (
 
 __all__ = [
     "COOLER_COLORS", "INDENT", "SEVERITY_COLORS", "STATE_COLORS", "Paint", "camera_lines",
-    "clock_text", "frame_rows", "health_lines", "no_paint", "plain_lines", "size_text", "table",
+    "clock_text", "frame_rows", "health_lines", "no_paint", "plain_lines", "size_text",
+    "status_lines", "table",
 ]  # fmt: skip
 
 COOLER_COLORS = {
@@ -32,6 +33,15 @@ COOLER_COLORS = {
 
 def _number(value: Any, form: str, missing: str = "unknown") -> str:
     return missing if value is None else format(value, form)
+
+
+def status_lines(status: Mapping[str, Any], paint: Paint = no_paint) -> list[str]:
+    """Return the status of either kind of camera; of another daemon its plain values."""
+    if status.get("mode") == "stream":
+        from nightjarctl.fast_render import fast_camera_lines
+
+        return fast_camera_lines(status, paint)
+    return camera_lines(status, paint) if "cooler_mode" in status else plain_lines(status)
 
 
 def camera_lines(status: Mapping[str, Any], paint: Paint = no_paint) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nightjar.api.camera import COMMANDS, CONFIGURE_KEYS
+from nightjar.api import camera, fast_camera
 from nightjar.api.commands import Parameter
 from nightjar.config.paths import read_json
 from nightjar.errors import InvalidArgument
@@ -18,23 +18,27 @@ from nightjar.errors import InvalidArgument
 _SWITCH = {"enable": True, "disable": False, "true": True, "false": False, "on": True, "off": False}
 
 
-def parameter_of(key: str) -> Parameter:
+def parameter_of(key: str, *, fast: bool = False) -> Parameter:
     """Return the parameter of the command table for a key of ``configure``, named as the key.
+
+    `fast` asks for the table of a fast camera.
 
     Raises
     ------
     InvalidArgument
         No such key; the message lists those that are.
     """
-    if key not in CONFIGURE_KEYS:
-        raise InvalidArgument(f"unknown setting {key!r}; known: {', '.join(CONFIGURE_KEYS)}")
-    command, name = CONFIGURE_KEYS[key]
-    table = next(each for each in COMMANDS if each.name == command)
+    keys = fast_camera.CONFIGURE_KEYS if fast else camera.CONFIGURE_KEYS
+    if key not in keys:
+        raise InvalidArgument(f"unknown setting {key!r}; known: {', '.join(keys)}")
+    command, name = keys[key]
+    commands = fast_camera.COMMANDS if fast else camera.COMMANDS
+    table = next(each for each in commands if each.name == command)
     parameter = next(each for each in table.parameters if each.name == name)
     return replace(parameter, name=key)
 
 
-def read_settings(words: Sequence[str]) -> dict[str, Any]:
+def read_settings(words: Sequence[str], *, fast: bool = False) -> dict[str, Any]:
     """Return the settings of a command line, each of the right type.
 
     Raises
@@ -47,7 +51,10 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
         The file cannot be read or is no JSON object.
     """
     if len(words) == 1 and "=" not in words[0]:
-        return {key: parameter_of(key).check(value) for key, value in _read(words[0]).items()}
+        return {
+            key: parameter_of(key, fast=fast).check(value)
+            for key, value in _read(words[0]).items()
+        }
     settings: dict[str, Any] = {}
     for word in words:
         key, sign, text = word.partition("=")
@@ -55,7 +62,7 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
             raise InvalidArgument(f"{word!r} is not KEY=VALUE")
         if key in settings:
             raise InvalidArgument(f"{key} is given twice")
-        settings[key] = value_of(key, text)
+        settings[key] = value_of(key, text, fast=fast)
     return settings
 
 
@@ -71,7 +78,7 @@ def _read(name: str) -> dict[str, Any]:
     return value
 
 
-def value_of(key: str, text: str) -> Any:
+def value_of(key: str, text: str, *, fast: bool = False) -> Any:
     """Return the value of ``KEY=TEXT``, checked against the command table.
 
     Raises
@@ -79,7 +86,7 @@ def value_of(key: str, text: str) -> Any:
     InvalidArgument, Refused
         The wrong type, or out of range.
     """
-    parameter = parameter_of(key)
+    parameter = parameter_of(key, fast=fast)
     if text == "default" or (key == "temperature" and text == "warm"):
         if not parameter.is_nullable:
             raise InvalidArgument(f"{key} has no value default: leave it out")

@@ -49,7 +49,7 @@ def watch_camera(
                 offline = session.paint("OFFLINE", "red", bold=True)
                 lines = [f"{render.INDENT}Camera daemon is {offline}", f"{render.INDENT}{reason}"]
             else:
-                lines = render.camera_lines(snapshot, session.paint)
+                lines = render.status_lines(snapshot, session.paint)
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
             head = f"camera {identity}  {stamp} UTC  (Ctrl-C ends)"
             live.update(Text.from_ansi("\n".join([head, *lines])), refresh=True)
@@ -63,7 +63,8 @@ def _watch_lines(session: app.Session, connection: Connection, interval_s: float
         seen = snapshot or {"summary": "OFFLINE", "reason": reason}
         news = {key: value for key, value in seen.items() if key not in ("time", "free_bytes")}
         if not session.is_json:
-            news = {key: seen.get(key) for key in ("summary", "state", "frame_number", "reason")}
+            keys = ("summary", "state", "frame_number", "frames_published", "reason")
+            news = {key: seen.get(key) for key in keys}
         if news != told:
             told = news
             session.event(seen, one_line(seen))
@@ -77,6 +78,10 @@ def one_line(snapshot: Mapping[str, Any]) -> str:
     if "state" not in snapshot:
         return "  ".join([*words, str(snapshot.get("reason", ""))])
     words.append(str(snapshot["state"]))
+    if snapshot.get("mode") == "stream":
+        from nightjarctl.fast_render import one_line_words
+
+        return "  ".join([*words, *one_line_words(snapshot)])
     if snapshot.get("operation"):
         limit = snapshot.get("sequence_frame_limit") or "continuous"
         words.append(f"frames {snapshot.get('sequence_frame_count')} / {limit}")

@@ -11,7 +11,8 @@ STATE_COLORS = {
     "OFFLINE": "red", "INITIALIZING": "red", "ABORTING": "red", "CLOSING": "red", "FAULT": "red",
     "FAILED": "red", "WAITING": "yellow", "READING": "yellow", "DRAINING": "yellow",
     "STOPPING": "yellow", "DEGRADED": "yellow", "STANDBY": "yellow", "EXPOSING": "green",
-    "BUSY": "green", "READY": "green", "OK": "green",
+    "BUSY": "green", "READY": "green", "OK": "green", "STREAMING": "green",
+    "CONFIGURING": "yellow",
 }  # fmt: skip
 SEVERITY_COLORS = {"warning": "yellow", "error": "red"}
 

@@ -141,9 +141,12 @@ class Grabber:
         began = time.monotonic()
         geometry, was_stopped = self._configure_source(wanted)
         try:
+            stream = stream_plan(geometry, plan)
+            if self._is_streaming and not was_stopped and not self._publisher.fits(stream):
+                self._source.stop()  # what comes while the new stream is made is not lost
+                was_stopped = True
             is_new = self._publisher.adopt(
-                stream_plan(geometry, plan),
-                {name: (value, comment) for name, (value, comment) in keywords.items()},
+                stream, {name: (value, comment) for name, (value, comment) in keywords.items()}
             )
             if is_new:
                 self._source.prepare(self._publisher.slots())

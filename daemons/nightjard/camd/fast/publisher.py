@@ -9,6 +9,7 @@ change only where the camera lost frames, and before the frame that comes after 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightjar.clock import Clock
+from nightjar.clock import NS_PER_S, Clock
 from nightjar.streams.keywords import KeywordValue
 from nightjar.streams.writer import StreamWriter
 from nightjard.camd.fast.source import SourceFrame
 
 log = logging.getLogger(__name__)
+
+_PREPARE_S = 0.4
+_MEMORY_S = 60.0
 
 Keywords = Mapping[str, tuple[KeywordValue, str]]
 
@@ -102,14 +106,15 @@ class Publisher:
         if self.fits(plan):
             self.set_keywords(keywords)
             return False
-        old = self.writer
+        # In a list of its own: who takes it out of there gives its memory back.
+        old = [self.writer] if self.writer is not None else []
         options: dict[str, Any] = {
             "depth": plan.depth, "keywords": {LOST: (self.lost, _OWN[LOST][1]), **keywords},
             "nkw": plan.keyword_slots, "mode": plan.mode, "group": plan.group,
-            "clock": self._clock,
+            "clock": self._clock, "populate": False,
         }  # fmt: skip
         # A stream that a killed grabber left goes on where it fits, its counter too.
-        make = StreamWriter.open if old is None else StreamWriter.create
+        make = StreamWriter.create if old else StreamWriter.open
         self.writer = make(plan.name, plan.shape, plan.pixel_type, **options)
         held = self.writer.keywords()
         if OFFSET in held and self.writer.counter:
@@ -117,9 +122,28 @@ class Publisher:
         else:
             self._offset = None
             self.writer.set_keywords(_OWN)
-        if old is not None:
-            old.close()
+        if old:
+            old[0].close()
+        # Taking and giving back gigabytes lasts seconds: the first frames need not wait for all.
+        ready = self._make_present(self.writer, 0, _PREPARE_S)
+        threading.Thread(
+            target=self._change_memory, args=(old, self.writer, ready), name="memory", daemon=True
+        ).start()
         return True
+
+    def _make_present(self, writer: StreamWriter, slot: int, limit_s: float) -> int:
+        """Have memory for the slots from one on; return the first without, after `limit_s`."""
+        end_ns = self._clock.monotonic_ns() + round(limit_s * NS_PER_S)
+        while slot < writer.geometry.depth and self._clock.monotonic_ns() < end_ns:
+            if self.writer is not writer:
+                break
+            writer.make_present(slot)
+            slot += 1
+        return slot
+
+    def _change_memory(self, old: list[StreamWriter], new: StreamWriter, slot: int) -> None:
+        self._make_present(new, slot, _MEMORY_S)
+        old.clear()
 
     def slots(self) -> list[NDArray[Any]]:
         """Return the pixels of all slots."""
