@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nightjar.fits import checksum
-from nightjar.fits.cards import BLOCK_BYTES, CARD_BYTES, Card
+from nightjar.fits.cards import BLOCK_BYTES, CARD_BYTES
 from nightjar.fits.hdus import Hdu, Source, opened, walk
 from nightjar.fits.header import Header, NotFits
+from nightjar.fits.writer import set_checksums
 
 Rows = npt.NDArray[np.void]
 
@@ -99,8 +100,10 @@ def table_hdu(rows: Rows, *, name: str = EXTNAME) -> bytes:
         table[column.name] = values
     data = table.tobytes()
     data += bytes(-len(data) % BLOCK_BYTES)
-    head = bytearray(_header(len(rows), name).to_bytes())
-    _set_sums(head, checksum.datasum(data))
+    header = _header(len(rows), name)
+    head = bytearray(header.to_bytes())
+    cards = b"".join(card.to_bytes() for card in header.cards)
+    set_checksums(head, len(cards) - 2 * CARD_BYTES, checksum.datasum(data))  # the last two
     return bytes(head) + data
 
 
@@ -140,22 +143,6 @@ def _header(count: int, name: str) -> Header:
     header.add("CHECKSUM", checksum.CHECKSUM_PLACEHOLDER, "checksum of the whole HDU")
     header.add("DATASUM", "0", "checksum of the data unit")
     return header
-
-
-def _set_sums(head: bytearray, datasum: int) -> None:
-    """Put DATASUM and CHECKSUM into the cards of a header that has both, in that order."""
-    at = _card_at(head, b"CHECKSUM= ")
-    card = Card("DATASUM", str(datasum), "checksum of the data unit")
-    head[at + CARD_BYTES : at + 2 * CARD_BYTES] = card.to_bytes()
-    text = checksum.checksum_text(checksum.datasum(head) + datasum)
-    head[at + 11 : at + 27] = text.encode("ascii")
-
-
-def _card_at(head: bytearray, start: bytes) -> int:
-    for at in range(0, len(head), CARD_BYTES):
-        if head.startswith(start, at):
-            return at
-    raise ValueError(f"no {start!r} in the header")
 
 
 def read_table(source: Source, *, name: str = EXTNAME) -> Rows:
