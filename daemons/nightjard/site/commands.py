@@ -11,6 +11,7 @@ import click
 
 from nightjar.cli.frame import Seconds, group
 from nightjar.cli.session import Session, write
+from nightjard.site.configured import PROGRAMS
 
 pass_session = click.make_pass_decorator(Session)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -175,7 +176,7 @@ def check_config(
 
 
 @nightjar.command()
-@click.argument("daemon", type=click.Choice(["obslogd", "archived", "camd"]))
+@click.argument("daemon", type=click.Choice(PROGRAMS))
 @pass_session
 def schema(session: Session, daemon: str) -> None:
     """Print the JSON schema of a daemon's configuration, for editors."""
@@ -228,6 +229,40 @@ def simulate_site(
             f"  use it:    . {path}",
             "  start it:  nightjar up --detach     (or nightjar up, in a terminal of its own)",
             "  then:      cam test init; cam test start 3 --wait; archive status; nightjar watch",
+            "  stop it:   nightjar down",
+        ],
+    )
+
+
+@simulate.command("streams")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--first-port", type=click.IntRange(1024, 65000), metavar="PORT",
+              help="Use ports from this one on (default: any that are free).")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace the configuration of an earlier time.")
+@pass_session
+def simulate_streams(
+    session: Session, folder: Path, first_port: int | None, force: bool
+) -> None:
+    """Write a site of fast cameras into FOLDER: two and a pupil camera, links, loggers, the log.
+
+    Nothing outside FOLDER is written, and nothing is started.
+    """
+    from nightjard.site import simulate as site
+    from nightjard.site.simulate_streams import PORTS, write_stream_site
+
+    path = write_stream_site(folder, ports=site.free_ports(PORTS, first_port), force=force)
+    session.result(
+        {
+            "folder": str(folder.resolve()),
+            "environment": site.environment(folder),
+            "env": str(path),
+        },
+        [
+            f"the site is in {folder.resolve()}: cameras vcam1, vcam2, vpupcam, links, loggers",
+            f"  use it:    . {path}",
+            "  start it:  nightjar up --detach     (or nightjar up, in a terminal of its own)",
+            "  then:      cam vcam1 init; cam vcam1 start; the same for vcam2",
+            "             fitslog vcam prep; fitslog vcam start; fitslog top; fitswatcher FOLDER",
             "  stop it:   nightjar down",
         ],
     )

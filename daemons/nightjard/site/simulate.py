@@ -154,13 +154,13 @@ def write_site(
     log_port, archive_port, *camera_ports = ports
     daemons: dict[str, Any] = {}
     for daemon, (identity, card, size), port in zip(names, cameras, camera_ports, strict=False):
-        daemons[daemon] = _registered(port, f"simulated camera {card}")
+        daemons[daemon] = registered(port, f"simulated camera {card}")
         serial = 12345 + len(daemons) - 1
         config = camera_config(root, daemon, card, size, fast=fast, serial=serial)
-        _write(etc / "camd" / f"{identity}.json", config)
-    daemons["localhost_test2"] = _registered(archive_port, "pipeline that takes their frames over")
-    daemons["observatory_log"] = _registered(log_port, "observatory log")
-    _write(
+        write_config(etc / "camd" / f"{identity}.json", config)
+    daemons["localhost_test2"] = registered(archive_port, "pipeline that takes their frames over")
+    daemons["observatory_log"] = registered(log_port, "observatory log")
+    write_config(
         etc / "nightjar" / "registry.json",
         {
             "machines": {"LocalHost": ["127.0.0.1", "::1"]},
@@ -168,7 +168,7 @@ def write_site(
             "log_daemon": "observatory_log",
         },
     )
-    _write(
+    write_config(
         etc / "archived" / "pipeline.json",
         {
             "daemon": "localhost_test2", "log_name": "archived@pipeline",
@@ -177,19 +177,21 @@ def write_site(
             "minimum_free_bytes": 500_000_000,
         },
     )  # fmt: skip
-    _write(
+    write_config(
         etc / "obslogd" / "log.json",
         {"daemon": "observatory_log", "log_name": "obslogd@log", "control_machines": ["LocalHost"]},
     )
-    return _write_environment(root)
+    return write_environment(root)
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def write_config(path: Path, value: dict[str, Any]) -> None:
+    """Write a configuration file, in the order given."""
     # Not sorted: a person reads these files, and the order is that of the documentation.
     write_durably(path, (json.dumps(value, indent=2) + "\n").encode(), replace=True)
 
 
-def _registered(port: int, about: str) -> dict[str, Any]:
+def registered(port: int, about: str) -> dict[str, Any]:
+    """Return a daemon's entry in the registry of a site on one machine."""
     return {"machine": "LocalHost", "port": port, "about": about}
 
 
@@ -212,8 +214,8 @@ def stream_folder(root: Path) -> Path:
     mark = hashlib.blake2s(os.fsencode(root), digest_size=4).hexdigest()
     folder = SHARED_MEMORY / f"nightjar-{mark}"
     needed = sum(
-        int(read_json(path).get("framebuffer_bytes", 0))
-        for path in (root / "etc" / "camd").glob("*.json")
+        int(config.get("framebuffer_bytes", config.get("ring_bytes", 0)))
+        for config in map(read_json, (root / "etc" / "camd").glob("*.json"))
     )
     try:
         stat = os.statvfs(SHARED_MEMORY)
@@ -225,7 +227,8 @@ def stream_folder(root: Path) -> Path:
     return root / "streams"
 
 
-def _write_environment(root: Path) -> Path:
+def write_environment(root: Path) -> Path:
+    """Write the file with the environment to use a site by; return its path."""
     path = root / ENVIRONMENT_FILE
     lines = [f"# To use the simulated site in {root}:  . {path}"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in environment(root).items()]
