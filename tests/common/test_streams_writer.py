@@ -13,6 +13,7 @@ import pytest
 
 from nightjar.clock import ManualClock
 from nightjar.errors import Code, ConfigError, InvalidArgument, Refused, StorageError
+from nightjar.streams import allocate
 from nightjar.streams.layout import NO_FRAME
 from nightjar.streams.reader import StreamReader
 from nightjar.streams.writer import StreamWriter
@@ -240,6 +241,18 @@ def test_no_room_is_an_error_with_code_and_leaves_nothing(tmp_path, monkeypatch)
         ring(folder=tmp_path)
     assert caught.value.code is Code.NO_SPACE
     assert caught.value.detail["needed_bytes"] == 1536 + 120 + 50 * 128 + 3 * 40
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_there_is_is_refused_before_any_of_it_is_taken(tmp_path, monkeypatch):
+    def never(descriptor, offset, length):
+        raise AssertionError("began to fill the file system")
+
+    monkeypatch.setattr(os, "posix_fallocate", never)
+    monkeypatch.setattr(allocate, "free_bytes", lambda folder: 10_000_000)
+    with pytest.raises(StorageError, match=r"20\.0 MB needed, 10\.0 MB free") as caught:
+        ring(folder=tmp_path, shape=(1000, 1000), depth=10)
+    assert caught.value.code is Code.NO_SPACE
     assert list(tmp_path.iterdir()) == []
 
 

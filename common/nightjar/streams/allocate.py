@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nightjar.errors import Code, ConfigError, InvalidArgument, Refused, StorageError
-from nightjar.files import is_safe_name, shared_memory_folder, temporary_name
+from nightjar.files import free_bytes, is_safe_name, shared_memory_folder, temporary_name
+from nightjar.fits.sink import is_memory_folder
 from nightjar.streams.keywords import Keyword, KeywordBlock, blank_block
 from nightjar.streams.layout import (
     METADATA_BYTES,
@@ -106,11 +107,12 @@ def reserve(descriptor: int, total: int, path: Path) -> None:
     StorageError
         No room (code NO_SPACE), or the file system refuses.
     """
+    needed, free = total - 512 * os.fstat(descriptor).st_blocks, _free_bytes(path.parent)
     try:
+        if needed > free:  # at once, instead of after filling what is left of the memory
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.posix_fallocate(descriptor, 0, total)
     except OSError as error:
-        stat = os.statvfs(path.parent)
-        free = stat.f_bavail * stat.f_frsize
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM):
             raise StorageError(
                 f"no room for stream {path}: {bytes_text(total)} needed, {bytes_text(free)} free "
@@ -118,6 +120,20 @@ def reserve(descriptor: int, total: int, path: Path) -> None:
                 code=Code.NO_SPACE, path=str(path), needed_bytes=total, free_bytes=free,
             ) from error  # fmt: skip
         raise StorageError(f"cannot reserve stream {path}: {error.strerror}") from error
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the room in a folder; in a RAM disk not more than the machine has memory left."""
+    free = free_bytes(folder)
+    try:
+        if not is_memory_folder(folder):
+            return free
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return min(free, 1024 * int(line.split()[1]))
+    except (OSError, ValueError):
+        pass  # no /proc: the file system's own figure must do
+    return free
 
 
 def make_file(

@@ -300,7 +300,7 @@ def remove_stream(
     if info.is_owner_alive or not _remove(path, lambda owner, inode: not is_alive(owner, inode)):
         command = command_of(info.owner_pid) or "?"
         raise Refused(
-            f"stream {path} belongs to living process {info.owner_pid} ({command}); end it first",
+            f"stream {path} belongs to living process {info.owner_pid} ({command}); end it first, or force it",
             pid=info.owner_pid,
         )
 

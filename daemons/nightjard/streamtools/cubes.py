@@ -10,6 +10,7 @@ import errno
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def _cards(
     stamps = [int(stamp) for stamp in rows["ATIME"] if stamp] or [int(rows["LTIME"][0])]
     header.add("DATE-BEG", iso(stamps[0], 9), "acquisition of the first frame")
     header.add("DATE-END", iso(stamps[-1], 9), "acquisition of the last frame")
-    header.add("MJD-BEG", float(mjd_text(stamps[0])), "acquisition of the first frame", "d")
+    header.add("MJD-BEG", Decimal(mjd_text(stamps[0])), "acquisition of the first frame", "d")
     header.add("NFRAMES", done.frames, "frames in this file")
     header.add("NMISSED", done.lost, "frames lost before they were read")
     header.add("NTORN", done.torn, "frames left out: overwritten while read")

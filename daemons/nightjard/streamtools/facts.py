@@ -22,7 +22,6 @@ from nightjar.units import bytes_text
 HEADINGS = ("stream", "frame", "type", "slots", "frames", "rate", "age", "owner", "readers", "size")
 _RIGHT = (3, 4, 5, 6, 8, 9)
 _GAP = 1.5  # a time between two frames of more than so many usual ones is a gap
-_FEW = 5  # frames: with less the ring's own times tell the rate better than a short look
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +66,19 @@ def watch(reader: StreamReader, seconds: float) -> Live:
     taken, frames = time.monotonic() - begin, max(0, reader.counter - first)
     steps = [b - a for a, b in pairwise(stamps) if a and b]
     usual = statistics.median(steps) if steps else None
+    lost = reader.lost + reader.torn
+    rate = frames / taken if taken > 0 else 0.0
+    if steps and not lost and sum(steps) > 0:
+        rate = len(steps) * NS_PER_S / sum(steps)  # from frame to frame: exact for few, too
     return Live(
         seconds=taken,
         frames=frames,
-        rate_hz=frames / taken if taken > 0 else 0.0,
-        lost=reader.lost + reader.torn,
+        rate_hz=rate,
+        lost=lost,
         gaps=sum(step > _GAP * usual for step in steps) if usual is not None else None,
         longest_s=max(steps) / NS_PER_S if steps else None,
         usual_s=usual / NS_PER_S if usual is not None else None,
-        mbytes_per_s=frames * reader.geometry.frame_bytes / taken / 1e6 if taken > 0 else 0.0,
+        mbytes_per_s=rate * reader.geometry.frame_bytes / 1e6,
     )
 
 
@@ -112,23 +115,22 @@ def values(info: StreamInfo | BrokenStream) -> dict[str, Any]:
 
 def look_at_all(folder: Path, interval_s: float) -> list[tuple[StreamInfo | BrokenStream, float]]:
     """Describe all streams, each with its rate: frames counted in `interval_s`."""
-    before = {
-        item.path: item.counter for item in list_streams(folder) if isinstance(item, StreamInfo)
-    }
-    begin = time.monotonic()
+    before = {item.path: item for item in list_streams(folder) if isinstance(item, StreamInfo)}
     if before:
         time.sleep(interval_s)
-    taken = time.monotonic() - begin
-    found = []
-    for item in list_streams(folder):
-        rate = 0.0
-        if isinstance(item, StreamInfo):
-            frames = item.counter - before.get(item.path, item.counter)
-            rate = frames / taken if frames > 0 else 0.0
-            if frames < _FEW and item.rate_hz and (item.age_s or 0.0) < 3 / item.rate_hz + taken:
-                rate = item.rate_hz
-        found.append((item, rate))
-    return found
+    return [(item, _rate(before.get(item.path), item)) for item in list_streams(folder)]
+
+
+def _rate(before: StreamInfo | None, now: StreamInfo | BrokenStream) -> float:
+    if not isinstance(now, StreamInfo):
+        return 0.0
+    frames = now.counter - before.counter if before is not None else 0
+    if before is not None and frames > 0 and now.writetime_ns > before.writetime_ns:
+        # From frame to frame, not from look to look: true for one frame in a second, too.
+        return frames * NS_PER_S / (now.writetime_ns - before.writetime_ns)
+    if now.rate_hz and now.age_s is not None and now.age_s < 3 / now.rate_hz:
+        return now.rate_hz
+    return 0.0
 
 
 def shape_text(shape: Sequence[int]) -> str:
