@@ -17,11 +17,11 @@ _GAP = "  "
 HEADINGS = (
     "file", "shape", "size", "type", "object", "age", "rate", "missed/torn/dup", "note",
 )  # fmt: skip
-_NAME, _SHAPE, _, _TYPE, _OBJECT, _AGE, _RATE, _LOST, _NOTE = range(9)
-_RIGHT = (2, _AGE, _RATE, _LOST)
+_NAME, _SHAPE, _SIZE, _TYPE, _OBJECT, _AGE, _RATE, _LOST, _NOTE = range(9)
+_RIGHT = (_SIZE, _AGE, _RATE, _LOST)
 _LEAST = {_NAME: 26, _OBJECT: 14}
 #: Columns that go where the terminal is too narrow, the first one first.
-_GIVES_WAY = (_TYPE, _RATE, _LOST, _AGE, _SHAPE)
+_GIVES_WAY = (_TYPE, _RATE, _LOST, _AGE, _SHAPE, _OBJECT, _SIZE)
 _STALLED_S = 10.0
 _URGENT_S = 600.0
 
@@ -72,13 +72,13 @@ def snapshot_lines(
     if height is not None:
         chosen = _fitting(folders, blocks, height - len(heading) - len(notes))
         if len(chosen) < len(folders):
-            notes.append(
-                f"{len(folders) - len(chosen)} quieter folders are not shown: "
-                f"enlarge the window, or use -n 1"
-            )
+            count = len(folders) - len(chosen)
+            quieter = "1 quieter folder is" if count == 1 else f"{count} quieter folders are"
+            notes.append(f"{quieter} not shown: enlarge the window, or use -n 1")
         blocks = [blocks[index] for index in chosen]
     lines = heading + [line for block in blocks for line in block]
-    return lines + [cut_end(note, width, ellipsis) for note in notes]
+    lines += [cut_end(note, width, ellipsis) for note in notes]
+    return lines[:height]
 
 
 def pattern_lines(snapshot: Mapping[str, Any]) -> list[str]:
@@ -252,6 +252,8 @@ class _Layout:
         for column in _GIVES_WAY:
             if self._total() <= width:
                 break
+            if column in (_OBJECT, _SIZE) and self._total() - width < _LEAST[_NAME] // 2:
+                break  # a shorter name will do
             if column in self._columns:
                 self._columns.remove(column)
         for column in _LEAST:  # give back what is left
