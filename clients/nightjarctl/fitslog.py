@@ -58,6 +58,7 @@ class Groups(app.IdentityGroup):
 
     kind = KIND
     noun = "group"
+    placeholder = "GROUP"
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

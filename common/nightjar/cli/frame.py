@@ -252,6 +252,7 @@ class IdentityGroup(FrameGroup):
     kind = ""
     """Folder of the daemon's configurations, e.g. ``camd``."""
     noun = "daemon"
+    placeholder = "ID"
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         settings.setdefault("subcommand_metavar", "ID COMMAND [ARGS]...")
@@ -299,8 +300,8 @@ class IdentityGroup(FrameGroup):
             if args[0] not in names and not ctx.resilient_parsing:
                 listed = f"configured in {config_root(self.kind)}: {', '.join(names) or 'none'}"
                 ctx.fail(
-                    f"which {self.noun}? write {self.name} ID {args[0]} ({listed}), "
-                    f"or set {self.variable}"
+                    f"which {self.noun}? write {self.name} {self.placeholder} {args[0]} "
+                    f"({listed}), or set {self.variable}"
                 )
         elif args[0].startswith("-"):
             raise click.NoSuchOption(args[0], ctx=ctx)

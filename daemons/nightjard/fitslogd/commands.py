@@ -21,7 +21,7 @@ from nightjard.fitslogd.sessions import (
     Settings,
     chosen_root,
     logger_settings,
-    make_roots,
+    make_folders,
 )
 from nightjard.fitslogd.views import failure
 
@@ -69,7 +69,7 @@ class GroupCommands:
         def work(chosen: Chosen) -> None:
             self._model.require_own(chosen)
             self._refuse_while_saving(chosen, settings)
-            make_roots(self._config)
+            make_folders(self._config, settings.root)
             fresh = [s for s in chosen.streams if not self._model.is_saving(s)]
             self._prepare(chosen, dict.fromkeys(fresh, settings), partial)
             self._tell_cameras(chosen, data_type)

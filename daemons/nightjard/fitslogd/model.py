@@ -352,7 +352,9 @@ class LoggerGroups:
         """Return the answer to a command."""
         views = self.views(chosen.streams)
         state = busiest(view["state"] for view in views.values())
-        message = chosen.message or f"{chosen.group} is {state}"
+        name = ", ".join(chosen.streams) if chosen.is_named else chosen.group
+        verb = "are" if chosen.is_named and len(chosen.streams) > 1 else "is"
+        message = chosen.message or f"{name} {verb} {state}"
         return {
             "group": chosen.group, "state": state, "target": chosen.target,
             "session": session_of(views.values()), "streams": views,

@@ -192,15 +192,17 @@ def chosen_root(config: FitslogConfig, archive: bool, directory: str | None) -> 
     return str(path)
 
 
-def make_roots(config: FitslogConfig) -> None:
-    """Make the configured folders that are missing, where what they lie in is there.
+def make_folders(config: FitslogConfig, chosen: str) -> None:
+    """Make the folder to save into, and the configured ones, where what they lie in is there.
 
     What cannot be made shows in the loggers' own look at the folder.
     """
-    for root in (config.save_root, config.archive_root):
-        if root.parent.is_dir():
-            with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        for root in config.roots():
+            if root.parent.is_dir():
                 root.mkdir(exist_ok=True)
+        if any(root.is_dir() and Path(chosen).is_relative_to(root) for root in config.roots()):
+            Path(chosen).mkdir(parents=True, exist_ok=True)
 
 
 def logger_settings(config: FitslogConfig, stream: str, settings: Settings) -> dict[str, Any]:

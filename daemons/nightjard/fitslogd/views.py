@@ -96,4 +96,4 @@ def failure(
         reasons = "; ".join(f"{stream}: {text}" for stream, text in said.items())
     message = f"{title}: {reasons}" + (f"\n{outcome}" if outcome else "")
     code = first.code if first.code is not Code.UNREACHABLE else Code.FAILED
-    return error_for(code, message, dict(detail))
+    return error_for(code, message, {k: v for k, v in detail.items() if k != "message"})
