@@ -116,6 +116,20 @@ def write_durably(path: Path, data: bytes, *, replace: bool = False) -> None:
     fsync_folder(path.parent)
 
 
+def write_at(descriptor: int, data: Any, offset: int) -> None:
+    """Write the whole of a contiguous buffer at an offset of a file.
+
+    Raises
+    ------
+    OSError
+        What the system says; a part may have been written.
+    """
+    view = memoryview(data).cast("B")
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
+
+
 def write_json_durably(path: Path, value: Any) -> None:
     """Replace a JSON file so that a crash leaves the old one or the new one."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

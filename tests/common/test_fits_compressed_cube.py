@@ -370,7 +370,7 @@ def unfinished(path: Path, frames: Cube, **more: int) -> tuple[Rows, TileLayout]
     pool = TilePool(SHAPE, frames.dtype, 2)
     cube = CompressedCube(path, layout, pool)
     rows = append_all(cube, frames)
-    cube.flush()  # all tiles are in the file, nothing is finished
+    cube.hand_over()  # all tiles are in the file, nothing is finished
     cube.close()
     pool.stop()
     return rows, layout
@@ -421,7 +421,7 @@ def test_a_writer_killed_while_it_finishes_leaves_all(
     pool = TilePool(SHAPE, "u2", 2)
     cube = CompressedCube(path, layout_of(capacity=50), pool)
     rows = append_all(cube, frames)
-    cube.flush()
+    cube.hand_over()
     real, done = os.pwrite, 0
 
     def killed(descriptor: int, data: Any, offset: int) -> int:

@@ -163,8 +163,11 @@ class CompressedCube:
         else:
             self._file.drop_last()
 
-    def flush(self) -> None:
-        """Have every tile in the file: the next cube may need the buffers before this one ends."""
+    def hand_over(self) -> None:
+        """Be done with taking frames: every tile goes into the file.
+
+        The next cube needs the buffers, perhaps before another thread comes to complete this one.
+        """
         while self._line:
             self._write_oldest()
 
@@ -193,7 +196,7 @@ class CompressedCube:
     def complete(self, cards: Iterable[Card], rows: Rows, *, fsync: bool = True) -> int:
         """Make it a FITS file and close it; return its size. See :meth:`TileFile.complete`."""
         try:
-            self.flush()
+            self.hand_over()
             return self._file.complete(cards, rows, fsync=fsync)
         finally:
             self.close()

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from nightjar.files import write_at
 from nightjar.fits.binning import BLOCK_PIXELS, Pixels
 from nightjar.fits.cards import BLOCK_BYTES, CARD_BYTES, Card
 from nightjar.fits.checksum import DataSum, datasum, fold
@@ -152,6 +153,9 @@ class CubeWriter:
         self.frames -= 1
         self._sink.rewind(self.layout.frame_offset(self.frames))
 
+    def hand_over(self) -> None:
+        """Be done with taking frames: the rest is left to another thread."""
+
     def complete(self, cards: Iterable[Card], rows: Rows, *, fsync: bool = True) -> int:
         """Make it a FITS file, still under its temporary name, and close it; return its size.
 
@@ -204,8 +208,8 @@ def finish_cube(descriptor: int, layout: CubeLayout, cards: Iterable[Card], rows
     table = table_hdu(rows)
     # From the end to the start: until the header is there, nothing looks like a FITS file.
     os.ftruncate(descriptor, end)
-    _write(descriptor, bytes(fill) + table, end)
-    _write(descriptor, bytes(head), 0)
+    write_at(descriptor, bytes(fill) + table, end)
+    write_at(descriptor, bytes(head), 0)
     return end + fill + len(table)
 
 
@@ -224,12 +228,6 @@ def _data_sum(layout: CubeLayout, rows: Rows) -> int:
         total += int(turned.sum(dtype=np.uint64))
     return fold(total)
 
-
-def _write(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(descriptor, view, offset)
-        view, offset = view[count:], offset + count
 
 
 def salvage_frames(descriptor: int, layout: CubeLayout, rows: Rows) -> Rows:
@@ -256,6 +254,6 @@ def salvage_frames(descriptor: int, layout: CubeLayout, rows: Rows) -> Rows:
         if len(data) < layout.frame_bytes or datasum(data) != int(rows["DATASUM"][index]):
             continue
         if len(kept) != index:
-            _write(descriptor, data, layout.frame_offset(len(kept)))
+            write_at(descriptor, data, layout.frame_offset(len(kept)))
         kept.append(index)
     return rows[kept]

@@ -21,6 +21,8 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
+from nightjar.files import write_at
+
 PIECE_BYTES = 1 << 17
 CHUNK_BYTES = 4 << 20
 CHUNKS = 6
@@ -85,7 +87,7 @@ class MemorySink:
 
     def commit(self, count: int) -> None:
         """See :class:`Sink`."""
-        _write_all(self.descriptor, self._piece[:count], self.position)
+        write_at(self.descriptor, self._piece[:count], self.position)
         self.position += count
 
     def rewind(self, position: int) -> None:
@@ -179,7 +181,7 @@ class DiskQueue:
             if pending.error is None:  # the first failure ends the file
                 try:
                     view = memoryview(chunk)
-                    _write_all(descriptor, view[:count], offset)
+                    write_at(descriptor, view[:count], offset)
                     del view
                 except OSError as error:
                     failure = error
@@ -247,7 +249,7 @@ class DiskSink:
         chunk, count = self._chunk, self.position - self._base
         if chunk is not None and count > 0:
             view = memoryview(chunk)
-            _write_all(self.descriptor, view[:count], self._base)
+            write_at(self.descriptor, view[:count], self._base)
             del view
 
     def close(self) -> None:
@@ -281,9 +283,3 @@ def open_sink(path: Path, position: int, disk: DiskQueue) -> MemorySink | DiskSi
 
 def _create(path: Path, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-
-
-def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
-    while view:
-        count = os.pwrite(descriptor, view, offset)
-        view, offset = view[count:], offset + count

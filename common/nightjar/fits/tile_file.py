@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nightjar.files import write_at
 from nightjar.fits.cards import BLOCK_BYTES, CARD_BYTES, Card
 from nightjar.fits.checksum import CHECKSUM_PLACEHOLDER, DataSum
 from nightjar.fits.frame_table import Rows, table_hdu
@@ -128,7 +129,7 @@ class TileFile:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o644)
             try:
-                write_all(descriptor, _primary() + self._header((), 0, b"", is_open=True), 0)
+                write_at(descriptor, _primary() + self._header((), 0, b"", is_open=True), 0)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -149,7 +150,7 @@ class TileFile:
         """
         layout, place = self.layout, self.heap_bytes
         end = layout.heap_offset + place + len(tile)
-        write_all(self.descriptor, tile, layout.heap_offset + place)
+        write_at(self.descriptor, tile, layout.heap_offset + place)
         self._write_row(len(tile), place)
         self._tiles.append((len(tile), place, tile_sum))
         self.heap_bytes += len(tile)
@@ -164,7 +165,7 @@ class TileFile:
 
     def _write_row(self, length: int, place: int) -> None:
         row = length.to_bytes(8, "big") + place.to_bytes(8, "big")
-        write_all(self.descriptor, row, self.layout.rows_offset + self.frames * DESCRIPTOR_BYTES)
+        write_at(self.descriptor, row, self.layout.rows_offset + self.frames * DESCRIPTOR_BYTES)
 
     def drop_last(self) -> None:
         """Take the last tile back."""
@@ -199,10 +200,10 @@ class TileFile:
             table = self._rows()
             head = self._header(cards, image.value, table)
             os.ftruncate(self.descriptor, end)
-            write_all(self.descriptor, tail, end)
+            write_at(self.descriptor, tail, end)
             # The header last: where it says that the file is complete, the rows are, too.
-            write_all(self.descriptor, table, self.layout.rows_offset)
-            write_all(self.descriptor, head, BLOCK_BYTES)
+            write_at(self.descriptor, table, self.layout.rows_offset)
+            write_at(self.descriptor, head, BLOCK_BYTES)
             if fsync:
                 os.fsync(self.descriptor)
         finally:
@@ -253,11 +254,3 @@ class TileFile:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-
-
-def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    """Write bytes at an offset of a file."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(descriptor, view, offset)
-        view, offset = view[count:], offset + count

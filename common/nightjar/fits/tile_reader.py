@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nightjar.files import write_at
 from nightjar.fits.binning import Pixels
 from nightjar.fits.cards import BLOCK_BYTES
 from nightjar.fits.checksum import datasum
@@ -16,7 +17,7 @@ from nightjar.fits.frame_table import Rows
 from nightjar.fits.hdus import Hdu, Reader, opened, walk
 from nightjar.fits.header import NotFits
 from nightjar.fits.pixels import image_format
-from nightjar.fits.tile_file import TileFile, TileLayout, write_all
+from nightjar.fits.tile_file import TileFile, TileLayout
 from nightjar.fits.tiles import DESCRIPTOR_BYTES, TileCompressor
 
 _MAX_PLACE = 1 << 62
@@ -65,7 +66,7 @@ def salvage_tiles(path: Path, rows: Rows) -> tuple[TileFile, Rows]:
             expected += length
         # What stood behind the last row, if anything, is no frame.
         room = (layout.capacity - tiles.frames) * DESCRIPTOR_BYTES
-        write_all(tiles.descriptor, bytes(room), layout.heap_offset - room)
+        write_at(tiles.descriptor, bytes(room), layout.heap_offset - room)
     except BaseException:
         tiles.close()
         raise

@@ -22,8 +22,9 @@ from nightjar.fits.frame_table import Rows
 from nightjar.fits.sink import DiskQueue
 from nightjar.fits.tile_file import TileFile, TileLayout
 from nightjar.fits.tile_reader import salvage_tiles
+from nightjar.fits.tiles import algorithm_for
 
-_SPARE_ROWS = 2  # tiled cubes have a fixed room: twice the length, so that it may be changed
+_SPARE_ROWS = 4  # tiled cubes have a fixed room: more than the length, which may be changed
 
 
 class Writer(Protocol):
@@ -40,6 +41,10 @@ class Writer(Protocol):
 
     def drop_last(self) -> None:
         """Take the last frame back."""
+        ...
+
+    def hand_over(self) -> None:
+        """Be done with taking frames; another thread completes it."""
         ...
 
     def complete(self, cards: Iterable[Card], rows: Rows, *, fsync: bool = True) -> int:
@@ -245,9 +250,9 @@ def format_of(head: dict[str, Any]) -> CubeFormat:
     return PlainFormat(CubeLayout(shape, dtype, int(head["header_bytes"])))
 
 
-def check_compression(frame_shape: tuple[int, ...], dtype: Any) -> None:
+def check_compression(dtype: Any) -> None:
     """Raise Refused unless such frames can be compressed here."""
     try:
-        TilePool(frame_shape, dtype, threads=1).stop()
+        algorithm_for(dtype)
     except ValueError as error:
         raise Refused(f"such frames cannot be compressed: {error}", code=Code.UNSUPPORTED) from None

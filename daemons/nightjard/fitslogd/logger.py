@@ -229,7 +229,7 @@ class Logger:
         preflight.check_path(settings, folder, self.stream)
         preflight.check_folder(settings, folder)
         if settings.compress:
-            check_compression(geometry.frame_shape, geometry.dtype)
+            check_compression(geometry.dtype)
         needed = preflight.session_bytes(settings, geometry.frame_bytes, self._watch.rate_hz, None)
         preflight.check_space(settings, folder, needed)
         root = Path(settings.root)

@@ -330,6 +330,10 @@ class Recorder:
         cube.reason, cube.expected = reason, expected
         cube.truncated = cube.writer.frames < cube.expected
         cube.at_end = at_end
+        try:
+            cube.writer.hand_over()
+        except OSError as error:  # completing it fails the same way, and is told there
+            log.warning("cube %s: %s", cube.final, error)
         with self._idle:
             self._closing += 1
         self._work.put(cube)
