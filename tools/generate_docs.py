@@ -19,7 +19,7 @@ from reference_cli import CLIENTS, client_page
 from reference_config import configuration_page
 from reference_markdown import TITLES, anchor, code, table
 
-from nightjar.api import archive, camera, obslog
+from nightjar.api import archive, camera, fast_camera, fitslog, obslog, streamlink
 from nightjar.api.commands import COMMON_COMMANDS, Command, Parameter
 from nightjar.errors import Code, error_for
 from nightjar.fits.header import Section
@@ -29,7 +29,12 @@ from nightjard.site.configured import PROGRAMS
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = PROJECT / "docs" / "reference"
 MARK = "<!-- Written by tools/generate_docs.py from {source}: change that, then `make docs`. -->"
-APIS: dict[str, ModuleType] = {"camd": camera, "archived": archive, "obslogd": obslog}
+APIS: dict[str, ModuleType] = {
+    "camd": camera, "archived": archive, "obslogd": obslog, "fitslogd": fitslog,
+    "streamlinkd": streamlink,
+}  # fmt: skip
+MODES: dict[tuple[str, str], ModuleType] = {("camd", "stream"): fast_camera}
+"""Kinds of daemon that a configuration with that ``mode`` makes, with commands of their own."""
 
 # --- commands over RPC, status, codes ----------------------------------------------------------
 
@@ -73,20 +78,21 @@ def command_section(command: Command) -> list[str]:
     return lines
 
 
-def commands_page(program: str) -> list[str]:
-    """Return the page of a daemon's commands and status."""
-    api = APIS[program]
+def commands_page(program: str, mode: str = "") -> list[str]:
+    """Return the page of the commands and status of a daemon, or of another kind by `mode`."""
+    api = MODES[program, mode] if mode else APIS[program]
+    kind = f" with mode {mode}" if mode else ""
     lines = [
-        f"# Commands and status of {program}", "",
+        f"# Commands and status of {program}{kind}", "",
         f"What the {TITLES[program]} answers, over RPC and as methods of "
         "[`connect(...)`](../how-to/call-from-python.md). Commands that every daemon has: "
         "[common commands](commands.md).", "", "## Commands", "",
     ]  # fmt: skip
     for command in api.COMMANDS:
         lines += command_section(command)
-    if program == "camd":
+    if hasattr(api, "CONFIGURE_KEYS"):
         rows = [(code(key), f"[{command}](#{anchor(command)})", code(parameter))
-                for key, (command, parameter) in camera.CONFIGURE_KEYS.items()]  # fmt: skip
+                for key, (command, parameter) in api.CONFIGURE_KEYS.items()]  # fmt: skip
         lines += ["## Keys of configure", ""]
         lines += table(("key", "checked as", "argument"), rows)
     lines += ["## Status", "", "The keys of the snapshot that `status` returns.", ""]
@@ -174,10 +180,14 @@ def index_page() -> list[str]:
         *(f"- [{name}]({name}.md)" for name in CLIENTS), "",
         "## Configuration", "",
         *(f"- [{program}](configuration-{program}.md), the {TITLES[program]}"
-          for program in TITLES), "",
+          for program in TITLES),
+        *(f"- [{program} with mode {mode}](configuration-{program}-{mode}.md)"
+          for program, mode in MODES), "",
         "## What daemons answer", "",
         "- [common commands](commands.md)",
         *(f"- [{program}](commands-{program}.md): commands and status" for program in TITLES),
+        *(f"- [{program} with mode {mode}](commands-{program}-{mode}.md): commands and status"
+          for program, mode in MODES),
         "- [reply codes and exit codes](codes.md)", "",
         "## Data", "", "- [header of a camera frame](fits-header.md)", "",
     ]  # fmt: skip
@@ -198,6 +208,13 @@ def pages() -> dict[str, str]:
         )  # fmt: skip
         made[f"commands-{program}.md"] = (
             APIS[program].__name__.replace(".", "/") + ".py", partial(commands_page, program),
+        )  # fmt: skip
+    for (program, mode), api in MODES.items():
+        made[f"configuration-{program}-{mode}.md"] = (
+            f"nightjard/{program}", partial(configuration_page, program, mode),
+        )  # fmt: skip
+        made[f"commands-{program}-{mode}.md"] = (
+            api.__name__.replace(".", "/") + ".py", partial(commands_page, program, mode),
         )  # fmt: skip
     for name, (module, _) in CLIENTS.items():
         made[f"{name}.md"] = (module.replace(".", "/") + ".py", partial(client_page, name))

@@ -30,7 +30,8 @@ def title_of(model: type[BaseModel]) -> str:
     """Return the heading of a nested model."""
     name = model.model_fields.get("name")
     if name is not None and get_origin(name.annotation) is Literal:
-        return f'driver "{get_args(name.annotation)[0]}"'
+        kind = "source" if "camd.fast" in model.__module__ else "driver"
+        return f'{kind} "{get_args(name.annotation)[0]}"'
     words = re.findall("[A-Z][a-z]*", model.__name__)
     return " ".join(words).lower()
 
@@ -137,21 +138,35 @@ def keys_table(model: type[BaseModel], names: Iterable[str], titles: dict[str, s
     return table(("key", "value", "default", "meaning"), rows)
 
 
-def configuration_page(program: str) -> list[str]:
-    """Return the page of a daemon's configuration."""
+def other_kinds(program: str, mode: str) -> list[str]:
+    """Return where the other kinds of a program's configuration are described."""
+    links = [
+        f'`"mode": "{name}"` [other keys](configuration-{program}-{name}.md)'
+        for name in spec_of(program).variants if name != mode
+    ]  # fmt: skip
+    if mode:
+        links.append(f'without it, or with another, [other keys](configuration-{program}.md)')
+        return [f'These are the keys of a file with `"mode": "{mode}"`; {", ".join(links)}.', ""]
+    return [f"A file with {', '.join(links)}.", ""] if links else []
+
+
+def configuration_page(program: str, mode: str = "") -> list[str]:
+    """Return the page of a daemon's configuration; of another kind of it by `mode`."""
     spec = spec_of(program)
-    model = spec.config_model
+    model = spec.variants[mode].config_model if mode else spec.config_model
     nested = nested_models(model)
     titles = {one.__name__: title_of(one) for one in nested}
     common = [name for name in model.model_fields if name in DaemonConfig.model_fields]
     own = [name for name in model.model_fields if name not in DaemonConfig.model_fields]
+    kind = f" with mode {mode}" if mode else ""
     lines = [
-        f"# Configuration of {program}", "",
+        f"# Configuration of {program}{kind}", "",
         f"The {TITLES[program]}, `{program} NAME`, reads `NAME.json` from the folder that "
         f"`{program.upper()}_CONFIG_ROOT` names, else from `/etc/{program}`. The file is one JSON "
         "object without comments. An unknown key, a wrong type or a value outside the limits is "
         "refused with the file, the key, the value and what is allowed; `nightjar check-config` "
         f"tells that without starting anything. For an editor: `nightjar schema {program}`.", "",
+        *other_kinds(program, mode),
         "How to: [configure](../how-to/configure.md). Limits include the values given, except "
         "after *above* and *below*.", "",
         "## Keys that every daemon has", "", *keys_table(model, common, titles),

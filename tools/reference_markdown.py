@@ -10,6 +10,8 @@ TITLES = {
     "camd": "camera daemon",
     "archived": "archive daemon",
     "obslogd": "observatory log daemon",
+    "fitslogd": "FITS logger daemon",
+    "streamlinkd": "stream link daemon",
 }
 
 

@@ -103,6 +103,11 @@ class Spec(Generic[ConfigT]):
     """Other kinds of configuration of the same program, by the value of the key ``mode``, whose
     default is the kind of this one."""
 
+    @property
+    def config_models(self) -> tuple[type[DaemonConfig], ...]:
+        """The models of all kinds of configuration, this one's first."""
+        return (self.config_model, *(each.config_model for each in self.variants.values()))
+
     def for_file(self, path: Path) -> Spec[Any]:
         """Return the spec for a configuration file.
 

@@ -206,11 +206,17 @@ def test_schema_is_json_and_names_every_key(
     code, out, _ = _run(capfd, "schema", program)
     assert code == 0
     schema = json.loads(out)
-    assert schema["additionalProperties"] is False
-    for key, value in schema["properties"].items():
-        described = schema["$defs"][value["$ref"].split("/")[-1]] if "$ref" in value else value
-        assert described.get("description"), key
-    assert set(schema["properties"]) == set(configured.spec_of(program).config_model.model_fields)
+    models = configured.spec_of(program).config_models
+    kinds = [schema] if len(models) == 1 else [
+        schema["$defs"][kind["$ref"].split("/")[-1]] for kind in schema["anyOf"]
+    ]
+    assert len(kinds) == len(models)
+    for kind, model in zip(kinds, models, strict=True):
+        assert kind["additionalProperties"] is False
+        for key, value in kind["properties"].items():
+            described = schema["$defs"][value["$ref"].split("/")[-1]] if "$ref" in value else value
+            assert described.get("description"), key
+        assert set(kind["properties"]) == set(model.model_fields)
 
 
 def test_only_words_that_fit_nothing_are_refused(site: Path) -> None:

@@ -7,9 +7,9 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from nightjar.config.paths import read_json
 from nightjar.errors import ConfigError
@@ -148,6 +148,13 @@ def load(path: Path, model: type[Model]) -> Model:
     return parse(read_json(path), model, str(path))
 
 
-def schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema of a configuration model, for editors and the reference docs."""
-    return model.model_json_schema()
+def schema(*models: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of a configuration model, for editors and the reference docs.
+
+    Of several models: of a file that is for any of them.
+    """
+    if len(models) == 1:
+        return models[0].model_json_schema()
+    kinds: Any = Union[models]  # noqa: UP007 - the models are known here only
+    described: dict[str, Any] = TypeAdapter(kinds).json_schema()
+    return described

@@ -75,7 +75,7 @@ def check_file(configured: Configured) -> tuple[Checked | None, list[Finding]]:
     """Check one file against its model, the registry, and its program's own doubts."""
     path = configured.path
     try:
-        spec = spec_of(configured.program)
+        spec = spec_of(configured.program).for_file(path)
         config = load(path, spec.config_model)
         registry = Registry.find(path)
         registry.daemon(config.daemon)
@@ -94,8 +94,11 @@ def check_together(checked: Sequence[Checked]) -> list[Finding]:
     cameras = [one for one in checked if one.configured.program == "camd"]
     archives = [one for one in checked if one.configured.program == "archived"]
     findings += _doubled(checked, "daemon", "another configuration runs as this daemon")
-    for key in ("camera_id", "expcount_path"):
-        findings += _doubled(cameras, key, "another camera has it")
+    findings += _doubled(cameras, "camera_id", "another camera has it")
+    streaming = [one for one in cameras if one.config.mode == "stream"]
+    findings += _doubled(streaming, "stream", "another camera fills it")
+    cameras = [one for one in cameras if one not in streaming]
+    findings += _doubled(cameras, "expcount_path", "another camera has it")
     findings += _doubled(
         cameras, "output_path with output_prefix", "another camera writes under the same names",
         lambda config: (str(config.output_path.resolve()), config.output_prefix),

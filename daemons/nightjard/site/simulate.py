@@ -237,7 +237,7 @@ def write_environment(root: Path) -> Path:
 
 
 def schema_text(program: str) -> str:
-    """Return the JSON schema of a program's configuration."""
+    """Return the JSON schema of a program's configuration, of all its kinds."""
     from nightjar.config.load import schema
 
-    return json.dumps(schema(spec_of(program).config_model), indent=2)
+    return json.dumps(schema(*spec_of(program).config_models), indent=2)
