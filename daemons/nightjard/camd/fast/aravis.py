@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _SILENCE_S = 0.5  # and four periods: then the camera is asked whether it is there
 _NO_FRAMES_S = 5.0  # and four periods: then something keeps the frames away
+_FRESH_S = 0.1  # so long after a frame the camera is certainly there
 _RELEASE_S = 10.0
 _WHOLE = 0  # ArvBufferStatus
 
@@ -122,7 +123,7 @@ class AravisSource:
             self._memory = camera.make_memory(self._memory)
             self._stream = camera.make_stream()
         for buffer in self._memory:
-            self._stream.push_buffer(buffer)
+            self._give_back(buffer)
         try:
             camera.start()
         except DeviceError:
@@ -169,6 +170,10 @@ class AravisSource:
             self._heard_ns = self._clock.monotonic_ns()
         return True
 
+    def _heard_s(self) -> float:
+        """Return how long ago the last frame came."""
+        return (self._clock.monotonic_ns() - self._heard_ns) / NS_PER_S
+
     def _silence_s(self) -> float:
         """Return for how long frames have been overdue."""
         assert self._geometry is not None
@@ -176,7 +181,7 @@ class AravisSource:
         period_s = max(1 / self._geometry.rate_hz, self._geometry.exposure_s)
         if self._settings.external_trigger:
             period_s = self._geometry.exposure_s
-        return (self._clock.monotonic_ns() - self._heard_ns) / NS_PER_S - 4 * period_s
+        return self._heard_s() - 4 * period_s
 
     def _look_for_trouble(self) -> None:
         """Find out why no frame comes; the camera's answer is there at a later call."""
@@ -204,22 +209,28 @@ class AravisSource:
             raise Refused("no frame was waited for")
         try:
             status = buffer.get_status()
-            number, lost = self._numbers.take(buffer.get_frame_id())
-            start_ns, atime_ns, arrival_ns = self._times(buffer, is_whole=status == _WHOLE)
-            if status == _WHOLE:
+            is_whole = status == _WHOLE
+            number, lost = self._numbers.take(buffer.get_frame_id(), is_whole=is_whole)
+            start_ns, atime_ns, arrival_ns = self._times(buffer, is_whole=is_whole)
+            if is_whole:
                 self._copy(buffer, slot)
         finally:
-            self._stream.push_buffer(buffer)
+            self._give_back(buffer)
         self._received += 1
         self._lost += lost
-        if status != _WHOLE:
+        if not is_whole:
             self._note_incomplete(status.value_nick, number)
         age_ns = self._clock.now_ns() - arrival_ns
         return SourceFrame(
             start_ns, atime_ns, number, lost,
             is_late=age_ns * self._geometry.rate_hz > 2 * NS_PER_S,
-            is_incomplete=status != _WHOLE,
+            is_incomplete=not is_whole,
         )  # fmt: skip
+
+    def _give_back(self, buffer: Any) -> None:
+        """Let the library fill a buffer again."""
+        buffer.set_frame_id(0)  # else a frame whose first packet is missing has the number of old
+        self._stream.push_buffer(buffer)
 
     def _copy(self, buffer: Any, slot: NDArray[Any]) -> None:
         rows, columns = slot.shape
@@ -274,8 +285,8 @@ class AravisSource:
         temperature_c: float | None = None
         if self._stream is not None:
             underruns += library.load()[0].Stream.get_statistics(self._stream)[2]
-        # A silent camera may be gone, and asking a camera that is gone takes seconds.
-        if self._stream is None or self._silence_s() < _SILENCE_S:
+        # A camera that sends no frames may be gone, and asking one that is gone takes seconds.
+        if self._stream is None or self._heard_s() < _FRESH_S:
             with library.device_call(f"reading the temperature of camera {camera.name}"):
                 temperature_c = camera.number("DeviceTemperature")
         return {
@@ -297,8 +308,9 @@ def main() -> None:
     import click
 
     @click.command(help="List the GigE Vision and USB3 Vision cameras that answer.")
+    @click.option("--list", "_", is_flag=True, help="List them: what it does anyway.")
     @click.option("--fake", is_flag=True, help="With the simulated camera inside the library.")
-    def run(fake: bool) -> None:
+    def run(_: bool, fake: bool) -> None:
         try:
             if fake:
                 library.load()[0].enable_interface("Fake")

@@ -52,6 +52,7 @@ class AravisCamera:
         self.name = str(self._camera.get_device_id() or options.address or options.device)
         self.is_gv = bool(self._camera.is_gv_device())
         self.prober = library.Prober(self._camera)
+        self.packet_size: int | None = None
         try:
             with library.device_call(f"opening camera {self.name}"):
                 self._prepare()
@@ -125,6 +126,7 @@ class AravisCamera:
             camera.gv_auto_packet_size()
         else:
             camera.gv_set_packet_size(options.packet_size)
+        self.packet_size = int(camera.gv_get_packet_size())
         if options.packet_delay_ns is not None:
             camera.gv_set_packet_delay(options.packet_delay_ns)
         try:
@@ -262,11 +264,6 @@ class AravisCamera:
         return float(highest)
 
     # ---------------------------------------------------------------- streaming
-
-    @property
-    def packet_size(self) -> int | None:
-        """Bytes of a packet; None where there are none."""
-        return int(self._camera.gv_get_packet_size()) if self.is_gv else None
 
     def make_memory(self, present: dict[Any, NDArray[np.uint8]]) -> dict[Any, NDArray[np.uint8]]:
         """Return buffers of the library and the memory of each; the present ones where they fit."""

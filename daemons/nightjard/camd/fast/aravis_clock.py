@@ -26,14 +26,19 @@ class FrameNumbers:
         self._is_wide = is_wide
         self._raw: int | None = None
         self._number = 0
+        self._unnumbered = 0
 
-    def take(self, raw: int) -> tuple[int, int]:
+    def take(self, raw: int, *, is_whole: bool = True) -> tuple[int, int]:
         """Return (number, frames lost before it) of the next frame.
 
         The number counts up from the first one seen and does not wrap. A frame that is late, or
-        comes again, has its number and lost nothing.
+        comes again, has its number and lost nothing. Of an incomplete frame the part with the
+        number may be missing (`raw` is 0 then): it is the next one until a whole one tells.
         """
-        before = self._raw
+        if not is_whole and raw == 0:
+            self._unnumbered += 1
+            return self._number + self._unnumbered, 0
+        before, unnumbered = self._raw, self._unnumbered
         if before is None:
             self._raw = self._number = raw
             return raw, 0
@@ -45,9 +50,9 @@ class FrameNumbers:
             step = 1 if self._is_wide else step + _SHORT_IDS + (raw == 0)
             if step > _SHORT_IDS // 2:
                 return self._number + step - _SHORT_IDS, 0
-        self._raw = raw
+        self._raw, self._unnumbered = raw, 0
         self._number += step
-        return self._number, max(0, step - 1)
+        return self._number, max(0, step - 1 - unnumbered)
 
 
 class CameraClock:

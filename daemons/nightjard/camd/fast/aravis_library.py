@@ -155,7 +155,7 @@ def _take_control(camera: Any, sought: str) -> None:
                 f"another program controls camera {sought}: end it (it may be on another machine)"
             )
         time.sleep(_CONTROL_RETRY_S)
-        # Refused for as long as the other one has it.
+        # Not looked at first: some cameras take that for a sign of life of the dead program.
         with contextlib.suppress(glib.Error):
             device.take_control()
 
