@@ -28,6 +28,11 @@ _YOUNG = 8
 """So many of the newest files are looked up each time: other programs write them in place."""
 
 
+def is_fits_name(name: str) -> bool:
+    """Tell whether a name is that of a FITS file, finished or not."""
+    return _FINISHED.match(name) is not None or _UNFINISHED.match(name) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A file as the folder shows it; equal entries have equal content.

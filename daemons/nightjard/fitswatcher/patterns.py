@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from nightjard.fitswatcher.listing import is_fits_name
+
 
 @dataclass(frozen=True, slots=True)
 class Matches:
@@ -19,7 +21,7 @@ class Matches:
     folders
         Absolute paths, sorted.
     below
-        Folders inside these, where subfolders were asked for.
+        Folders inside these that hold FITS files, where subfolders were asked for.
     files
         How many files match as well: they are not watched.
     problem
@@ -40,7 +42,8 @@ def expand(pattern: str, *, is_recursive: bool = False) -> Matches:
     pattern
         A path with ``*``, ``?``, ``[...]`` and ``**`` as the shell knows them; ``~`` is a home.
     is_recursive
-        Give all folders below, too, but for hidden ones and through symbolic links.
+        Give all folders below that hold FITS files, too; hidden ones and what is behind symbolic
+        links are left out.
     """
     whole = os.path.abspath(os.path.expanduser(pattern))
     folders: list[str] = []
@@ -87,6 +90,7 @@ def _matching(whole: str) -> Iterator[tuple[str, bool]]:
 
 
 def _below(folder: str) -> Iterator[str]:
-    for path, names, _ in os.walk(folder):
-        names[:] = [name for name in names if not name.startswith(".")]
-        yield from (os.path.join(path, name) for name in names)
+    for path, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(is_fits_name(name) for name in names):
+            yield path

@@ -110,13 +110,13 @@ class Watcher:
             for path, report in self._last_good.items()
             if now_ns - report.looked_ns < _GONE_NS
         }
-        everything = sorted(named | below | lately)
         # Names with dates sort by time: the last ones are the ones that matter.
-        chosen = everything[-MOST_FOLDERS:]
+        ranked = sorted((below | lately) - named) + sorted(named)
+        chosen = sorted(ranked[-MOST_FOLDERS:])
         for path in set(self._folders).difference(chosen):
             self._folders.pop(path).stop()
             self._last_good.pop(path, None)
-        return chosen, below - named, len(everything) - len(chosen)
+        return chosen, below, len(ranked) - len(chosen)
 
     def _ask(self, paths: Sequence[str], patience_s: float) -> None:
         for path in paths:
