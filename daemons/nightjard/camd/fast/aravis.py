@@ -297,8 +297,8 @@ class AravisSource:
             "frames_lost": self._lost,
             "buffer_underruns": underruns,
             "packet_size": camera.packet_size,
-            "clock_error_us": clock.error_ns / 1e3,
-            "clock_drift_ppm": clock.drift_ppm,
+            "clock_error_us": round(clock.error_ns / 1e3, 3),
+            "clock_drift_ppm": round(clock.drift_ppm, 3),
             "clock_resets": clock.resets,
         }
 

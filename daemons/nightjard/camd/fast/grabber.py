@@ -26,6 +26,7 @@ from nightjar.clock import NS_PER_S, Clock, SystemClock
 from nightjar.errors import Busy, Code, NightjarError, Refused
 from nightjar.streams.keywords import KeywordValue
 from nightjard.camd.fast.grabbing import RateMeter, prepare_process, stream_plan
+from nightjard.camd.fast.keywords import TELEMETRY_KEYWORDS
 from nightjard.camd.fast.options import AnySourceOptions
 from nightjard.camd.fast.publisher import Publisher
 from nightjard.camd.fast.source import (
@@ -340,6 +341,9 @@ class Grabber:
         temperature = self._telemetry.get("temperature_c")
         if temperature is not None:
             values["DET-TMP"] = (float(temperature), "[degC] detector temperature")
+        for key, (name, comment) in TELEMETRY_KEYWORDS.items():
+            if self._telemetry.get(key) is not None:
+                values[name] = (self._telemetry[key], comment)
         publisher.set_keywords(values)
 
     def _send_news(self) -> None:

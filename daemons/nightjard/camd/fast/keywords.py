@@ -27,11 +27,17 @@ _SCALE_DEG = 5.9e-3 / 3600  # 5.9 mas a pixel
 _FIELDS = ("", "B", "C", "D")
 _FIELD_NAMES = ("F610", "F670", "F720", "F760")
 
+TELEMETRY_KEYWORDS = {
+    "significant_bits": ("DET-BITS", "significant bits of a pixel"),
+    "clock_error_us": ("CLK-ERR", "[us] scatter of the camera's clock about UTC"),
+}
+"""Keywords that follow a source's telemetry, where it has that value: key to (name, comment)."""
+
 COMPUTED = frozenset(
     {
         "CROPPED", "DATA-TYP", "DET-TMP", "EXPTIME", "EXTTRIG", "FRATE", "MFRATE", "OBS-MOD",
         "PRD-MIN1", "PRD-MIN2", "PRD-RNG1", "PRD-RNG2", "U_DETMOD", "U_CROP", "HW-OFF", "HW-FROM",
-        "HW-OFFP", "LOST-CAM",
+        "HW-OFFP", "LOST-CAM", *(name for name, _ in TELEMETRY_KEYWORDS.values()),
     }
 )  # fmt: skip
 """Keywords that follow from the camera's state: no command or configuration sets them."""
