@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types contracts docs docs-check check bench soak clean
+.PHONY: help venv demo demo-streams demo-all test lint types contracts docs docs-check check bench soak clean
 .PHONY: debian-packages demo-venv native
 
 help:  ## this list
@@ -25,6 +25,11 @@ demo-venv:
 
 demo: demo-venv  ## start the simulated site, take a sequence, show the files, stop in order
 	@$(BIN)/python tools/demo.py
+
+demo-streams: demo-venv  ## fast cameras, a link, loggers: every frame proven at the far end
+	@$(BIN)/python tools/demo_streams.py
+
+demo-all: demo demo-streams  ## every demonstration, one after the other
 
 debian-packages:
 	@$(PYTHON) tools/debian_packages.py --install
