@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
+TAI_UTC_S = 37  # TAI - UTC since 2017-01-01 (IERS Bulletin C 52)
 
 
 class Clock(Protocol):
@@ -124,6 +125,19 @@ class ManualClock:
                 # An event may be set without moving the clock, hence the short real wait.
                 self._moved.wait(0.002)
         return event.is_set()
+
+
+def tai_offset_s() -> int:
+    """Return how far the kernel's CLOCK_TAI is ahead of UTC, seconds; 0 where nobody has set it.
+
+    Programs that stamp with CLOCK_TAI are ahead of UTC by as much: chrony and ntpd set it where
+    they know the leap seconds, otherwise CLOCK_TAI equals UTC.
+    """
+    kind = getattr(time, "CLOCK_TAI", None)
+    if kind is None:
+        return 0
+    utc_ns = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    return round((time.clock_gettime_ns(kind) - utc_ns) / NS_PER_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ def take_file(path: Path) -> tuple[mmap.mmap, StreamGeometry, int]:
     Raises
     ------
     Refused
-        Its owner is alive, or it keeps a history buffer, which we do not write.
+        Its owner is alive.
     StorageError
         Not there, not writable, or not a stream of a known layout.
     """
@@ -228,8 +228,6 @@ def take_file(path: Path) -> tuple[mmap.mmap, StreamGeometry, int]:
         stat = os.fstat(descriptor)
         header = os.pread(descriptor, METADATA_BYTES, 0)
         geometry = parse_geometry(header, stat.st_size, str(path))
-        if geometry.history_depth:
-            raise Refused(f"stream {path} keeps a history (CBsize); nightjar does not write it")
         owner = owner_pid(header)
         if owner != os.getpid() and is_alive(owner, stat.st_ino):
             raise Refused(f"stream {path} belongs to living process {owner}", pid=owner)

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from nightjar.errors import Code, Refused, StorageError
 from nightjar.streams.allocate import no_such_stream, owner_pid
+from nightjar.streams.history import History
 from nightjar.streams.keywords import Keyword, decode_keywords
 from nightjar.streams.layout import (
+    KEYWORD_SEQUENCE_OFFSET,
     METADATA_BYTES,
     NO_FRAME,
     WRITE_FLAG_OFFSET,
@@ -83,6 +85,10 @@ class Attachment:
         self._header = view[:METADATA_BYTES]
         self._words = self._header.cast("Q")
         self._keywords = view[offsets.keywords : offsets.semaphores]
+        self._keyword_sequence = self._header[
+            KEYWORD_SEQUENCE_OFFSET : KEYWORD_SEQUENCE_OFFSET + 4
+        ].cast("I")
+        self.history = History(mapping, geometry) if geometry.history_depth else None
         self.frames: NDArray[Any] = np.frombuffer(
             mapping, geometry.dtype, geometry.element_count, METADATA_BYTES
         ).reshape(geometry.depth, *geometry.frame_shape)
@@ -133,11 +139,24 @@ class Attachment:
 
     def keywords(self) -> dict[str, Keyword]:
         """Return the used keywords."""
-        return decode_keywords(self._keywords)
+        return decode_keywords(self.keyword_block())
 
     def keyword_block(self) -> bytes:
         """Return the bytes of all keyword slots."""
-        return bytes(self._keywords)
+        # Unchanged between two looks and, from our writers, not amid a change of several.
+        deadline, previous = 0.0, b""
+        while True:
+            sequence = self._keyword_sequence[0]
+            block = bytes(self._keywords)
+            if not sequence & 1 and sequence == self._keyword_sequence[0] and block == previous:
+                return block
+            now = time.monotonic()
+            deadline = deadline or now + _SETTLE_S
+            if now >= deadline and block == previous:
+                return block  # a writer died amid a change
+            if now >= deadline + _SETTLE_S:
+                return block  # somebody changes them without end
+            previous = block
 
     @property
     def created_ns(self) -> int:

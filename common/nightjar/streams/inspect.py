@@ -8,14 +8,14 @@ program cuts short while we look gives an error, not a signal.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nightjar.clock import Clock, SystemClock
+from nightjar.clock import TAI_UTC_S, Clock, SystemClock, tai_offset_s
 from nightjar.errors import Code, NightjarError, Refused, StorageError
 from nightjar.files import TEMPORARY_SUFFIX, rename_new, shared_memory_folder, temporary_name
 from nightjar.streams.allocate import no_such_stream, owner_pid, stream_path
@@ -32,6 +32,8 @@ from nightjar.streams.layout import (
 from nightjar.streams.process import command_of, is_alive
 
 _NS = 10**9
+_TAI_TOLERANCE_S = 3.0
+_FLAG_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +210,29 @@ def _describe(path: Path, clock: Clock) -> StreamInfo:
         is_owner_alive=is_alive(owner, stat.st_ino),
         readers=_readers(geometry, tail, stat.st_ino),
         keywords=decode_keywords(tail[: offsets.semaphores - offsets.keywords]),
-        notes=geometry.interop_notes(),
+        notes=(*geometry.interop_notes(), *_odd(record, clock.now_ns())),
     )
+
+
+def _odd(record: Any, now_ns: int) -> Iterator[str]:
+    """Yield what is strange about a header at this moment."""
+    ahead_s = (max(_ns(record["atime"]), _ns(record["writetime"])) - now_ns) / _NS
+    offset = tai_offset_s() or TAI_UTC_S
+    if abs(ahead_s - offset) < _TAI_TOLERANCE_S:
+        yield (
+            f"its newest frame is {ahead_s:.1f} s ahead of UTC: its writer stamps TAI "
+            f"({offset} s ahead), as milk does; readers: stamps='tai'"
+        )
+    elif ahead_s > 1:
+        yield f"its newest frame is {ahead_s:.1f} s in the future: a clock is wrong"
+    still_ns = now_ns - _ns(record["writetime"])
+    if record["write"] and record["cnt0"] and still_ns > _FLAG_S * _NS:
+        yield (
+            "its write flag is up although nothing was written for a while: a writer that died "
+            "in mid-frame, or that never lowers it, so that frames cannot be proven whole"
+        )
+    if int(record["CBsize"]):
+        yield f"its writer keeps a history of {int(record['CBsize'])} copies (CBsize)"
 
 
 def _ns(timespec: Any) -> int:
@@ -300,7 +323,8 @@ def remove_stream(
     if info.is_owner_alive or not _remove(path, lambda owner, inode: not is_alive(owner, inode)):
         command = command_of(info.owner_pid) or "?"
         raise Refused(
-            f"stream {path} belongs to living process {info.owner_pid} ({command}); end it first, or force it",
+            f"stream {path} belongs to living process {info.owner_pid} ({command}); end it first, "
+            f"or force it",
             pid=info.owner_pid,
         )
 

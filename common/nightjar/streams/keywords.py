@@ -127,6 +127,23 @@ class KeywordBlock:
             encoded = encode_keyword(name, value, comment, count)
         self._slot(index)[:] = encoded
 
+    def set_all(self, items: Mapping[str, tuple[KeywordValue, str | None]], count: int) -> None:
+        """Write several keywords, or none where one of them does not fit."""
+        new = 0
+        for name, (value, comment) in items.items():
+            encode_keyword(name, value, comment or "", count)
+            new += name not in self._slots
+        if new > len(self._free):
+            self._scan()
+            new = sum(name not in self._slots for name in items)
+        if new > len(self._free):
+            raise Refused(
+                f"{new} new keywords ({', '.join(items)}): {len(self._free)} keyword slots of the "
+                f"stream are free; make it with more"
+            )
+        for name, (value, comment) in items.items():
+            self.set(name, value, comment, count)
+
     def load(self, block: bytes | memoryview, keep: Collection[str]) -> None:
         """Take over the used slots of another block, byte by byte and in its order.
 

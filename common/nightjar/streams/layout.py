@@ -132,6 +132,11 @@ class Word:
 
 
 WRITE_FLAG_OFFSET = 288
+# Ours, in bytes that the format leaves unused and others leave 0: odd while keywords that belong
+# together are being changed, so that a reader does not see a part of them.
+KEYWORD_SEQUENCE_OFFSET = 300
+HISTORY_INDEX_OFFSET = 296
+HISTORY_CYCLE_OFFSET = 304
 NO_FRAME = 2**64 - 1  # our slice count of a slot that is being overwritten or was blanked
 OWNER_PID_OFFSET = 220
 
@@ -173,7 +178,8 @@ class StreamGeometry:
     imagetype
         The bit mask of the format; :data:`ROLLING` marks a rolling buffer.
     keyword_count, semaphore_count, trace_count, history_depth
-        Slots of each kind; `history_depth` is the CBsize of the format (we make 0).
+        Slots of each kind; `history_depth` is the CBsize of the format: copies that the writer
+        keeps of all pixels at each update, apart from a rolling buffer.
     """
 
     shape: tuple[int, ...]
@@ -192,6 +198,8 @@ class StreamGeometry:
         if self.dtype not in _CODE_OF:
             known = ", ".join(str(dtype) for dtype in _CODE_OF)
             raise InvalidArgument(f"pixels of type {self.dtype} do not fit a stream; {known} do")
+        if not 0 <= self.history_depth < 2**32:
+            raise InvalidArgument(f"{self.history_depth} copies of history are not possible")
         if not 0 <= self.keyword_count < 2**16:
             raise InvalidArgument(f"{self.keyword_count} keyword slots; 0 to 65535 are possible")
 
@@ -203,6 +211,7 @@ class StreamGeometry:
         *,
         depth: int | None = None,
         keyword_count: int = 50,
+        history_depth: int = 0,
     ) -> StreamGeometry:
         """Return the geometry of frames of `shape`, in a rolling buffer of `depth` slots if given.
 
@@ -214,12 +223,16 @@ class StreamGeometry:
         sizes = tuple(int(n) for n in shape)
         kind = np.dtype(dtype).newbyteorder("=")
         if depth is None:
-            return cls(sizes, kind, MATH_DATA, keyword_count)
+            return cls(
+                sizes, kind, MATH_DATA, keyword_count, history_depth=history_depth
+            )
         if len(sizes) != 2:
             raise InvalidArgument(f"a rolling stream holds frames of (rows, columns), not {sizes}")
         if depth < 2:
             raise InvalidArgument(f"a rolling stream needs at least 2 slots, not {depth}")
-        return cls((int(depth), *sizes), kind, ROLLING, keyword_count)
+        return cls(
+            (int(depth), *sizes), kind, ROLLING, keyword_count, history_depth=history_depth
+        )
 
     @property
     def is_rolling(self) -> bool:

@@ -26,7 +26,7 @@ from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
 
-from nightjar.clock import Clock, SystemClock
+from nightjar.clock import NS_PER_S, TAI_UTC_S, Clock, SystemClock, tai_offset_s
 from nightjar.errors import NightjarError
 from nightjar.streams.allocate import stream_path
 from nightjar.streams.attachment import Attachment, copy_pixels
@@ -90,6 +90,9 @@ class StreamReader:
         passed over. It holds for the file attached to first: of a new file all frames are read.
     use_semaphore
         False polls, and leaves the ten semaphores to others.
+    stamps
+        "tai": the writer's times are TAI, as those of milk are where the kernel knows the offset;
+        they are given as UTC. Nothing in a file tells which they are; ``stream stat`` does.
 
     Attributes
     ----------
@@ -114,11 +117,13 @@ class StreamReader:
         folder: Path | None = None,
         start: Literal["next", "oldest"] | int = "next",
         use_semaphore: bool = True,
+        stamps: Literal["utc", "tai"] = "utc",
         clock: Clock | None = None,
     ) -> None:
         self.path = stream_path(name_or_path, folder)
         self._clock = clock or SystemClock()
         self._use_semaphore = use_semaphore
+        self._ahead_ns = (tai_offset_s() or TAI_UTC_S) * NS_PER_S if stamps == "tai" else 0
         self._at = Attachment(self.path, use_semaphore=use_semaphore)
         self._closed = threading.Event()
         self._poll_s = _POLL_S[0]
@@ -168,7 +173,7 @@ class StreamReader:
         if self.counter == 0:
             return None
         written = self._at.times(self._at.counter, self._at.newest_slot)[1]
-        return (self._clock.now_ns() - written) / 1e9 if written else None
+        return (self._clock.now_ns() + self._ahead_ns - written) / NS_PER_S if written else None
 
     def keywords(self) -> dict[str, Keyword]:
         """Return the keywords as they are now."""
@@ -303,6 +308,13 @@ class StreamReader:
         view: NDArray[Any] = self._at.frames[slot]
         return view
 
+    def history(self) -> NDArray[Any] | None:
+        """Return copies of the last frames from a stream's history, oldest first, not checked.
+
+        None where the stream keeps no history (CBsize 0), as nearly all do.
+        """
+        return self._at.history.oldest_first() if self._at.history is not None else None
+
     def is_intact(self, frame: Frame) -> bool:
         """Tell whether what was read from a view of this frame up to now was the frame itself."""
         return frame.generation == self.generation and self._at.is_intact(frame.counter, frame.slot)
@@ -403,6 +415,9 @@ class StreamReader:
             # pyMilk lowers the flag before it counts; between both only this time has changed. It
             # changes when a C program opens the stream, too: therefore once more, not "torn".
             if access is None or at.access == access:
+                if self._ahead_ns:
+                    atime_ns -= self._ahead_ns if atime_ns else 0
+                    writetime_ns -= self._ahead_ns if writetime_ns else 0
                 return Frame(
                     counter, slot, self.generation, atime_ns, writetime_ns, data, self._missed
                 )

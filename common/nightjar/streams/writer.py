@@ -21,7 +21,8 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,8 +32,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import InvalidArgument, Refused, StorageError
 from nightjar.streams.allocate import make_file, make_present, stream_path, take_file
+from nightjar.streams.history import History
 from nightjar.streams.keywords import Keyword, KeywordBlock, KeywordValue, plain
 from nightjar.streams.layout import (
+    KEYWORD_SEQUENCE_OFFSET,
     METADATA_BYTES,
     NO_FRAME,
     OWNER_PID_OFFSET,
@@ -84,6 +87,10 @@ class StreamWriter:
         self._mapping = mapping
         self._bytes = view[:METADATA_BYTES]
         self._words = view[:METADATA_BYTES].cast("Q")
+        self._keyword_sequence = self._bytes[
+            KEYWORD_SEQUENCE_OFFSET : KEYWORD_SEQUENCE_OFFSET + 4
+        ].cast("I")
+        self._history = History(mapping, geometry) if geometry.history_depth else None
         self._keywords = KeywordBlock(view[offsets.keywords : offsets.semaphores])
         self._semaphores = SemaphoreRow(
             mapping, offsets.semaphores, geometry.semaphore_count, SEMAPHORE_BYTES
@@ -110,6 +117,7 @@ class StreamWriter:
         folder: Path | None = None,
         keywords: Keywords | None = None,
         nkw: int = 50,
+        history: int = 0,
         mode: int = 0o660,
         group: str | None = None,
         clock: Clock | None = None,
@@ -129,6 +137,8 @@ class StreamWriter:
             Defaults to :func:`nightjar.files.shared_memory_folder`.
         keywords, nkw
             First keywords, and the number of slots for them.
+        history
+            Copies of all pixels to keep beside them (CBsize of the format); mostly 0.
         mode, group
             Permissions of the file; writers, and readers that want to be woken, need ``rw``.
         populate
@@ -145,7 +155,9 @@ class StreamWriter:
             The name, the geometry or a keyword is impossible; the group does not exist.
         """
         clock = clock or SystemClock()
-        geometry = StreamGeometry.make(shape, dtype, depth=depth, keyword_count=nkw)
+        geometry = StreamGeometry.make(
+            shape, dtype, depth=depth, keyword_count=nkw, history_depth=history
+        )
         path = stream_path(name, folder)
         first = plain(keywords or {})
         mapping, inode = make_file(
@@ -165,7 +177,7 @@ class StreamWriter:
         Raises
         ------
         Refused
-            Its owner is alive, or it keeps a history buffer, which we do not write.
+            Its owner is alive.
         StorageError
             Not there, not writable, or not a stream of a known layout.
         """
@@ -193,7 +205,9 @@ class StreamWriter:
         updated.
         """
         path = stream_path(name, folder)
-        wanted = StreamGeometry.make(shape, dtype, depth=depth, keyword_count=nkw)
+        wanted = StreamGeometry.make(
+            shape, dtype, depth=depth, keyword_count=nkw, history_depth=options.get("history", 0)
+        )
         if path.exists():
             try:
                 writer = cls.attach(path, clock=options.get("clock"))
@@ -221,6 +235,8 @@ class StreamWriter:
             elif top == 0 and self.counter == 0:
                 self._words[Word.CNT1] = self.geometry.depth - 1
         self._bytes[WRITE_FLAG_OFFSET] = 0
+        if self._keyword_sequence[0] & 1:  # the old owner died while it changed keywords
+            self._keyword_sequence[0] = (self._keyword_sequence[0] + 1) & 0xFFFF_FFFF
 
     # ---------------------------------------------------------------- what it is
 
@@ -341,6 +357,8 @@ class StreamWriter:
             _TIME.pack_into(self._slice_atimes, 16 * index, atime_s, atime_fraction)
             _TIME.pack_into(self._slice_writetimes, 16 * index, write_s, write_fraction)
             self._slice_counts[index] = counter
+        if self._history is not None:
+            self._history.keep(counter, index, atime_ns, writetime_ns)
         words[_CNT1] = index
         words[_CNT0] = counter
         self._bytes[WRITE_FLAG_OFFSET] = 0
@@ -424,9 +442,21 @@ class StreamWriter:
             self._keywords.set(name, value, comment, self.counter)
 
     def set_keywords(self, keywords: Keywords) -> None:
-        """Set several keywords: name -> value or (value, comment)."""
-        for name, (value, comment) in plain(keywords).items():
-            self.set_keyword(name, value, comment or None)
+        """Set several keywords that belong together: name -> value or (value, comment).
+
+        Readers of ours see all of them or none.
+
+        Raises
+        ------
+        InvalidArgument
+            Something does not fit; nothing was changed.
+        Refused
+            Not enough slots are free; nothing was changed.
+        """
+        items = {name: (value, note or None) for name, (value, note) in plain(keywords).items()}
+        self._require_open()
+        with self._keywords_changing():
+            self._keywords.set_all(items, self.counter)
 
     def load_keywords(self, block: bytes | memoryview, keep: Collection[str] = ()) -> None:
         """Take over the keyword slots of another stream, byte by byte; all but `keep` go.
@@ -437,8 +467,18 @@ class StreamWriter:
             They are more than the slots here; nothing was changed.
         """
         self._require_open()
-        with self._lock:
+        with self._keywords_changing():
             self._keywords.load(block, keep)
+
+    @contextmanager
+    def _keywords_changing(self) -> Iterator[None]:
+        with self._lock:
+            sequence = (self._keyword_sequence[0] | 1) & 0xFFFF_FFFF
+            self._keyword_sequence[0] = sequence
+            try:
+                yield
+            finally:
+                self._keyword_sequence[0] = (sequence + 1) & 0xFFFF_FFFF
 
     def keywords(self) -> dict[str, Keyword]:
         """Return all keywords."""
