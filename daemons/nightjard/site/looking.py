@@ -19,7 +19,11 @@ from nightjard.site.configured import all_configured
 
 HEADINGS = ("daemon", "runs", "where", "summary", "state", "health", "more")
 _LOOK_TIMEOUT_S = 1.0
-_CHANGING = ("time", "free_bytes", "temperature", "cooler_power", "exposure_progress")
+_CHANGING = (
+    "time", "free_bytes", "temperature", "cooler_power", "exposure_progress", "counter", "newest",
+    "hardware_id", "frames_published", "sequence_frame_count", "rate", "data_rate",
+    "frame_cost_us",
+)  # fmt: skip
 
 
 def daemons_to_watch() -> list[tuple[str, Entry]]:
@@ -70,7 +74,11 @@ def more(snapshot: Mapping[str, Any]) -> str:
     if snapshot.get("reason"):
         return str(snapshot["reason"])
     words = []
-    if snapshot.get("temperature") is not None:
+    if snapshot.get("mode") == "stream" and snapshot.get("shape"):
+        rows, columns = snapshot["shape"]
+        words.append(f"{snapshot['crop'] or 'free'} {columns} x {rows}")
+        words.append(f"{round(snapshot['rate'], 3):.10g} Hz")
+    elif snapshot.get("temperature") is not None:
         words.append(f"{snapshot['temperature']:.1f} C {snapshot.get('cooler_mode')}")
     if snapshot.get("sequence_frame_limit") and snapshot.get("operation"):
         words.append(
