@@ -45,7 +45,10 @@ def test_a_count_that_contradicts_the_image_is_bad(tmp_path: Path) -> None:
     assert (facts.state, facts.problem) == ("bad", "NSAVED says 9 frames, there are 5")
 
 
-def test_the_rate_is_that_measured_else_that_set_else_from_the_times(tmp_path: Path) -> None:
+def test_the_rate_is_the_cubes_own_else_the_cameras_else_from_the_times(
+    tmp_path: Path,
+) -> None:
+    assert read_facts(cube(tmp_path, "0.fits", CUBERATE=56.9)).frame_rate_hz == 56.9
     assert read_facts(cube(tmp_path, "a.fits", MFRATE=None)).frame_rate_hz == 60
     facts = read_facts(cube(tmp_path, "b.fits", MFRATE=None, FRATE=None))
     assert facts.frame_rate_hz == pytest.approx(4 / 8.64, rel=1e-3)

@@ -87,11 +87,12 @@ def test_states_of_folders_and_files(snapshot: dict[str, Any]) -> None:
     first.update(state="no answer", problem="no answer for 7 s: is a network mount dead?")
     second.update(state="gone", problem="No such file or directory")
     first["newest"][0].update(state="bad", problem="no END card")
-    first["newest"][1].update(has_txt=False, state="ok", problem=None)
+    first["newest"][1].update(has_txt=False, lost_by_camera=4, state="ok", problem=None)
     first["writing"][0].update(bytes_per_s=0.0, age_s=300)
     text = "\n".join(snapshot_lines(snapshot))
     for part in (
-        "  no answer for 7 s", "  gone: No such file", "bad: no END card", "no .txt",
+        "  no answer for 7 s", "  gone: No such file", "bad: no END card",
+        "4 lost by the camera; no .txt",
         "not growing for 5 min",
     ):  # fmt: skip
         assert part in text

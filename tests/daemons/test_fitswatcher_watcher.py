@@ -76,8 +76,8 @@ def test_a_snapshot_is_plain_and_complete(tmp_path: Path, make: Make) -> None:
     assert set(newest) == {
         "name", "bytes", "modified", "age_s", "has_txt", "state", "problem", "shape", "dtype",
         "bitpix", "compression", "object", "data_type", "begin", "session", "frame_rate_hz",
-        "expected", "saved", "missed", "torn", "duplicated", "truncated", "cube_end",
-        "cube_number",
+        "expected", "saved", "missed", "torn", "duplicated", "lost_by_camera", "truncated",
+        "cube_end", "cube_number",
     }  # fmt: skip
     assert (newest["name"], newest["state"], newest["shape"]) == ("b.fits", "truncated", [2, 4, 6])
     assert newest["age_s"] == 10

@@ -45,8 +45,8 @@ class Facts:
         OBJECT, DATA-TYP, DATE-BEG, SESSION or what stands for them.
     frame_rate_hz
         Measured where that is known.
-    expected, saved, missed, torn, duplicated
-        Frames.
+    expected, saved, missed, torn, duplicated, lost_by_camera
+        Frames; those that the camera lost never came into the stream.
     truncated, cube_end, cube_number
         TRUNCATE, CUBEEND, CUBE-NUM.
     """
@@ -67,6 +67,7 @@ class Facts:
     missed: int | None = None
     torn: int | None = None
     duplicated: int | None = None
+    lost_by_camera: int | None = None
     truncated: bool | None = None
     cube_end: str | None = None
     cube_number: int | None = None
@@ -135,6 +136,7 @@ def _facts(units: list[Hdu]) -> Facts:
         expected=expected, saved=saved,
         missed=_count(cards, "NMISSED", "LOST-PRE"),
         torn=_count(cards, "NTORN"), duplicated=_count(cards, "NDUP"),
+        lost_by_camera=_count(cards, "NLOSTCAM"),
         truncated=stated if stated is not None else (is_short if expected else None),
         cube_end=cube_end, cube_number=_count(cards, "CUBE-NUM"),
     )  # fmt: skip
@@ -168,8 +170,8 @@ def _dtype(header: Mapping[str, Value], bitpix: Value) -> str | None:
 
 
 def _rate(cards: Mapping[str, Value], frames: int | None) -> float | None:
-    """Return frames per second: as measured, as set, or from the first and last time."""
-    for keyword in ("MFRATE", "FRATE"):
+    """Return frames per second: of this cube, of the camera, or from first and last time."""
+    for keyword in ("CUBERATE", "MFRATE", "FRATE"):
         value = _number(cards.get(keyword))
         if value is not None and value > 0:
             return value

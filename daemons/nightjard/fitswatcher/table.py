@@ -203,15 +203,17 @@ def _compression(row: Mapping[str, Any]) -> str:
 def note_cell(row: Mapping[str, Any]) -> Cell:
     """Return what is wrong with a file, or odd about it."""
     state, problem = row["state"], clean(row["problem"] or "")
-    if state == "ok":
-        words = [problem] if problem else []
-        if row["has_txt"] is False:
-            words.append("no .txt")
-        return Cell("; ".join(words), "yellow" if words else None)
     if state == "growing":
         return Cell("")
-    text = f"{state}: {problem}" if problem else state
-    return Cell(text, "yellow" if state == "truncated" else "red", is_bold=True)
+    words = [] if state == "ok" and not problem else [problem]
+    if state != "ok":
+        words = [f"{state}: {problem}" if problem else state]
+    if row["lost_by_camera"]:
+        words.append(f"{row['lost_by_camera']} lost by the camera")
+    if row["has_txt"] is False:
+        words.append("no .txt")
+    color = "yellow" if state in ("ok", "truncated") else "red"
+    return Cell("; ".join(words), color if words else None, is_bold=state != "ok")
 
 
 # --- fitting ------------------------------------------------------------------------------------
