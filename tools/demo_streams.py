@@ -24,7 +24,7 @@ from demo import BIN, DemoError, ask, heading, run
 
 CAMERAS = ("vcam1", "vcam2")
 FAR = {"vcam1": "vcam1_far", "vcam2": "vcam2_far"}
-LOGGED = ("--num-frames", "250", "--num-cubes=-1", "--camera=-1", "--type", "OBJECT")
+LOGGED = ("--num-frames", "250", "--num-cubes=-1", "--cam=-1", "--type", "OBJECT")
 
 
 def make_site(folder: Path) -> dict[str, str]:
@@ -86,7 +86,7 @@ def observe(environment: dict[str, str], folder: Path, seconds: float) -> None:
     run(environment, "fitslog", "far", "pause", "--wait")
     run(environment, "fitslog", "far", "status")
     run(environment, "fitswatcher", "-n", "3", "--once", str(folder / "fits" / "*" / "*"))
-    run(environment, "stream", "show", "vcam1_far", "--png", str(folder / "vcam1.png"))
+    run(environment, "stream", "show", "vcam1_far", "--force", "--png", str(folder / "vcam1.png"))
 
 
 def verify(folder: Path, since: float) -> None:
