@@ -225,11 +225,24 @@ def test_the_rate_is_told_at_the_first_look(tmp_path: Path, clock: ManualClock) 
     assert rate.bytes_per_s == pytest.approx(300)
 
 
-def test_a_file_in_progress_counts_for_the_rate(tmp_path: Path, clock: ManualClock) -> None:
-    steady(tmp_path, 11, 10, age_s=5)
-    unfinished(tmp_path, "next.fits", 1500)
-    rate = Folder(tmp_path, 2, clock).look().rate
-    assert rate.bytes_per_s == pytest.approx(300)
+def test_a_file_in_progress_counts_where_it_is_longer_than_those_before(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    steady(tmp_path, 9, 10, age_s=20)
+    watched = Folder(tmp_path, 2, clock)
+    assert watched.look().rate.bytes_per_s == pytest.approx(240)
+    unfinished(tmp_path, "next.fits", 6000)
+    changed(tmp_path, clock.now_ns())
+    assert watched.look().rate.bytes_per_s == pytest.approx(300)
+
+
+def test_files_that_came_in_one_go_have_no_great_rate(tmp_path: Path, clock: ManualClock) -> None:
+    steady(tmp_path, 3, 0.001, age_s=0.5)
+    assert Folder(tmp_path, 2, clock).look().rate.files_per_min == pytest.approx(12)
+    (tmp_path / "000.fits").unlink()
+    for number in (1, 2):
+        made_at(tmp_path / f"00{number}.fits", 0)  # at the very same time
+    assert Folder(tmp_path, 2, clock).look().rate.files_per_min == pytest.approx(6)
 
 
 def test_files_minutes_apart_have_a_rate_and_older_ones_do_not(
@@ -237,7 +250,7 @@ def test_files_minutes_apart_have_a_rate_and_older_ones_do_not(
 ) -> None:
     steady(tmp_path, 3, 240, age_s=100)
     rate = Folder(tmp_path, 2, clock).look().rate
-    assert rate.files_per_min == pytest.approx(2 * 60 / 580)
+    assert rate.files_per_min == pytest.approx(2 * 60 / 480)
     clock.advance(3600)
     assert Folder(tmp_path, 2, clock).look().rate.files_per_min == 0
 

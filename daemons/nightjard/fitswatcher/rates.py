@@ -97,7 +97,11 @@ class RateMeter:
         gap_ns = (last_ns - first_ns) / (len(events) - 1)
         if now_ns - last_ns > 3 * gap_ns + _STOPPED_NS:
             return alone
-        span_s = max(now_ns - first_ns, _LEAST_SPAN_NS) / NS_PER_S
+        count = len(events) - 1
         # The first file marks the beginning: its own bytes came before.
-        total = sum(size for _, _, size in events[1:]) + unfinished_bytes
-        return Rate((len(events) - 1) * 60 / span_s, total / span_s)
+        total = sum(size for _, _, size in events[1:])
+        span_ns = last_ns - first_ns
+        if not gap_ns or now_ns - last_ns > 1.5 * gap_ns:  # the next file is late, or longer
+            total += unfinished_bytes
+            span_ns = max(now_ns - first_ns, _LEAST_SPAN_NS)
+        return Rate(count * 60 * NS_PER_S / span_ns, total * NS_PER_S / span_ns)
