@@ -150,11 +150,13 @@ def test_a_reader_that_goes_away_ends_it_quietly(folder: Path) -> None:
 class Terminal:
     """The program on a terminal of its own."""
 
-    def __init__(self, columns: int, lines: int, *arguments: object) -> None:
+    def __init__(
+        self, columns: int, lines: int, *arguments: object, term: str = "xterm-256color"
+    ) -> None:
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             # Not os.environ: readline sets COLUMNS behind its back.
-            environment = {**os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1"}
+            environment = {**os.environ, "TERM": term, "PYTHONUTF8": "1"}
             for name in ("NO_COLOR", "COLUMNS", "LINES"):
                 environment.pop(name, None)
             os.execve(PROGRAM[0], [*PROGRAM, *map(str, arguments)], environment)
@@ -223,3 +225,11 @@ def test_told_to_end_it_gives_the_terminal_back(terminal: Terminal) -> None:
     assert terminal.end(signal.SIGTERM) == 128 + signal.SIGTERM
     assert "\x1b[?1049l" in terminal.text
     assert "Traceback" not in terminal.text
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(folder: Path) -> None:
+    terminal = Terminal(100, 30, "--interval", "0.1", folder, term="dumb")
+    terminal.until("b.fits")
+    assert terminal.end(signal.SIGINT) == 130
+    assert "\x1b" not in terminal.text
+    assert "a.fits" in terminal.text

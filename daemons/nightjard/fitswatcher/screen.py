@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -30,7 +31,7 @@ def watch(session: Session, watcher: Watcher, interval_s: float) -> None:
         while True:
             session.event(watcher.snapshot(), "")
             time.sleep(interval_s)
-    elif is_terminal(sys.stdout):
+    elif is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
         _watch_screen(session, watcher, interval_s)
     else:
         _watch_lines(session, watcher, interval_s)

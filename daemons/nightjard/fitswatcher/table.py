@@ -74,7 +74,7 @@ def snapshot_lines(
         if len(chosen) < len(folders):
             count = len(folders) - len(chosen)
             quieter = "1 quieter folder is" if count == 1 else f"{count} quieter folders are"
-            notes.append(f"{quieter} not shown: enlarge the window, or use -n 1")
+            notes.append(f"{quieter} not shown: enlarge the window or show fewer files (-n)")
         blocks = [blocks[index] for index in chosen]
     lines = heading + [line for block in blocks for line in block]
     lines += [cut_end(note, width, ellipsis) for note in notes]
