@@ -5,6 +5,7 @@ import mmap
 import struct
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import pytest
 from nightjar import clock as clocks
 from nightjar.clock import TAI_UTC_S, ManualClock, tai_offset_s
 from nightjar.errors import InvalidArgument, Refused
-from nightjar.streams import inspect
+from nightjar.streams import attachment, inspect
 from nightjar.streams import reader as reading
 from nightjar.streams.editing import set_keyword
 from nightjar.streams.inspect import describe
+from nightjar.streams.keywords import KeywordBlock
 from nightjar.streams.layout import KEYWORD_SEQUENCE_OFFSET
 from nightjar.streams.reader import StreamReader
 from nightjar.streams.semaphores import Semaphore
@@ -168,31 +170,32 @@ def test_offset_of_the_kernel(monkeypatch):
 # ------------------------------------------------------------------------------- keywords
 
 
-def test_keywords_that_belong_together_are_seen_together():
+def test_keywords_that_belong_together_are_seen_together(monkeypatch):
+    """A reader that looks between two of three changes waits for the third."""
+    monkeypatch.setattr(attachment, "_SETTLE_S", 30.0)
+    looked, found = threading.Event(), []
+
+    def monotonic():  # asked for after each look that did not settle
+        looked.set()
+        return time.monotonic()
+
+    def set_and_look(block, name, *rest):
+        real_set(block, name, *rest)
+        if name == "B":
+            monkeypatch.setattr(
+                attachment, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep)
+            )
+            thread.start()
+            assert looked.wait(20)
+
     with StreamWriter.create("k", SHAPE, "u2", keywords={"A": 0, "B": 0, "C": "0"}) as writer:
-        stop, mixtures, seen = threading.Event(), [], set()
-
-        def look():
-            with StreamReader("k") as reader:
-                while not stop.is_set():
-                    found = reader.keywords()
-                    values = {str(found[name].value) for name in "ABC"}
-                    if len(values) > 1:
-                        mixtures.append(found)
-                    seen.update(values)
-
-        thread = threading.Thread(target=look)
-        thread.start()
-        number, deadline = 0, time.monotonic() + 30
-        while (number < 300 or len(seen) < 20) and time.monotonic() < deadline:
-            number += 1
-            writer.set_keywords({"A": number, "B": number, "C": str(number)})
-            if number % 10 == 0:
-                time.sleep(0.0001)  # lets the other have its turn
-        stop.set()
-        thread.join(30)
-        assert mixtures == []
-        assert len(seen) >= 20
+        with StreamReader("k") as reader:
+            thread = threading.Thread(target=lambda: found.append(reader.keywords()))
+            real_set = KeywordBlock.set
+            monkeypatch.setattr(KeywordBlock, "set", set_and_look)
+            writer.set_keywords({"A": 1, "B": 1, "C": "1"})
+            thread.join(20)
+            assert [str(keyword.value) for keyword in found[0].values()] == ["1", "1", "1"]
 
 
 def test_change_of_several_keywords_is_all_or_nothing():
