@@ -143,9 +143,11 @@ class Grabber:
         geometry, was_stopped = self._configure_source(wanted)
         try:
             stream = stream_plan(geometry, plan)
-            if self._is_streaming and not was_stopped and not self._publisher.fits(stream):
-                self._source.stop()  # what comes while the new stream is made is not lost
-                was_stopped = True
+            if not self._publisher.fits(stream):
+                self._tell({"making": stream.name})  # silence for a while
+                if self._is_streaming and not was_stopped:
+                    self._source.stop()  # what comes while the new stream is made is not lost
+                    was_stopped = True
             is_new = self._publisher.adopt(
                 stream, {name: (value, comment) for name, (value, comment) in keywords.items()}
             )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from nightjard.camd.fast.source import SourceGeometry
 log = logging.getLogger(__name__)
 
 _RATE_NS = NS_PER_S  # the rate is measured over at least so long
+_PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 
 
@@ -70,8 +72,11 @@ def stream_plan(geometry: SourceGeometry, plan: dict[str, Any]) -> StreamPlan:
 
 def prepare_process(priority: int | None, cpus: Sequence[int] | None) -> None:
     """Ask the system for what keeps time well; what it does not permit is a warning."""
+    libc = ctypes.CDLL(None)
+    # A grabber that hangs does not see its daemon die, and would keep the stream from the next.
+    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     # Sleeps end when they should, not up to 50 us later.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
+    libc.prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
     if cpus:
         try:
             os.sched_setaffinity(0, cpus)

@@ -21,7 +21,8 @@ from nightjar.rpc.server import Handler
 from nightjar.streams.inspect import describe
 from nightjar.times import iso
 from nightjard.camd.fast.config import FastCameraConfig
-from nightjard.camd.fast.model import MAKE_TIMEOUT_S, FastCamera, Link
+from nightjard.camd.fast.link import Process
+from nightjard.camd.fast.model import MAKE_TIMEOUT_S, FastCamera
 from nightjard.camd.ring import lock_path
 
 GRABBER = "nightjard.camd.fast.grabber"
@@ -45,14 +46,14 @@ class FastCameraService:
         self._readers = 0
         self._ending = threading.Event()
         self.camera = FastCamera(
-            self.config, self._make_grabber, self, context.clock, context.health,
+            self.config, self._make_grabber, context.obslog.info, context.clock, context.health,
             context.operations,
         )  # fmt: skip
         self._looker = threading.Thread(target=self._look, name="readers", daemon=True)
 
     def _make_grabber(
         self, on_message: Callable[[dict[str, Any]], None], on_end: Callable[[str], None]
-    ) -> Link:
+    ) -> Process:
         config = self.config
         options = {
             "source": config.source.model_dump(mode="json"),
@@ -85,8 +86,9 @@ class FastCameraService:
         return max(0.0, age_s - patience_s)
 
     def _look(self) -> None:
-        """Count the stream's readers; the file may be slow to look at, so not in a status."""
+        """Watch the grabber, and count the stream's readers: a look at a file, not for a status."""
         while not self._ending.is_set():
+            self.camera.watch()
             path = self.camera.stream_path
             try:
                 readers = describe(path).readers if path else ()
@@ -101,20 +103,6 @@ class FastCameraService:
         metrics = self._context.metrics
         metrics.gauge("fast_camera_rate_hz", "Measured frame rate", status["rate"])
         metrics.gauge("fast_camera_frames_lost", "Frames lost by the camera", status["frames_lost"])
-
-    # ---------------------------------------------------------------- outlets of the model
-
-    def info(self, text: str) -> None:
-        """Tell the observatory log."""
-        self._context.obslog.info(text)
-
-    def warning(self, text: str) -> None:
-        """Tell the observatory log what a person should look at."""
-        self._context.obslog.warning(text)
-
-    def error(self, text: str) -> None:
-        """Tell the observatory log of a failure."""
-        self._context.obslog.error(text)
 
     # ---------------------------------------------------------------- commands
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from nightjar.errors import Code, InvalidArgument, Refused
@@ -94,6 +94,14 @@ class Camera:
             has_external_trigger=reply["has_external_trigger"],
         )  # fmt: skip
 
+    def named(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return changes with the names of crop and read-out mode as the camera writes them."""
+        return dict(changes) | {
+            key: _written(changes[key], names)
+            for key, names in (("crop", self.crops), ("readout_mode", self.readout_modes))
+            if changes.get(key)
+        }
+
     def resolve(self, wanted: Wanted) -> dict[str, Any]:
         """Return settings for the grabber, as :class:`SourceSettings` in plain values.
 
@@ -132,6 +140,10 @@ class Camera:
             "exposure_s": wanted.exposure, "rate_hz": wanted.rate,
             "external_trigger": wanted.trigger, "crop": wanted.crop,
         }  # fmt: skip
+
+
+def _written(name: str, names: Iterable[str]) -> str:
+    return next((each for each in names if each.lower() == name.lower()), name)
 
 
 def _within(name: str, value: float, limits: Range, unit: str) -> None:
@@ -194,9 +206,4 @@ class News:
 
 
 COUNTS = ("published", "lost", "missed", "late", "incomplete")
-
-
-def summed(total: Mapping[str, int], news: News) -> dict[str, int]:
-    """Return counts of earlier grabbers plus those of this one."""
-    own = asdict(news)
-    return {name: total.get(name, 0) + int(own[name]) for name in COUNTS}
+"""The counts among them."""
