@@ -110,6 +110,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return app.run(fitslog, arguments)
 
 
+class DataType(click.Choice):  # type: ignore[type-arg]  # generic for checkers only
+    """One of some words in capitals; typed in small letters they will do."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Return the word in capitals."""
+        return super().convert(str(value).upper(), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[Any]:
+        """Return the words that begin so."""
+        return super().shell_complete(ctx, param, incomplete.upper())
+
+
 # --- helpers ------------------------------------------------------------------------------------
 
 
@@ -250,7 +266,7 @@ partial_option = click.option(
 @click.option("-a/-na", "--archive/--no-archive", "archive", default=None,
               help="Save into the archive's folder (default: no).")
 @click.option("-t", "--type", "data_type", metavar="TYPE",
-              type=click.Choice(DATA_TYPES, case_sensitive=False),
+              type=DataType(DATA_TYPES),
               help=f"Card DATA-TYP: {', '.join(DATA_TYPES)} (default OBJECT).")
 @click.option("-d", "--directory", metavar="FOLDER",
               help="Folder to save into, where not into the archive.")
@@ -346,7 +362,7 @@ def set_(
 
 
 @fitslog.command("type")
-@click.argument("data_type", metavar="TYPE", type=click.Choice(DATA_TYPES, case_sensitive=False))
+@click.argument("data_type", metavar="TYPE", type=DataType(DATA_TYPES))
 @camera_option
 @app.pass_session
 def type_(session: app.Session, data_type: str, cameras: tuple[str, ...]) -> None:

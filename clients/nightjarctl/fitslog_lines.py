@@ -86,7 +86,7 @@ def stream_lines(name: str, view: View, paint: render.Paint) -> list[str]:
         limit = limits_text(view)
         if limit and view["state"] == "saving":
             lines.append(f"ends after {limit}")
-    elif view["state"] != "idle" and view.get("cube_frames"):
+    if view["state"] == "armed" and view.get("cube_frames"):
         lines.append(f"prepared for {view['cube_frames']} frames per cube, {view['data_type']}")
     if view["state"] in ("saving", "finishing") and view.get("ring_depth"):
         lines.append(_ring_line(view, paint))

@@ -98,6 +98,8 @@ def _confirm(question: str) -> bool:
 
 
 def _data_type() -> str:
-    choice = click.Choice(DATA_TYPES, case_sensitive=False)
-    answer: str = click.prompt("Data type", default=DEFAULT_DATA_TYPE, type=choice, err=True)
+    from nightjarctl.fitslog import DataType
+
+    kind = DataType(DATA_TYPES)
+    answer: str = click.prompt("Data type", default=DEFAULT_DATA_TYPE, type=kind, err=True)
     return answer

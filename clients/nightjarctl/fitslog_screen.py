@@ -20,6 +20,7 @@ from nightjarctl.fitslog_keys import GREY, Entry, Form, Order, number, step
 from nightjarctl.fitslog_lines import STATE_COLORS, limits_text, rate_text, shape_text
 
 YES, NO = "●", "○"
+_RULE = "─"
 _COLUMNS = (
     f"{'':5} {'stream':12} {'state':9} {'rate':>13} {'cube':>15} {'saved':>8} {'lost':>5} "
     f"{'ring':>4}"
@@ -93,8 +94,10 @@ class Screen:
                 continue
             listed: set[str] = set()
             for group, known in snapshot["groups"].items():
-                streams = [s for s in known["streams"] if self.text in s or self.text in group]
-                if list(known["streams"]) == [group] or not streams:
+                streams = known["streams"]
+                # A group's line commands all its streams: they must all be in sight.
+                is_shown = self.text in group or all(self.text in stream for stream in streams)
+                if list(streams) == [group] or not is_shown:
                     continue
                 found.append(Row(daemon, group, None))
                 found += [Row(daemon, group, stream, 1) for stream in streams]
@@ -266,7 +269,7 @@ class Screen:
         for index, line in enumerate(made):
             line = made[index] = line.copy()
             line.no_wrap = True
-            line.truncate(width, overflow="ellipsis")
+            line.truncate(width, overflow="crop" if line.plain.startswith(_RULE) else "ellipsis")
         return made
 
     def _nothing(self) -> list[Text]:
@@ -335,7 +338,7 @@ class Screen:
         return lines
 
     def _details(self, row: Row) -> list[Text]:
-        lines = [Text("─" * 200, style=GREY)]
+        lines = [Text(_RULE * 500, style=GREY)]
         snapshot = self.snapshots[row.daemon] or {}
         for name, view in self.views(row).items():
             line = Text(f"{name}: {shape_text(view)}")

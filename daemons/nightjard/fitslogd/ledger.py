@@ -79,13 +79,16 @@ class Ledger:
             self._remembered = remembered
             self._is_dirty = True
 
-    def change(self, stream: str, **changes: Any) -> None:
-        """Change a run where there is one."""
+    def change(self, stream: str, **changes: Any) -> bool:
+        """Change a run where there is one; tell whether it is another now."""
         with self._lock:
             run = self._runs.get(stream)
-            if run is not None:
-                self._runs = {**self._runs, stream: replace(run, **changes)}
-                self._is_dirty = True
+            changed = None if run is None else replace(run, **changes)
+            if changed is None or changed == run:
+                return False
+            self._runs = {**self._runs, stream: changed}
+            self._is_dirty = True
+            return True
 
     def drop(self, streams: Iterable[str]) -> None:
         """Let loggers be idle; their settings are kept."""

@@ -224,8 +224,8 @@ class LoggerGroups:
                 and stream not in self._troubles
                 and snapshot.get("state") in ("armed", "idle")
                 and snapshot.get("last_session") == run.session
+                and self.ledger.change(stream, goal="armed")
             ):
-                self.ledger.change(stream, goal="armed")
                 self.ledger.event(
                     stream, "info", f"session {run.session} has ended: "
                     f"{snapshot.get('frames_saved')} frames, {snapshot.get('missed')} missed",
@@ -379,6 +379,7 @@ class LoggerGroups:
         def body() -> None:
             try:
                 with self.crew.turn(streams):
+                    self._notice_ends()
                     in_place = work(chosen)
                     self.ledger.save()
             except NightjarError as error:

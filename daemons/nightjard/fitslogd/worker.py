@@ -145,6 +145,8 @@ class Worker:
     def _ended(self, process: Process | None, how: str) -> None:
         if self._is_closing or process is None or process is not self._process:
             return  # it was ended by stop() or recycle()
+        if not how.startswith("ended"):
+            how = f"ended with {how}"
         self._later(process.lived_s, how)
         self._on_end(self.stream, how)
 
@@ -186,6 +188,7 @@ class Worker:
         with self._lock:
             process, self._process = self._process, None
             self._restart_at_ns = None
+            self._backoff = Backoff()  # a person wants it: now
         if process is not None:
             process.stop(timeout_s)
         with self._lock:
