@@ -2,9 +2,10 @@
 """The header of a cube: its place in the session, times, losses, and the stream's keywords.
 
 A keyword of the stream stands as it was at the cube's first frame; where it was another at the
-last one, that value stands in ``<name>_E``, the name cut to six characters. Names of more than
-eight characters, which FITS has no cards for, are told in COMMENT cards; those that begin with an
-underscore are the stream's own business and left out.
+last one, that value stands in ``<name>_E``, the name cut to six characters. Names that FITS has
+no cards for, as of more than eight characters, and those that have a meaning of their own here are
+told in COMMENT cards; those that begin with an underscore are the stream's own business and left
+out, as are those that the configuration sets.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from nightjar.times import iso, mjd_text
 from nightjard.fitslogd.naming import LogSettings, clock_text
 
 _KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}\Z")
+# Of the standard, and with a meaning that a stream's keyword cannot have.
+_RESERVED = frozenset(("END", "CONTINUE", "HIERARCH", "COMMENT", "HISTORY", "BLANK", "INHERIT"))
+_LIKELY_KEYWORDS = 150  # milk's streams have slots for thousands
 _LOGICAL = {"#TRUE#": True, "#FALSE#": False}
 
 TEMPLATE = HeaderTemplate(
@@ -158,9 +162,14 @@ def cube_cards(
     }
     extra = [*_local_cards(settings, (middle, first, last))]
     used = OWN | {card.keyword for card in extra}
-    extra += _static_cards(settings, used)
-    used |= {card.keyword for card in extra}
-    extra += _keyword_cards(at_start, at_end, used)
+    static = _static_cards(settings, used)
+    configured = {card.keyword for card in static}
+    extra += static
+    extra += _keyword_cards(
+        {name: item for name, item in at_start.items() if name.upper() not in configured},
+        {name: item for name, item in at_end.items() if name.upper() not in configured},
+        used | configured | _RESERVED,
+    )
     return list(TEMPLATE.fill(values, extra).cards)
 
 
@@ -215,9 +224,7 @@ def _keyword_cards(
         if name.startswith("_") or not name.strip():
             continue
         short = name.upper()
-        if _KEYWORD.match(short) and not short.startswith("NAXIS"):
-            if short in taken:
-                continue
+        if _is_free(short, taken):
             taken.add(short)
             cards.append(_card(short, keyword))
         else:
@@ -226,17 +233,22 @@ def _keyword_cards(
         if last is not None and _differs(last.value, keyword.value):
             changed.append((name, last))
     late = [(name, item) for name, item in at_end.items()
-            if name not in at_start and not name.startswith("_")]  # fmt: skip
+            if name not in at_start and not name.startswith("_") and name.strip()]  # fmt: skip
     if changed or late:
         cards += section_cards("THE SAME AT THE LAST FRAME, WHERE THEY HAD CHANGED")
     for name, keyword in (*changed, *late):
         short = f"{name.upper()[:6]}_E"
-        if not _KEYWORD.match(short) or short in taken:
+        if not _is_free(short, taken):
             cards.append(Card("COMMENT", f"{name} = {keyword.value!r} at the last frame"))
             continue
         taken.add(short)
         cards.append(_card(short, keyword))
     return cards
+
+
+def _is_free(name: str, taken: Iterable[str]) -> bool:
+    """Tell whether a card of that name may be made."""
+    return bool(_KEYWORD.match(name)) and not name.startswith("NAXIS") and name not in taken
 
 
 def _differs(one: Any, other: Any) -> bool:
@@ -253,6 +265,13 @@ def _card(name: str, keyword: Keyword) -> Card:
     return Card(name, value, keyword.comment)
 
 
-def card_count(settings: LogSettings, keywords: Mapping[str, Keyword]) -> int:
-    """Return the cards to keep room for: each keyword may come twice, some more may appear."""
-    return len(TEMPLATE.entries) * 2 + len(settings.cards) + 2 * len(keywords) + 40
+def card_count(settings: LogSettings, keywords: Mapping[str, Keyword], slots: int) -> int:
+    """Return the cards to keep room for: each keyword may come twice, others may appear.
+
+    Parameters
+    ----------
+    slots
+        Keywords that the stream has room for.
+    """
+    most = max(len(keywords), min(slots, _LIKELY_KEYWORDS))
+    return len(TEMPLATE.entries) * 2 + len(settings.cards) + 2 * most + 40

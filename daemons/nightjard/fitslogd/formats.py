@@ -239,6 +239,13 @@ class Formats:
             self._pool = pool = TilePool(frame_shape, dtype)
         return TiledFormat(TileLayout.make(frame_shape, dtype, _SPARE_ROWS * frames, cards), pool)
 
+    def stop(self) -> None:
+        """End the threads, after what is in line."""
+        if self._disk is not None:
+            self._disk.stop()
+        if self._pool is not None:
+            self._pool.stop()
+
 
 def format_of(head: dict[str, Any]) -> CubeFormat:
     """Return the format that :meth:`CubeFormat.head` told of; it can only salvage."""

@@ -10,6 +10,7 @@ With it the unfinished file becomes a whole cube of the frames that it really ho
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -67,16 +68,17 @@ class Journal:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             text = json.dumps(head).encode()
-            os.write(
-                self._descriptor, _MAGIC + len(text).to_bytes(8, "little") + text
-            )
+            self.write(_MAGIC + len(text).to_bytes(8, "little") + text)
         except BaseException:
             self.remove()
             raise
 
     def write(self, row: bytes) -> None:
-        """Note a frame that is in the file."""
-        os.write(self._descriptor, row)
+        """Note a frame that is in the file; on a full disk nothing of it, never a part."""
+        count = os.write(self._descriptor, row)
+        if count != len(row):
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - count)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def remove(self) -> None:
         """Forget it: the cube is whole."""
@@ -99,19 +101,42 @@ class Recovered:
     ----------
     path
         The cube; None where no frame of it was whole.
-    frames
-        In it.
     head
         Of the journal.
-    last_counter
-        Stream counter of the last frame; None without frames.
+    noted, rows
+        Frames that its writer had noted, and those of them that the cube holds.
+    reason
+        Why its writer did not close it.
+    size
+        Of the file.
     """
 
     path: Path | None
-    frames: int
     head: dict[str, Any]
-    last_counter: int | None
+    noted: Rows
+    rows: Rows
+    reason: str = "killed"
     size: int = 0
+
+    def told(self) -> dict[str, Any]:
+        """Return what is told of a cube; there must be one."""
+        rows, expected = self.rows, int(self.head["expected"])
+        return {
+            "path": str(self.path), "session": self.head["session"],
+            "number": self.head["number"], "frames": len(rows), "expected": expected,
+            "missed": missed_in(rows), "torn": 0, "reason": self.reason,
+            "truncated": len(rows) < expected, "size": self.size, "shape": self.head["shape"],
+            "first_counter": int(rows["CNT0"][0]), "last_counter": int(rows["CNT0"][-1]),
+            "first_ns": int(rows["ATIME"][0]), "last_ns": int(rows["ATIME"][-1]), "seconds": 0.0,
+        }  # fmt: skip
+
+
+def missed_in(rows: Rows) -> int:
+    """Return the frames that passed and are not in a cube, the gap before its first included."""
+    if not len(rows):
+        return 0
+    steps = np.diff(rows["CNT0"].astype(np.int64)) - 1
+    return int(rows["MISSED"][0]) + int(steps.clip(0).sum())
 
 
 def leftovers(folder: Path, stream: str) -> list[Path]:
@@ -135,8 +160,26 @@ def folders_of(root: Path, stream: str) -> Iterable[Path]:
                 yield day / stream
 
 
-def recover(journal: Path, clock: Clock) -> Recovered | None:
-    """Make a whole cube of what a dead logger left; None where its writer lives.
+def recover(
+    journal: Path, stream: str, clock: Clock, reason: str = "killed"
+) -> Recovered | None:
+    """Make a whole cube of what a dead logger left.
+
+    Parameters
+    ----------
+    journal
+        Of the cube.
+    stream
+        Whose cubes these shall be.
+    clock
+        For the header.
+    reason
+        Why the cube was not closed by its writer.
+
+    Returns
+    -------
+    Recovered or None
+        None where its writer lives, or where it is of another stream.
 
     Raises
     ------
@@ -151,17 +194,22 @@ def recover(journal: Path, clock: Clock) -> Recovered | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return None
+        if os.fstat(descriptor).st_size == 0:  # killed before anything else was made
+            journal.unlink(missing_ok=True)
+            return None
         head, rows = _read(descriptor, journal)
-        final = Path(head["final"])
+        if head["stream"] != stream:
+            return None
         # The file moved with its folder: what counts is where the journal lies.
-        final = journal.parent / final.name
+        final = journal.parent / Path(head["final"]).name
         unfinished = temporary_name(final, int(head["pid"]))
-        result = Recovered(None, 0, head, None)
+        result = Recovered(None, head, rows, rows[:0], reason)
         if unfinished.exists():
-            result = _finish(unfinished, final, head, rows, clock)
+            result = _finish(unfinished, final, result, clock)
         elif final.exists() and len(rows):
             _write_text(final, head, rows)
-            result = Recovered(final, len(rows), head, int(rows["CNT0"][-1]), 0)
+            result = Recovered(final, head, rows, rows, reason, final.stat().st_size)
+        temporary_name(text_path(final), int(head["pid"])).unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
         return result
     finally:
@@ -178,8 +226,6 @@ def _read(descriptor: int, journal: Path) -> tuple[dict[str, Any], Rows]:
             raise ValueError("its head is not whole")
         head = json.loads(data[_HEAD_BYTES : _HEAD_BYTES + length])
     except ValueError as error:
-        if not data:
-            return {"final": "none.fits", "pid": 0}, np.zeros(0, ROW)
         raise NightjarError(
             f"the journal {journal} is damaged ({error}); the cube beside it stays as it is"
         ) from None
@@ -188,32 +234,31 @@ def _read(descriptor: int, journal: Path) -> tuple[dict[str, Any], Rows]:
     return head, np.frombuffer(body[: count * ROW.itemsize], ROW).copy()
 
 
-def _finish(
-    unfinished: Path, final: Path, head: dict[str, Any], rows: Rows, clock: Clock
-) -> Recovered:
-    salvage = format_of(head).salvage(unfinished, rows)
+def _finish(unfinished: Path, final: Path, found: Recovered, clock: Clock) -> Recovered:
+    head = found.head
+    salvage = format_of(head).salvage(unfinished, found.noted)
     try:
         kept = salvage.rows
         if not len(kept):
             unfinished.unlink()
-            return Recovered(None, 0, head, None)
-        size = salvage.complete(salvaged_cards(head, kept, clock), kept)
+            return found
+        size = salvage.complete(_salvaged_cards(found, kept, clock), kept)
     finally:
         salvage.close()
     path = give_name(unfinished, final)
     _write_text(path, head, kept)
-    return Recovered(path, len(kept), head, int(kept["CNT0"][-1]), size)
+    return Recovered(path, head, found.noted, kept, found.reason, size)
 
 
-def salvaged_cards(head: dict[str, Any], rows: Rows, clock: Clock) -> list[Any]:
-    """Return the header of a cube whose logger died."""
+def _salvaged_cards(found: Recovered, rows: Rows, clock: Clock) -> list[Any]:
+    """Return the header of a cube that its writer did not close."""
+    head = found.head
     keywords = {name: Keyword(*value) for name, value in head["keywords"].items()}
-    counters = rows["CNT0"].astype(np.int64)
-    missed = int(rows["MISSED"][0]) + int((np.diff(counters) - 1).clip(0).sum())
     facts = CubeFacts(
         stream=head["stream"], session=head["session"], number=int(head["number"]),
-        expected=int(head["expected"]), reason="killed", truncated=len(rows) < head["expected"],
-        missed=missed, torn=0, host=socket.gethostname(),
+        expected=int(head["expected"]), reason=found.reason,
+        truncated=len(rows) < head["expected"], missed=missed_in(rows), torn=0,
+        host=socket.gethostname(),
     )  # fmt: skip
     settings = LogSettings.parse(head["settings"])
     return cube_cards(facts, rows, settings, keywords, {}, clock_health(), clock.now_ns())

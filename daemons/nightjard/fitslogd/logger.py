@@ -9,6 +9,7 @@ daemon goes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -17,7 +18,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from typing import Any
 from nightjar.child import Parent
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import Busy, Code, InvalidArgument, NightjarError, Refused, StorageError
-from nightjar.files import free_bytes
+from nightjar.files import free_bytes, locked
 from nightjar.streams.reader import Frame, StreamReader, Wake
 from nightjard.fitslogd import preflight
 from nightjard.fitslogd.formats import check_compression
@@ -43,6 +44,9 @@ _ANSWER_S = 0.06  # how long a command waits for the main thread before it answe
 _PREPARE_S = 15.0
 _LOOK_S = 0.5  # how often the stream's file is looked at, and the disk after a failure
 _RETRY_S = 2.0
+_REOPEN_S = 0.25  # between two attempts to attach to a stream
+_LATEST_NS = 4_102_444_800_000_000_000  # 2100: a stamp beyond is none
+_NEWS_S = 0.02  # at most so often
 _SAVING = ("saving", "finishing")
 
 
@@ -58,8 +62,6 @@ class Orders:
         Where it ends by itself.
     finish
         Ends with the present cube full.
-    ends
-        A command has asked for its end.
     """
 
     session: str
@@ -93,6 +95,7 @@ class Logger:
         self._progress = Progress(Path(options["state"]), self.stream, clock)
         self._recorder = Recorder(self.stream, clock, self._tell_cube, self._closing_failed)
         self._watch = StreamWatch(self.stream, clock)
+        self._lock_path = Path(options["state"]) / f"{self.stream}.lock"
         self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._reader: StreamReader | None = None
         self._settings: LogSettings | None = None
@@ -107,18 +110,16 @@ class Logger:
         self._resume: Position | None = None
         self._state = "idle"
         self._warning: str | None = None
+        self._warned_of: str | None = None
         self._error: str | None = None
-        self._busy_since_s = 0.0
+        self._identity: list[int] = []  # of the stream's file
+        self._known = 0  # counter of the stream's newest frame when it was attached to
+        self._reopen_s = 0.0
 
     # ------------------------------------------------------------ life
 
     def run(self) -> None:
         """Log until the daemon goes."""
-        for root in self._roots:
-            self._recover(root)
-        # Frames make no garbage in cycles; a collection in their midst would only cost time.
-        gc.collect()
-        gc.freeze()
         self._parent.serve(
             {
                 "prepare": self._prepare, "start": self._start, "pause": self._pause,
@@ -127,18 +128,54 @@ class Logger:
         )  # fmt: skip
         for work, name in ((self._push, "status"), (self._watch_space, "space")):
             threading.Thread(target=work, name=name, daemon=True).start()
-        self._parent.tell({"event": "ready"})
+        try:
+            with self._alone():
+                for root in self._roots:
+                    self._recover(root)
+                # Frames make no garbage in cycles; a collection in their midst only costs time.
+                gc.collect()
+                gc.freeze()
+                self._parent.tell({"event": "ready"})
+                self._log_frames()
+        finally:
+            self._ending.set()
+            self._changed.set()
+
+    def _log_frames(self) -> None:
+        reason = "logger failed"
         try:
             while not self._parent.gone.is_set():
                 self._turn()
+            reason = "daemon stopped"
         finally:
-            self._end_session("daemon stopped")
-            self._ending.set()
+            self._end_session(reason, is_over=False)
             self._recorder.stop(60.0)
             self._parent.tell({"event": "status", **self.snapshot()})
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other logger of this stream lives: one whose daemon died may be closing.
+
+        Both would save the same frames otherwise.
+        """
+        path = self._lock_path
+        with contextlib.ExitStack() as stack:
+            while not self._parent.gone.is_set():
+                try:
+                    stack.enter_context(locked(path, f"the logger of {self.stream}"))
+                except Refused as error:
+                    self._warn("other", f"waits for the end of another: {error.message}")
+                    self._parent.gone.wait(0.05)
+                    continue
+                except StorageError as error:
+                    self._note("warning", f"{error.message}; another logger would not be noticed")
+                break
+            self._warn("other", None)
+            yield
+
     def _turn(self) -> None:
         """Carry out commands, then as many frames as 50 ms hold."""
+        self._recorder.settle()
         while not self._requests.empty():
             self._requests.get()()
         try:
@@ -150,9 +187,13 @@ class Logger:
                 self._wait_for_request(_WAIT_S)
         except StorageError as error:
             self._storage_failed(error)
+        except OSError as error:
+            self._storage_failed(StorageError(f"stream {self.stream}: {error}"))
         except NightjarError as error:
+            self._end_cube("stream refused")
             self._close_reader()
-            self._warn(error.message)
+            self._reopen_s = time.monotonic() + _REOPEN_S
+            self._warn("frames", error.message)
             self._wait_for_request(_WAIT_S)
 
     def _wait_for_request(self, timeout_s: float) -> None:
@@ -173,12 +214,16 @@ class Logger:
     def _do(self, work: Callable[[], None], timeout_s: float = _ANSWER_S) -> dict[str, Any]:
         """Have the main thread do something; the answer is the state, pending where it waits."""
         done: Future[None] = Future()
+        is_late = threading.Event()
 
         def carry_out() -> None:
             try:
                 work()
             except Exception as error:  # noqa: BLE001 - raised where the command was given
                 done.set_exception(error)
+                if is_late.is_set():  # nobody waits there any more
+                    self._error = f"a command failed: {error}"
+                    self._note("error", self._error)
             else:
                 done.set_result(None)
 
@@ -186,7 +231,10 @@ class Logger:
         try:
             done.result(timeout_s)
         except FutureTimeout:
-            return {**self.snapshot(), "pending": True}
+            is_late.set()
+            if not done.done():
+                return {**self.snapshot(), "pending": True}
+            done.result()  # in that very moment
         self._changed.set()
         return {**self.snapshot(), "pending": False}
 
@@ -236,9 +284,8 @@ class Logger:
         if root not in self._roots:
             self._roots.append(root)
             self._recover(root)
-        self._warning = preflight.check_alive(
-            self.stream, self._watch.age_s, self._watch.rate_hz
-        )
+        self._recorder.try_again()
+        self._judge_stream()
         self._settings, self._folder, self._error = settings, folder, None
         self._free = free_bytes(folder)
         self._set_state("armed")
@@ -254,6 +301,8 @@ class Logger:
                 f"stream {self.stream} is being logged in session {self._orders.session}",
                 code=Code.NOT_IDLE,
             )
+        if orders.session == self._recorder.session:
+            return  # the same command again, late: the session has ended meanwhile
         if orders.frames is not None:
             geometry = self._watch.require()
             needed = preflight.session_bytes(settings, geometry.frame_bytes, None, orders.frames)
@@ -265,13 +314,27 @@ class Logger:
             self._recorder.begin(
                 orders.session, number=position.number, totals=position.totals
             )
+        self._error = None
+        if position is not None and (position.is_over or self._is_enough(orders)):
+            return  # killed between the end of the session and the news of it
         self._resume = position
         self._highest_unread = 0
         self._close_reader()
         self._orders = orders
-        self._error = None
-        self._open_reader()
+        self._reopen_s = 0.0
+        try:
+            self._open_reader()
+        except StorageError:
+            self._orders = None
+            raise
         self._set_state("saving")
+
+    def _is_enough(self, orders: Orders) -> bool:
+        """Tell whether a session has all the frames or cubes that were asked for."""
+        recorder = self._recorder
+        return (orders.frames is not None and recorder.totals.saved >= orders.frames) or (
+            orders.cubes is not None and recorder.cube_index >= orders.cubes
+        )
 
     def _pause_now(self, finish: bool, not_after_ns: int | None) -> None:
         if self._orders is None:
@@ -281,10 +344,10 @@ class Logger:
         if finish:
             self._orders = dataclasses.replace(self._orders, finish=True)
         else:
-            now_ns = self._clock.now_ns()
-            self._orders = dataclasses.replace(
-                self._orders, not_after_ns=not_after_ns or now_ns, finish=False
-            )
+            ends_ns = not_after_ns or self._clock.now_ns()
+            if self._orders.not_after_ns is not None:  # said twice: the earlier one holds
+                ends_ns = min(ends_ns, self._orders.not_after_ns)
+            self._orders = dataclasses.replace(self._orders, not_after_ns=ends_ns, finish=False)
         if self._state == "error":
             self._end_session("paused")
         else:
@@ -300,9 +363,9 @@ class Logger:
             settings = dataclasses.replace(settings, data_type=data_type)
         self._settings = settings
         if next_cube:
-            self._end_cube("next cube")
+            self._cube_over("next cube")
         elif self._recorder.frames >= settings.cube_frames:
-            self._end_cube("full")
+            self._cube_over("full")
 
     def _release_now(self) -> None:
         self._end_session("released")
@@ -314,7 +377,8 @@ class Logger:
     def _save(self, until_s: float) -> None:
         reader = self._reader
         if reader is None:
-            self._open_reader()
+            if time.monotonic() >= self._reopen_s:
+                self._open_reader()
             if self._reader is None:
                 self._check_end(0)
                 self._wait_for_request(_WAIT_S)
@@ -346,7 +410,16 @@ class Logger:
         assert orders is not None
         assert settings is not None
         now_ns = self._clock.now_ns()
-        stamp = frame.atime_ns or frame.writetime_ns or now_ns
+        if frame.atime_ns >= _LATEST_NS:  # words that nobody has set
+            frame.atime_ns = 0
+        if frame.writetime_ns >= _LATEST_NS:
+            frame.writetime_ns = 0
+        stamp = frame.atime_ns or frame.writetime_ns
+        if not stamp:
+            if frame.counter <= self._known:  # nobody knows when it came, but before us
+                self._recorder.skip(frame.counter)
+                return
+            stamp = now_ns
         if stamp < orders.not_before_ns and self._recorder.totals.saved == 0:
             self._recorder.skip(frame.counter)
             return
@@ -361,18 +434,28 @@ class Logger:
         if orders.frames is not None and self._recorder.totals.saved >= orders.frames:
             self._end_session("frames taken", complete=True)
         elif self._recorder.frames >= settings.cube_frames or self._recorder.is_filled:
-            self._end_cube("full")
-            is_last = orders.cubes is not None and self._recorder.cube_index >= orders.cubes
-            if orders.finish or is_last:
-                self._end_session("full")
-        elif (
-            settings.max_cube_seconds is not None
-            and self._recorder.age_s >= settings.max_cube_seconds
-        ):
-            self._end_cube("max time")
+            self._cube_over("full")
+        elif settings.max_cube_seconds is not None:
+            self._check_age(settings.max_cube_seconds)
+
+    def _check_age(self, longest_s: float) -> None:
+        if self._recorder.frames and self._recorder.age_s >= longest_s:
+            self._cube_over("max time")
+
+    def _cube_over(self, reason: str) -> None:
+        """End the cube, and the session where that was its last."""
+        if not self._recorder.frames:
+            return
+        self._end_cube(reason)
+        orders = self._orders
+        if orders is not None and (orders.finish or self._is_enough(orders)):
+            self._end_session(reason)
 
     def _check_end(self, unread: int) -> None:
-        """End a session whose frames do not come any more."""
+        """End a session, or a cube, whose frames do not come any more."""
+        settings = self._settings
+        if settings is not None and settings.max_cube_seconds is not None:
+            self._check_age(settings.max_cube_seconds)
         orders = self._orders
         if orders is None or unread:
             return
@@ -384,26 +467,43 @@ class Logger:
             self._end_session("full")
 
     def _open_reader(self) -> None:
-        """Attach to the stream: at the position of a dead logger, else at the session's start."""
-        orders = self._orders
-        assert orders is not None
-        position, self._resume = self._resume, None
-        start: int | str = "next"
-        if orders.not_before_ns <= self._clock.now_ns():
-            start = "oldest"
+        """Attach to the stream, at the position of a dead logger where there is one.
+
+        Else the frames in the ring are looked at, too: some that came while this process attached
+        may belong to the session.
+        """
+        position = self._resume
+        began_ns = self._clock.now_ns()
+        self._reopen_s = time.monotonic() + _REOPEN_S
         try:
+            reader = None
             if position is not None and position.counter is not None:
                 reader = StreamReader(self.stream, start=position.counter + 1, clock=self._clock)
-                if list(reader.identity) == position.identity:
+                if list(reader.identity) != position.identity:
+                    reader.close()
+                    reader = None
+                else:
                     self._recorder.skip(position.counter)
-                    self._reader = reader
-                    return
-                reader.close()
-            self._reader = StreamReader(
-                self.stream, start="oldest" if start == "oldest" else "next", clock=self._clock
-            )
+                    self._known = 0
+            if reader is None:
+                reader = StreamReader(self.stream, start="oldest", clock=self._clock)
+                self._known = reader.counter if reader.identity[1] < began_ns else 0
         except Refused as error:
-            self._warn(error.message)
+            self._warn("stream", error.message)
+            return
+        try:
+            self._check_pixels(reader)
+        except Refused:
+            reader.close()
+            raise
+        self._reader, self._resume = reader, None
+        self._warn("frames", None)
+
+    def _check_pixels(self, reader: StreamReader) -> None:
+        """Raise Refused where frames cannot be logged."""
+        preflight.check_pixels(reader.geometry, self.stream)
+        if self._settings is not None and self._settings.compress:
+            check_compression(reader.geometry.dtype)
 
     def _follow(self, reader: StreamReader) -> None:
         """Go on with the file that the stream's name leads to now."""
@@ -413,15 +513,18 @@ class Logger:
             return
         after = reader.geometry
         is_same = before.frame_shape == after.frame_shape and before.dtype == after.dtype
+        self._recorder.forget_position()
+        self._known = 0
+        self._save_position()
         self._recorder.end_cube(
             "stream made anew" if is_same else "geometry", at_end, self._cube_frames()
         )
-        self._recorder.forget_position()
-        self._save_position()
-        preflight.check_pixels(after, self.stream)
         if not is_same:
             shape = "x".join(str(n) for n in after.frame_shape)
             self._note("info", f"stream {self.stream} has frames of {shape} {after.dtype} now")
+        self._check_pixels(reader)
+        if self._orders is not None and (self._orders.finish or self._is_enough(self._orders)):
+            self._end_session("geometry")
 
     def _close_reader(self) -> None:
         if self._reader is not None:
@@ -433,25 +536,41 @@ class Logger:
     def _cube_frames(self) -> int:
         return self._settings.cube_frames if self._settings is not None else 0
 
-    def _end_cube(self, reason: str, expected: int | None = None) -> None:
+    def _end_cube(
+        self, reason: str, expected: int | None = None, *, is_over: bool = False
+    ) -> None:
         reader = self._reader
         at_end = reader.keywords() if reader is not None else {}
+        # First: once the cube has its name nothing else tells a successor of its frames.
+        self._save_position(is_over=is_over)
         self._recorder.end_cube(reason, at_end, expected or self._cube_frames())
-        self._save_position()
 
-    def _save_position(self) -> None:
+    def _save_position(self, *, is_over: bool = False) -> None:
         recorder, reader = self._recorder, self._reader
-        identity = list(reader.identity) if reader is not None else []
+        counter = recorder.last_counter
+        if reader is not None:
+            self._identity = list(reader.identity)
+        elif self._resume is not None:  # attached to nothing since it was taken up
+            self._identity, counter = self._resume.identity, self._resume.counter
+        identity = self._identity
         self._progress.save(
             recorder.session,
-            Position(recorder.cube_index, recorder.totals, recorder.last_counter, identity),
+            Position(recorder.cube_index, recorder.totals, counter, identity, is_over),
         )
 
-    def _end_session(self, reason: str, *, complete: bool = False) -> None:
-        """Close the cube and be armed again."""
+    def _end_session(self, reason: str, *, complete: bool = False, is_over: bool = True) -> None:
+        """Close the cube and be armed again.
+
+        Parameters
+        ----------
+        complete
+            It has all the frames that were asked for.
+        is_over
+            False where another logger is to go on with it.
+        """
         if self._orders is None:
             return
-        self._end_cube(reason, self._recorder.frames if complete else None)
+        self._end_cube(reason, self._recorder.frames if complete else None, is_over=is_over)
         self._orders = None
         self._close_reader()
         self._set_state("armed")
@@ -472,14 +591,15 @@ class Logger:
     def _closing_failed(self, error: StorageError) -> None:
         """Take note of a cube that could not be closed (from the closing thread)."""
         self._error = error.message
-        self._note("error", error.message)
-        self._requests.put(lambda: self._storage_failed(error) if self._orders else None)
+        self._requests.put(lambda: self._storage_failed(error))
 
     def _try_again(self) -> None:
         """After a failure: go on as soon as files can be made again."""
-        settings, orders = self._settings, self._orders
+        settings, watch = self._settings, self._watch
         assert settings is not None
-        assert orders is not None
+        self._check_end(0)
+        if self._orders is None:
+            return
         if time.monotonic() < self._retry_s:
             self._wait_for_request(_WAIT_S)
             return
@@ -487,11 +607,14 @@ class Logger:
         folder = cube_folder(settings, self.stream, self._clock.now_ns())
         try:
             preflight.check_folder(settings, folder)
-            preflight.check_space(settings, folder, 0)
+            # For some seconds: a cube for each file that somebody deletes helps nobody.
+            flow = (watch.rate_hz or 1.0) * (watch.frame_bytes or 0)
+            preflight.check_space(settings, folder, round(2 * _RETRY_S * flow))
         except StorageError as error:
             self._error = error.message
             return
         self._error = None
+        self._recorder.try_again()
         self._note("info", f"stream {self.stream} is being logged again")
         self._set_state("saving")
 
@@ -501,10 +624,39 @@ class Logger:
         self._state = state
         self._changed.set()
 
-    def _warn(self, text: str) -> None:
-        if text != self._warning:
-            self._warning = text
+    def _warn(self, kind: str, text: str | None) -> None:
+        """Set the warning of a kind, or take it back; told once, though its words may change."""
+        if text is None:
+            if self._warned_of == kind:
+                self._warning = self._warned_of = None
+            return
+        is_new = kind != self._warned_of
+        self._warning, self._warned_of = text, kind
+        if is_new:
             self._note("warning", text)
+
+    def _judge_stream(self) -> None:
+        """Warn of a stream that is missing or stands still, or whose clock is another."""
+        watch, reader = self._watch, self._reader
+        kind, text = "", None
+        if watch.problem is not None:
+            kind, text = "stream", watch.problem
+        elif still := preflight.check_alive(self.stream, watch.age_s, watch.patience_s):
+            kind, text = "still", still
+            if reader is not None and reader.is_removed():
+                kind, text = "stream", f"stream {self.stream} was removed; it is waited for"
+        elif watch.ahead_s is not None:
+            kind, text = "ahead", (
+                f"the time stamps of stream {self.stream} are {watch.ahead_s:.1f} s ahead of this "
+                f"machine's clock (37 s: TAI); names and headers tell the times as stamped"
+            )
+        if self._warned_of in ("frames", "other"):
+            return  # weightier, and not for this to take back
+        for each in ("stream", "still", "ahead"):
+            if each != kind:
+                self._warn(each, None)
+        if text is not None:
+            self._warn(kind, text)
 
     def _note(self, level: str, text: str) -> None:
         log.log(getattr(logging, level.upper()), "%s", text)
@@ -517,26 +669,26 @@ class Logger:
     def _push(self) -> None:
         """Tell the daemon the state: five times a second while saving, else once."""
         while not self._ending.is_set():
-            is_saving = self._state in _SAVING
-            self._changed.wait(0.2 if is_saving else 1.0)
+            self._changed.wait(0.2 if self._state in _SAVING else 1.0)
             self._changed.clear()
-            self._watch.look(self._reader)
-            alive = preflight.check_alive(self.stream, self._watch.age_s, self._watch.rate_hz)
-            if is_saving or self._state == "armed":
-                if alive:
-                    self._warn(alive)
-                elif self._watch.is_there:
-                    self._warning = None
-            self._parent.tell({"event": "status", **self.snapshot()})
+            try:
+                self._watch.look(self._reader)
+                if self._state != "idle":
+                    self._judge_stream()
+                self._parent.tell({"event": "status", **self.snapshot()})
+            except Exception:  # without news the daemon would be blind
+                log.exception("news of %s", self.stream)
+            self._ending.wait(_NEWS_S)
 
     def _watch_space(self) -> None:
         """Look at the disk, which may hang on a dead mount, from a thread of its own."""
         while not self._ending.wait(1.0):
-            settings, folder = self._settings, self._folder
-            if settings is None or folder is None:
+            settings = self._settings
+            if settings is None:
                 continue
+            folder = Path(settings.root)
             try:
-                self._free = free_bytes(folder if folder.exists() else folder.parent)
+                self._free = free_bytes(folder)
             except OSError:
                 self._free = None
                 continue
@@ -586,7 +738,8 @@ class Logger:
             "cubes_limit": orders.cubes if orders is not None else None,
             "until_ns": orders.until_ns if orders is not None else None,
             "not_before_ns": orders.not_before_ns if orders is not None else None,
-            "folder": str(self._folder) if self._folder is not None else None,
+            "folder": str(file.parent if file is not None else self._folder)
+            if file is not None or self._folder is not None else None,
             "file": str(file) if file is not None else None,
             "last_file": recorder.last_file,
             "bytes_written": totals.bytes,

@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from nightjar.errors import InvalidArgument
+from nightjar.fits.cards import Card as FitsCard
+from nightjar.fits.writer import STRUCTURAL
 from nightjar.times import NS_PER_DAY, iso, observing_night
 
 Card = tuple[str | int | float | bool, str]
 LONGEST_PATH = 4000  # of PATH_MAX, with room for what is added to a temporary name
 LONGEST_NAME = 220  # of NAME_MAX, likewise
+_LOCAL_NAME = re.compile(r"[A-Z0-9_]{0,4}\Z")
 
 
 @dataclass(frozen=True)
@@ -87,11 +92,44 @@ class LogSettings:
             settings = cls(**value)
         except TypeError as error:
             raise InvalidArgument(f"settings of the logger: {error}") from None
-        if settings.cube_frames < 1:
-            raise InvalidArgument(f"cube_frames: {settings.cube_frames}: must be at least 1")
-        if not settings.root.startswith("/"):
-            raise InvalidArgument(f"root: {settings.root!r}: must be an absolute path")
+        _check(settings)
         return settings
+
+
+def _check(settings: LogSettings) -> None:
+    """Raise InvalidArgument for what would fail, or mean nothing, when the first cube ends."""
+    cube_frames, root = settings.cube_frames, settings.root
+    if type(cube_frames) is not int or cube_frames < 1:
+        raise InvalidArgument(f"cube_frames: {cube_frames!r}: must be a whole number from 1")
+    if not isinstance(root, str) or not root.startswith("/") or "\0" in root:
+        raise InvalidArgument(f"root: {root!r}: must be an absolute path")
+    for key, allowed in (("names", ("dated", "clock")), ("folders", ("ut", "night", "flat"))):
+        if getattr(settings, key) not in allowed:
+            raise InvalidArgument(f"{key}: {getattr(settings, key)!r}: is one of {allowed}")
+    for key in ("noon_utc_hours", "local_offset_hours", "minimum_free_bytes",
+                "session_seconds", "max_cube_seconds"):  # fmt: skip
+        value = getattr(settings, key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is None and key in ("session_seconds", "max_cube_seconds"):
+            continue
+        if not is_number or not math.isfinite(value):
+            raise InvalidArgument(f"{key}: {value!r}: must be a number")
+    if settings.max_cube_seconds is not None and settings.max_cube_seconds <= 0:
+        raise InvalidArgument(f"max_cube_seconds: {settings.max_cube_seconds}: must be above 0")
+    if not _LOCAL_NAME.match(str(settings.local_name)):
+        raise InvalidArgument(
+            f"local_name: {settings.local_name!r}: at most 4 of A-Z, 0-9 and '_', as in HST"
+        )
+    if settings.data_type is not None and not isinstance(settings.data_type, str):
+        raise InvalidArgument(f"data_type: {settings.data_type!r}: must be a text")
+    for name, card in settings.cards.items():
+        try:
+            value, comment = card
+            FitsCard(name, value, comment).to_bytes()
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InvalidArgument(f"cards: {name!r}: {error}") from None
+        if name in STRUCTURAL or name.startswith("NAXIS") or name in ("", "COMMENT", "HISTORY"):
+            raise InvalidArgument(f"cards: {name!r} is not for a configuration to set")
 
 
 def cube_folder(settings: LogSettings, stream: str, utc_ns: int) -> Path:

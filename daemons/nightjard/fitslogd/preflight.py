@@ -20,7 +20,14 @@ _LEAST_SESSION_S = 60.0  # of frames, where nobody said how long it will be
 def check_folder(settings: LogSettings, folder: Path) -> None:
     """Make the folder of the next cube and raise StorageError unless cubes can be made in it."""
     root = Path(settings.root)
-    if not root.is_dir():
+    try:
+        is_there = root.is_dir()
+    except OSError as error:  # a folder on the way may not be entered
+        raise StorageError(
+            f"cannot look at {root}: {error.strerror}; give the daemon's user the right to",
+            path=str(root),
+        ) from error
+    if not is_there:
         raise StorageError(
             f"the folder {root} does not exist; create it, or prepare with another", path=str(root)
         )
@@ -72,7 +79,12 @@ def session_bytes(
 
 def check_space(settings: LogSettings, folder: Path, needed: int) -> None:
     """Raise StorageError (NO_SPACE) where the session does not fit beside the reserve."""
-    free = free_bytes(folder)
+    try:
+        free = free_bytes(folder)
+    except OSError as error:
+        raise StorageError(
+            f"cannot see how much room is left in {folder}: {error.strerror}", path=str(folder)
+        ) from error
     if free - settings.minimum_free_bytes < needed:
         raise StorageError(
             f"not enough room in {folder}: {bytes_text(free)} free, the session needs "
@@ -81,11 +93,10 @@ def check_space(settings: LogSettings, folder: Path, needed: int) -> None:
         )  # fmt: skip
 
 
-def check_alive(stream: str, age_s: float | None, rate_hz: float | None) -> str | None:
+def check_alive(stream: str, age_s: float | None, patience_s: float) -> str | None:
     """Return a warning where a stream does not move; None where it does."""
     if age_s is None:
         return f"stream {stream} has had no frame yet"
-    patience_s = max(2.0, 3 / rate_hz + 1) if rate_hz else 2.0
     if age_s > patience_s:
         return f"stream {stream} stands still: its last frame is {duration_text(age_s)} old"
     return None

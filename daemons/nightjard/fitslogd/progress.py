@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How far a logger had come, for the one that takes its place after it was killed."""
+"""How far a logger had come, for the one that takes its place after it was killed.
+
+The position is written each time a cube ends, before the cube is handed to the closing thread:
+what the file tells of is either in a named cube or in one whose journal is still there. What such
+a journal tells, and how much of it proved whole, is added to it or taken from it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from typing import Any
 
 from nightjar.clock import Clock
 from nightjar.errors import NightjarError
-from nightjard.fitslogd.journal import Recovered, folders_of, leftovers, recover
+from nightjard.fitslogd.journal import Recovered, folders_of, leftovers, missed_in, recover
 from nightjard.fitslogd.recorder import Totals
 
 log = logging.getLogger(__name__)
@@ -31,12 +36,15 @@ class Position:
         Counts up to its end.
     counter, identity
         Stream counter of the last frame kept, and which stream file counted it.
+    is_over
+        Whether the session has ended.
     """
 
     number: int
     totals: Totals
     counter: int | None
     identity: list[int]
+    is_over: bool = False
 
 
 class Progress:
@@ -63,6 +71,7 @@ class Progress:
         value = {
             "session": session, "number": position.number, "counter": position.counter,
             "identity": position.identity, "totals": dataclasses.asdict(position.totals),
+            "is_over": position.is_over,
         }  # fmt: skip
         temporary = self._path.with_suffix(".tmp")
         try:
@@ -77,15 +86,18 @@ class Progress:
         for folder in folders_of(root, self._stream):
             for journal in leftovers(folder, self._stream):
                 try:
-                    found = recover(journal, self._clock)
+                    found = recover(journal, self._stream, self._clock)
                 except (OSError, NightjarError) as error:
                     log.error("%s cannot be recovered: %s", journal, error)
+                    continue
+                except Exception:  # whatever is in that file: it must not keep a logger down
+                    log.exception("%s cannot be recovered", journal)
                     continue
                 if found is None:
                     continue
                 self._recovered.append(found)
                 if found.path is not None:
-                    told.append(_told(found))
+                    told.append(found.told())
         return told
 
     def position(self, session: str) -> Position | None:
@@ -94,35 +106,54 @@ class Progress:
             value = json.loads(self._path.read_text())
             known = value["session"] == session
             position = Position(
-                value["number"], Totals(**value["totals"]), value["counter"], value["identity"]
-            )
+                value["number"], Totals(**value["totals"]), value["counter"], value["identity"],
+                value["is_over"],
+            )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError):
             known = False
         if not known:
             position = Position(0, Totals(), None, [])
-        mine = [each for each in self._recovered if each.head.get("session") == session]
-        for each in sorted(mine, key=lambda found: int(found.head["number"])):
-            if int(each.head["number"]) > position.number:
-                position = _after(position, each)
+        mine = sorted(
+            (each for each in self._recovered if each.head.get("session") == session),
+            key=lambda found: int(found.head["number"]),
+        )
+        for each in mine:
+            position = _with(position, each, is_last=each is mine[-1])
         return position if known or mine else None
 
 
-def _after(position: Position, cube: Recovered) -> Position:
+def _with(position: Position, cube: Recovered, *, is_last: bool) -> Position:
+    """Return a position with what a recovered cube tells.
+
+    Frames that its writer had noted and that did not reach the disk are taken back: of the last
+    cube they are read once more from the ring, gaps among them with them; of an earlier one,
+    behind which frames are saved, they are lost.
+    """
     totals = dataclasses.replace(position.totals)
-    totals.saved += cube.frames
+    number, kept, noted = int(cube.head["number"]), cube.rows, cube.noted
+    is_counted = number <= position.number
+    counter = position.counter
+    gone = len(noted) - len(kept)
+    if is_last and number >= position.number and not position.is_over:
+        if is_counted:
+            totals.saved -= gone
+            totals.missed -= missed_in(noted) - missed_in(kept)
+        else:
+            totals.saved += len(kept)
+            totals.missed += missed_in(kept)
+        if len(kept):
+            counter = int(kept["CNT0"][-1])
+        elif is_counted and len(noted):
+            counter = int(noted["CNT0"][0]) - 1 - int(noted["MISSED"][0])
+    else:
+        if is_counted:
+            totals.saved -= gone
+        else:
+            totals.saved += len(kept)
+            totals.missed += missed_in(noted)
+            counter = int(noted["CNT0"][-1]) if len(noted) else counter
+        totals.missed += gone
     totals.cubes += 1 if cube.path is not None else 0
-    return Position(
-        int(cube.head["number"]), totals,
-        cube.last_counter if cube.last_counter is not None else position.counter,
-        cube.head.get("identity", position.identity),
-    )  # fmt: skip
-
-
-def _told(cube: Recovered) -> dict[str, Any]:
-    return {
-        "path": str(cube.path), "session": cube.head["session"], "number": cube.head["number"],
-        "frames": cube.frames, "expected": cube.head["expected"], "missed": 0, "torn": 0,
-        "reason": "killed", "truncated": cube.frames < int(cube.head["expected"]),
-        "size": cube.size, "shape": cube.head["shape"], "first_counter": None,
-        "last_counter": cube.last_counter, "first_ns": None, "last_ns": None, "seconds": 0.0,
-    }  # fmt: skip
+    identity = cube.head["identity"] if counter != position.counter else position.identity
+    number = max(number, position.number) if len(kept) else position.number
+    return Position(number, totals, counter, identity, position.is_over)

@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,21 @@ from nightjar.errors import Code, StorageError
 from nightjar.files import temporary_name
 from nightjar.fits.cards import CARD_BYTES
 from nightjar.fits.frame_table import ROW, Rows, table_bytes
+from nightjar.fits.timing_text import text_path
 from nightjar.streams.keywords import Keyword
 from nightjar.streams.reader import Frame, StreamReader
 from nightjard.fitslogd.cube_header import CubeFacts, card_count, cube_cards
 from nightjard.fitslogd.formats import CubeFormat, Formats, Writer
-from nightjard.fitslogd.journal import Journal, give_name, write_text
-from nightjard.fitslogd.naming import LogSettings, cube_folder, cube_name
+from nightjard.fitslogd.journal import Journal, give_name, recover, write_text
+from nightjard.fitslogd.naming import LogSettings, cube_folder, cube_name, other_name
 
 log = logging.getLogger(__name__)
 
 _ROW = struct.Struct("<QQqqqqII")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _HARDWARE_PERIOD_S = 0.1
+_NAMES_TRIED = 100
+_TEXT_ROW_BYTES = 120
 
 Keywords = Mapping[str, Keyword]
 
@@ -135,7 +139,9 @@ class Recorder:
         self._last_counter: int | None = None
         self._last_stamp = 0
         self._hardware_due_s = 0.0
-        self._work: queue.SimpleQueue[_Cube | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Cube | Path | None] = queue.SimpleQueue()
+        self._left: queue.SimpleQueue[Path] = queue.SimpleQueue()  # journals of failed cubes
+        self._gone: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         self._closing = 0
         self._idle = threading.Condition()
         self._thread = threading.Thread(target=self._close_cubes, name="closer", daemon=True)
@@ -213,7 +219,10 @@ class Recorder:
         except OSError as error:
             raise _storage_error(cube.final, error) from error
         if not reader.is_intact(frame):
-            cube.writer.drop_last()
+            try:
+                cube.writer.drop_last()
+            except OSError as error:
+                raise _storage_error(cube.final, error) from error
             cube.torn += 1
             self.totals.torn += 1
             self._torn += 1
@@ -232,10 +241,6 @@ class Recorder:
             now_ns, -1, min(before, 0xFFFF_FFFF), datasum,
         )  # fmt: skip
         cube.rows += row
-        try:
-            cube.journal.write(row)
-        except OSError as error:
-            raise _storage_error(cube.final, error) from error
         cube.missed += missed
         totals = self.totals
         totals.missed += missed
@@ -246,6 +251,10 @@ class Recorder:
         self._last_stamp = frame.atime_ns
         self._last_counter = frame.counter
         self._torn = 0
+        try:  # last: where it fails the frame is in the cube all the same
+            cube.journal.write(row)
+        except OSError as error:
+            raise _storage_error(cube.final, error) from error
 
     def skip(self, counter: int) -> None:
         """Note a frame that came before the session's start."""
@@ -260,15 +269,15 @@ class Recorder:
         """Note which offset of the camera's frame numbers holds since which frame."""
         self._hardware_due_s = time.monotonic() + _HARDWARE_PERIOD_S
         keywords = reader.keywords()
-        if "HW-OFF" not in keywords:
+        offset, since, before = (
+            int(item.value) if item is not None and isinstance(item.value, int) else None
+            for item in map(keywords.get, ("HW-OFF", "HW-FROM", "HW-OFFP"))
+        )
+        if offset is None or (cube.hardware and cube.hardware[-1] == (since or 0, offset)):
             return
-        offset = int(keywords["HW-OFF"].value)
-        since = int(keywords["HW-FROM"].value) if "HW-FROM" in keywords else 0
-        if cube.hardware and cube.hardware[-1] == (since, offset):
-            return
-        if not cube.hardware and "HW-OFFP" in keywords:
-            cube.hardware.append((0, int(keywords["HW-OFFP"].value)))
-        cube.hardware.append((since, offset))
+        if not cube.hardware and before is not None:
+            cube.hardware.append((0, before))
+        cube.hardware.append((since or 0, offset))
 
     def _open(
         self, frame: Frame, reader: StreamReader, settings: LogSettings, now_ns: int
@@ -278,34 +287,32 @@ class Recorder:
         final = folder / cube_name(settings, self.stream, stamp)
         keywords = reader.keywords()
         geometry = reader.geometry
-        cards = card_count(settings, keywords)
+        cards = card_count(settings, keywords, geometry.keyword_count)
         number = self.cube_index + 1
         kind = self._formats.make(
             geometry.frame_shape, geometry.dtype, settings.cube_frames, cards,
             compress=settings.compress,
         )  # fmt: skip
         head = {
-            "final": str(final), "pid": os.getpid(), "stream": self.stream,
+            "pid": os.getpid(), "stream": self.stream,
             "session": self.session, "number": number, "expected": settings.cube_frames,
             **kind.head(),
             "keywords": {name: [item.value, item.comment] for name, item in keywords.items()},
             "settings": _plain(settings), "identity": list(reader.identity),
         }  # fmt: skip
-        temporary = temporary_name(final)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            journal = Journal(final, head)
-            try:
-                writer = kind.open(temporary)
-            except BaseException:
-                journal.remove()
-                raise
+            # Never make the root itself: it may be where a disk was mounted that is gone.
+            for each in reversed((folder, *folder.parents)):
+                if each.is_relative_to(settings.root) and each != Path(settings.root):
+                    each.mkdir(exist_ok=True)
+            final, journal, writer = _begin(kind, final, head)
         except OSError as error:
             raise _storage_error(final, error) from error
         self.cube_index = number
         self._cube = cube = _Cube(
-            writer, kind, cards, journal, temporary, final, number, settings.cube_frames,
-            frame.generation, settings, self.session, keywords, time.monotonic(),
+            writer, kind, cards, journal, temporary_name(final), final, number,
+            settings.cube_frames, frame.generation, settings, self.session, keywords,
+            time.monotonic(),
         )  # fmt: skip
         self._note_hardware(cube, reader)
         return cube
@@ -327,6 +334,8 @@ class Recorder:
         cube, self._cube = self._cube, None
         if cube is None:
             return
+        if not cube.writer.frames:  # its file goes, its number is the next one's
+            self.cube_index = cube.number - 1
         cube.reason, cube.expected = reason, expected
         cube.truncated = cube.writer.frames < cube.expected
         cube.at_end = at_end
@@ -347,10 +356,25 @@ class Recorder:
         """Close what is in line and end the threads."""
         self._work.put(None)
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        if self._thread.is_alive():
+            return False
+        self._formats.stop()
+        return True
+
+    def try_again(self) -> None:
+        """Have the closing thread make whole what it could not close before, now that it may."""
+        with suppress(queue.Empty):
+            while True:
+                journal = self._left.get_nowait()
+                with self._idle:
+                    self._closing += 1
+                self._work.put(journal)
 
     def _close_cubes(self) -> None:
         while (cube := self._work.get()) is not None:
+            if isinstance(cube, Path):
+                self._close_late(cube)
+                continue
             began = time.monotonic()
             try:
                 told = self._close(cube)
@@ -371,10 +395,48 @@ class Recorder:
                     self._idle.notify_all()
 
     def _fail(self, cube: _Cube, error: StorageError) -> None:
-        # What there is stays for the recovery at the next start, under its hidden name.
-        cube.writer.close()
+        """Leave what there is under its hidden name, for :meth:`try_again` or the next start."""
+        with suppress(OSError):
+            cube.writer.close()
         cube.journal.close()
+        if cube.temporary.exists() or cube.final.exists():
+            self._left.put(cube.journal.path)
+        else:  # the folder was removed, and every frame with it
+            self._gone.put((cube.session, len(cube.rows) // _ROW.size))
         self._on_failure(error)
+
+    def settle(self) -> None:
+        """Count those frames as missed that were taken but did not reach their cube's file.
+
+        Only the closing thread knows of them; only the thread that feeds frames counts.
+        """
+        with suppress(queue.Empty):
+            while True:
+                session, count = self._gone.get_nowait()
+                if session == self.session:
+                    self.totals.saved -= count
+                    self.totals.missed += count
+
+    def _close_late(self, journal: Path) -> None:
+        try:
+            found = recover(journal, self.stream, self._clock, "storage failed")
+        except OSError as error:
+            if journal.exists():
+                self._left.put(journal)
+            log.error("%s still cannot be made whole: %s", journal, error)
+        except Exception:
+            log.exception("%s", journal)
+        else:
+            if found is not None:
+                self._gone.put((found.head["session"], len(found.noted) - len(found.rows)))
+                if found.path is not None:
+                    self.last_file = str(found.path)
+                    self.totals.cubes += 1
+                    self._on_cube(found.told())
+        finally:
+            with self._idle:
+                self._closing -= 1
+                self._idle.notify_all()
 
     def _close(self, cube: _Cube) -> dict[str, Any] | None:
         rows = cube.table()
@@ -385,9 +447,15 @@ class Recorder:
             return None
         size, rows = self._complete(cube, rows)
         path = give_name(cube.temporary, cube.final)
-        if cube.settings.text:
-            write_text(path, rows)
-        cube.journal.remove()
+        try:
+            if cube.settings.text:
+                write_text(path, rows)
+        except OSError as error:  # the cube is in its place: the text comes with its journal later
+            cube.journal.close()
+            self._left.put(cube.journal.path)
+            self._on_failure(_storage_error(text_path(path), error))
+        else:
+            cube.journal.remove()
         return {
             "path": str(path), "session": cube.session, "number": cube.number,
             "frames": len(rows), "expected": cube.expected, "missed": cube.missed,
@@ -410,15 +478,16 @@ class Recorder:
         try:
             kept = salvage.rows
             if is_full:  # the table needs room: the last frames make it
-                given_up = 2 + 2 * table_bytes(len(kept)) // cube.format.frame_bytes
+                needed = 2 * table_bytes(len(kept)) + (cube.room + 36) * CARD_BYTES
+                needed += _TEXT_ROW_BYTES * len(kept)
+                given_up = 2 + needed // cube.format.frame_bytes
                 kept = kept[: max(0, len(kept) - given_up)]
             if not len(kept):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             lost = len(rows) - len(kept)
             cube.missed += lost
-            cube.truncated = True
-            self.totals.missed += lost
-            self.totals.saved -= lost
+            cube.truncated = len(kept) < cube.expected
+            self._gone.put((cube.session, lost))
             size = salvage.complete(self._cards(cube, kept), kept)
         finally:
             salvage.close()
@@ -441,6 +510,27 @@ class Recorder:
         return cards[:fitting]
 
 
+def _begin(kind: CubeFormat, final: Path, head: dict[str, Any]) -> tuple[Path, Journal, Writer]:
+    """Begin the files of a cube; with another name where a cube of this one is still closing.
+
+    A writer may give two frames the same stamp, and the name is made of it.
+    """
+    for number in range(_NAMES_TRIED):
+        path = final if number == 0 else other_name(final, number)
+        try:
+            journal = Journal(path, {"final": str(path), **head})
+        except FileExistsError:
+            continue
+        try:
+            return path, journal, kind.open(temporary_name(path))
+        except FileExistsError:
+            journal.remove()
+        except BaseException:
+            journal.remove()
+            raise
+    raise FileExistsError(errno.EEXIST, f"it and {_NAMES_TRIED} names beside it are taken")
+
+
 def _plain(settings: LogSettings) -> dict[str, Any]:
     value = dict(vars(settings))
     value["cards"] = {name: list(card) for name, card in settings.cards.items()}
@@ -450,7 +540,7 @@ def _plain(settings: LogSettings) -> dict[str, Any]:
 def _storage_error(path: Path, error: OSError) -> StorageError:
     code = Code.NO_SPACE if error.errno in _NO_ROOM else Code.STORAGE_FAILED
     hint = {errno.ENOSPC: "make room there", errno.EACCES: "give the daemon's user the folder",
-            errno.ENOENT: "the folder is gone"}  # fmt: skip
+            errno.ENOENT: "the folder is gone; make it again"}  # fmt: skip
     advice = hint.get(error.errno or 0, "see the disk")
     return StorageError(
         f"cannot write {path}: {error.strerror or error}; {advice}", code=code, path=str(path)

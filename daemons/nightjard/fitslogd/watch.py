@@ -17,6 +17,9 @@ from nightjar.streams.layout import StreamGeometry
 from nightjar.streams.reader import StreamReader
 
 _SPAN_S = 2.0
+_LONGEST_SPAN_S = 120.0
+_FEWEST_FRAMES = 4  # that a rate is taken from: long exposures need a longer span
+_AHEAD_S = 1.0
 
 
 class StreamWatch:
@@ -36,6 +39,7 @@ class StreamWatch:
         self._lock = threading.Lock()
         self._counts: deque[tuple[float, int, object]] = deque()
         self._bytes: deque[tuple[float, int]] = deque()
+        self._bytes_lock = threading.Lock()
         self._geometry: StreamGeometry | None = None
         self._problem: NightjarError | None = None
         self.rate_hz: float | None = None
@@ -72,6 +76,9 @@ class StreamWatch:
             self.rate_hz = None
         counts.append((now_s, counter, identity))
         while len(counts) > 2 and now_s - counts[1][0] > _SPAN_S:
+            is_enough = counter - counts[1][1] >= _FEWEST_FRAMES
+            if not is_enough and now_s - counts[1][0] < _LONGEST_SPAN_S:
+                break
             counts.popleft()
         span_s = now_s - counts[0][0]
         if span_s > 0.5:
@@ -94,6 +101,18 @@ class StreamWatch:
     def is_there(self) -> bool:
         """Whether the stream was there."""
         return self._geometry is not None
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no stream, in words; None where there is one."""
+        problem = self._problem
+        return problem.message if problem is not None else None
+
+    @property
+    def ahead_s(self) -> float | None:
+        """How far its time stamps are ahead of this machine's clock, where they are."""
+        age_s = self.age_s
+        return -age_s if age_s is not None and age_s < -_AHEAD_S else None
 
     @property
     def is_alive(self) -> bool:
@@ -127,14 +146,15 @@ class StreamWatch:
 
     def note_bytes(self, total: int) -> float | None:
         """Note the bytes written so far; return MB/s of the last seconds."""
-        now_s, values = time.monotonic(), self._bytes
-        if values and total < values[-1][1]:
-            values.clear()
-        values.append((now_s, total))
-        while len(values) > 2 and now_s - values[1][0] > _SPAN_S:
-            values.popleft()
-        span_s = now_s - values[0][0]
-        return round((total - values[0][1]) / span_s / 1e6, 1) if span_s > 0.2 else None
+        with self._bytes_lock:  # commands and news ask from threads of their own
+            now_s, values = time.monotonic(), self._bytes
+            if values and total < values[-1][1]:
+                values.clear()
+            values.append((now_s, total))
+            while len(values) > 2 and now_s - values[1][0] > _SPAN_S:
+                values.popleft()
+            span_s, written = now_s - values[0][0], total - values[0][1]
+        return round(written / span_s / 1e6, 1) if span_s > 0.2 else None
 
 
 def _dtype(name: str) -> np.dtype[Any]:
