@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -131,6 +132,47 @@ def test_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def write_stamp(venv: Path, **values: object) -> None:
+    (venv / bootstrap.STAMP).write_text(json.dumps({"fingerprint": "x", "extras": [], **values}))
+
+
+def test_extra_without_what_it_is_built_with_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(bootstrap, "install_project", None)  # must not be called
+    write_stamp(tmp_path)
+    bootstrap.try_extra(tmp_path, "aravis")
+    told = capsys.readouterr().out
+    assert "without extra aravis" in told
+    assert "pkg-config, cc" in told
+    with pytest.raises(bootstrap.BootstrapError, match="nosuch"):
+        bootstrap.try_extra(tmp_path, "nosuch")
+
+
+def test_extra_that_does_not_build_is_tried_once_and_one_that_does_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tries = []
+
+    def fail(python: Path, extras: list[str], *, quiet: bool) -> None:
+        tries.append(extras)
+        raise bootstrap.BootstrapError("cairo.h: no such file")
+
+    monkeypatch.setattr(bootstrap, "missing_for", lambda name: "")
+    monkeypatch.setattr(bootstrap, "install_project", fail)
+    write_stamp(tmp_path, extras=["dev"])
+    for _ in range(2):
+        bootstrap.try_extra(tmp_path, "aravis")
+        assert "cairo.h: no such file" in capsys.readouterr().out
+    assert tries == [["aravis", "dev"]]
+    assert bootstrap.read_stamp(tmp_path)["extras"] == ["dev"]
+    write_stamp(tmp_path, extras=["dev"])
+    monkeypatch.setattr(bootstrap, "install_project", lambda *_, **__: None)
+    bootstrap.try_extra(tmp_path, "aravis")
+    assert bootstrap.read_stamp(tmp_path)["extras"] == ["aravis", "dev"]
+
+
 # --- Debian packages and the needs marker ------------------------------------------------------
 
 
@@ -138,6 +180,13 @@ def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", "/nonexistent")
     assert debian_packages.find_program("fitsverify") is None
     assert debian_packages.missing_packages(["fpack", "funpack"]) == ["libcfitsio-bin"]
+
+
+def test_a_file_is_found_by_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "a.typelib").touch()
+    assert debian_packages.find_program(f"{tmp_path}/*/a.typelib") == f"{tmp_path}/lib/a.typelib"
+    assert debian_packages.find_program(f"{tmp_path}/*/b.typelib") is None
 
 
 def test_install_without_root_or_apt_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
