@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,20 @@ class _Progress:
         """Wipe the line."""
         if self._is_shown:
             sys.stderr.write("\r\x1b[K")
+
+
+@contextmanager
+def _ended_gently() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: what came is kept, the stream is given up."""
+
+    def interrupt(_signal: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 def _end(session: Session, done: Any, line: str, *, is_short: bool) -> None:
@@ -85,7 +102,8 @@ def copy(
     )
     progress = _Progress(session, f"copying {source} to {target}:")
     try:
-        done = copier.run(limits, lambda copied: progress.tell(copied.frames))
+        with _ended_gently():
+            done = copier.run(limits, lambda copied: progress.tell(copied.frames))
     finally:
         progress.end()
         copier.close()
@@ -117,9 +135,10 @@ def record(
     limits = cubes.RecordLimits(count, seconds, session.call_timeout_s)
     progress = _Progress(session, f"recording {name}:")
     try:
-        done = cubes.record(
-            name, stream_folder(folder), file, limits, SystemClock(), progress.tell
-        )
+        with _ended_gently():
+            done = cubes.record(
+                name, stream_folder(folder), file, limits, SystemClock(), progress.tell
+            )
     finally:
         progress.end()
     _end(session, done, f"{file}: {done.frames} frames in {done.seconds:.1f} s, "
@@ -160,7 +179,8 @@ def replay(
         folder=stream_folder(folder), keywords=keywords, nkw=max(50, len(keywords) + 8),
     ) as writer:
         try:
-            done = cubes.replay(cube, writer, offsets, SystemClock(), progress.tell)
+            with _ended_gently():
+                done = cubes.replay(cube, writer, offsets, SystemClock(), progress.tell)
         finally:
             progress.end()
     _end(session, done, f"{file} -> {name}: {done.frames} frames in {done.seconds:.1f} s, at most "
