@@ -205,6 +205,7 @@ class DiskSink:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 os.close(self.descriptor)
+                path.unlink(missing_ok=True)
                 raise
 
     def reserve(self, most: int) -> memoryview:
