@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.site import eventually
+from nightjard.camd.fast.aravis_library import load
 from nightjard.camd.fast.source import FrameSource, SourceFrame
 
 PROGRAMS = ("arv-fake-gv-camera-0.8", "/usr/lib/*/girepository-1.0/Aravis-0.8.typelib")
@@ -96,13 +97,26 @@ class GvCamera:
         self.signal(signal.SIGCONT)
 
 
-def genicam_with_mono12(folder: Path, xml: str) -> Path:
+def description() -> str:
+    """Return the simulator's description of itself (GenICam XML)."""
+    load()  # it carries the text in itself
+    from gi.repository import Gio
+
+    data = Gio.resources_lookup_data(
+        "/org/aravis/arv-fake-camera.xml", Gio.ResourceLookupFlags.NONE
+    )
+    return bytes(data.get_data()).decode()
+
+
+def genicam_with_mono12(folder: Path) -> Path:
     """Return a file that describes the camera as one of 12 bits, for option -g.
 
     The simulator fills pixels of 16 bits only, so its Mono12 is that under another name.
     """
     path = folder / "camera.xml"
-    path.write_text(xml.replace('<EnumEntry Name="Mono16"', '<EnumEntry Name="Mono12"'))
+    path.write_text(
+        description().replace('<EnumEntry Name="Mono16"', '<EnumEntry Name="Mono12"')
+    )
     return path
 
 

@@ -35,6 +35,7 @@ _SILENCE_S = 0.5  # and four periods: then the camera is asked whether it is the
 _NO_FRAMES_S = 5.0  # and four periods: then something keeps the frames away
 _FRESH_S = 0.1  # so long after a frame the camera is certainly there
 _RELEASE_S = 10.0
+_RESTART_S = 2.0
 _WHOLE = 0  # ArvBufferStatus
 
 
@@ -79,10 +80,7 @@ class AravisSource:
         camera = self._camera
         if camera is None:
             return
-        try:
-            self.stop()
-        except DeviceError as error:
-            log.warning("%s", error)
+        self.stop()
         self._camera = self._settings = self._geometry = None
         self._memory = {}
         camera.close()
@@ -117,6 +115,8 @@ class AravisSource:
             raise Refused("configure the camera before it starts", code=Code.NOT_INITIALIZED)
         if self._stream is not None:
             return
+        if not library.wait_for_releases(_RESTART_S):
+            raise DeviceLost(f"camera {camera.name} did not stop: it does not answer")
         self._numbers = FrameNumbers(is_wide=not camera.is_gv)
         self._camera_clock = CameraClock()
         with library.device_call(f"making the stream of camera {camera.name}"):
@@ -133,23 +133,19 @@ class AravisSource:
 
     def stop(self) -> None:
         """Stop streaming; what was not fetched is dropped."""
-        if self._stream is None:
-            return
-        camera = self._require_open()
-        try:
-            if not camera.prober.trouble:  # a lost camera is not asked: that takes seconds
-                camera.stop()
-        finally:
+        if self._stream is not None:
             self._drop_stream()
 
     def _drop_stream(self) -> None:
+        camera = self._require_open()
         self._count_underruns()
         stream, self._stream, self._found = self._stream, None, None
         # The library may write into the memory until the stream is gone, and with a lost camera
         # that takes seconds: then the memory goes with it, and the next start makes its own.
         parts = [self._memory, stream]
         del stream
-        library.release(parts, None, CLOSE_S)
+        is_lost = bool(camera.prober.trouble)  # such a one is not asked: it does not answer
+        library.release(parts, CLOSE_S, first=[] if is_lost else [camera.stopper()])
         if parts:
             self._memory = {}
 
@@ -195,7 +191,8 @@ class AravisSource:
                 "cable, then initialize it again"
             )
         camera.prober.ask()
-        if silence_s > _NO_FRAMES_S and not self._settings.external_trigger:
+        does_answer = camera.prober.answered_ns > self._heard_ns
+        if does_answer and silence_s > _NO_FRAMES_S and not self._settings.external_trigger:
             raise DeviceError(
                 f"camera {camera.name} answers but has sent no frame for {silence_s:.0f} s: look "
                 "at the firewall (UDP to this machine), packet_size and packet_socket"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class AravisCamera:
     def close(self) -> None:
         """Let go of it."""
         parts, self._camera = [self._camera], None
-        library.release(parts, self.prober, CLOSE_S)
+        library.release(parts, CLOSE_S, first=[self.prober.end])
 
     # ---------------------------------------------------------------- opening
 
@@ -150,9 +151,18 @@ class AravisCamera:
             camera.get_y_offset_increment() if has_offset else 0,
         )  # fmt: skip
         width, height = camera.get_sensor_size()
-        low, high = camera.get_exposure_time_bounds()
-        formats = self._formats()
+        width_max, height_max = self.number("WidthMax"), self.number("HeightMax")
+        if width_max and height_max:  # less than the sensor where it is binned
+            width, height = int(width_max), int(height_max)
         has_rate = camera.is_frame_rate_available()
+        if has_rate:
+            # Cameras tell the limits of the present settings. The slowest rate allows the longest
+            # exposure; how fast the smallest region could be is told by no camera.
+            slowest, fastest = camera.get_frame_rate_bounds()
+            camera.set_frame_rate(slowest)
+        low, high = camera.get_exposure_time_bounds()
+        rates = Range(slowest, max(fastest, 1e6 / low)) if has_rate else None
+        formats = self._formats()
         return SourceCapabilities(
             model=f"{camera.get_vendor_name()} {camera.get_model_name()}".strip(),
             serial=str(camera.get_device_serial_number() or ""),
@@ -160,7 +170,7 @@ class AravisCamera:
             sensor=(width, height),
             exposure_s=Range(low / 1e6, high / 1e6),
             readout_modes=formats,
-            rate_hz=Range(*camera.get_frame_rate_bounds()) if has_rate else None,
+            rate_hz=rates,
             has_external_trigger=self._options.trigger_source is not None,
             has_hardware_id=True,
             has_hardware_time=True,
@@ -189,7 +199,10 @@ class AravisCamera:
         """Return a number that the camera measures; None where it does not."""
         if not self._camera.is_feature_available(feature):
             return None
-        return float(self._camera.get_float(feature))
+        node = self._camera.get_device().get_feature(feature)
+        if isinstance(node, self._aravis.GcFloat):
+            return float(self._camera.get_float(feature))
+        return float(self._camera.get_integer(feature))
 
     # ---------------------------------------------------------------- settings
 
@@ -298,10 +311,15 @@ class AravisCamera:
         with library.device_call(f"starting camera {self.name}"):
             self._camera.start_acquisition()
 
-    def stop(self) -> None:
-        """Send no frames any more."""
-        with library.device_call(f"stopping camera {self.name}"):
-            self._camera.stop_acquisition()
+    def stopper(self) -> Callable[[], None]:
+        """Return what makes it send no frames any more; it may be called after :meth:`close`."""
+        camera, name = self._camera, self.name
+
+        def stop() -> None:
+            with library.device_call(f"stopping camera {name}"):
+                camera.stop_acquisition()
+
+        return stop
 
     def send_trigger(self) -> None:
         """Trigger one frame by command, where ``trigger_source`` is Software."""

@@ -9,16 +9,19 @@ Waiting in it releases the interpreter lock.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nightjar.errors import DeviceError, DeviceLost, DeviceNotFound
 from nightjard.camd.fast.aravis_options import AravisOptions
+
+log = logging.getLogger(__name__)
 
 INSTALL_HINT = (
     "install the Debian packages gir1.2-aravis-0.8 libgirepository1.0-dev libcairo2-dev pkg-config "
@@ -183,6 +186,7 @@ class Prober:
         self._is_gv = camera.is_gv_device()
         self._thread: threading.Thread | None = None
         self.trouble = ""
+        self.answered_ns = 0  # when the last question with a good answer was asked, monotonic
 
     def ask(self) -> None:
         """Ask, unless an answer is awaited; `trouble` is set where it is bad."""
@@ -192,6 +196,7 @@ class Prober:
 
     def _ask(self) -> None:
         _, glib = load()
+        asked_ns = time.monotonic_ns()
         try:
             value = self._device.read_register(CCP_ADDRESS if self._is_gv else 0)
         except glib.Error as error:
@@ -199,6 +204,8 @@ class Prober:
             return
         if self._is_gv and not value & _CCP_CONTROL:
             self.trouble = "it was taken from us: it restarted, hung, or another program has it"
+        else:
+            self.answered_ns = asked_ns
 
     def end(self) -> None:
         """Let go of the camera once the last answer is there."""
@@ -210,15 +217,27 @@ class Prober:
 _releases: list[threading.Thread] = []
 
 
-def release(parts: list[Any], prober: Prober | None, timeout_s: float) -> None:
+def release(
+    parts: list[Any], timeout_s: float, *, first: Sequence[Callable[[], None]] = ()
+) -> None:
     """Let go of streams and cameras, waiting at most `timeout_s`: a lost one takes 5 s or more.
 
-    `parts` must hold the last references; they are released from the end.
+    Parameters
+    ----------
+    parts
+        Must hold the last references; they are released from the end, and the list is empty then.
+    timeout_s
+        After this the rest is done in the background.
+    first
+        Called before; a DeviceError in them is logged.
     """
 
     def let_go() -> None:
-        if prober is not None:
-            prober.end()
+        for call in first:
+            try:
+                call()
+            except DeviceError as error:
+                log.warning("%s", error)
         while parts:
             parts.pop()
 
