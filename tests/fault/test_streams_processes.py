@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Streams between real processes that are killed, overtaken, locked out or short of room."""
 
+import grp
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from kit.site import eventually
 from nightjar.errors import Refused
 from nightjar.streams.inspect import describe
 from nightjar.streams.reader import StreamReader, Wake
@@ -248,6 +250,74 @@ def test_reader_without_write_permission_polls():
             output, _ = process.communicate("go\n", timeout=DEADLINE_S)
             assert output.split("\n")[:-1] == [f"{n} {n + 10} None" for n in range(1, 6)]
             assert process.returncode == 0
+
+
+IN_THE_GROUP = """if True:
+    import os, sys
+    from nightjar.errors import StorageError
+    from nightjar.streams.reader import StreamReader
+    os.setgroups([])
+    os.setgid(int(sys.argv[2]))
+    os.setuid(65534)
+    try:
+        reader = StreamReader(sys.argv[1], start="oldest")
+    except StorageError as error:
+        print(error, flush=True)
+    else:
+        print("semaphore", reader.semaphore_index, reader.latest().counter, flush=True)
+        reader.close()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="takes on other users, which only root can")
+def test_group_may_read_and_be_woken_and_others_may_not():
+    group = grp.getgrgid(65534)
+    with StreamWriter.create("cam", (4, 5), "u2", depth=8, mode=0o660, group=group.gr_name) as made:
+        made.path.parent.chmod(0o711)
+        made.write(np.ones((4, 5), "u2"), 1)
+        stat = made.path.stat()
+        assert (stat.st_gid, stat.st_mode & 0o777) == (group.gr_gid, 0o660)
+        told = [
+            subprocess.run(
+                [sys.executable, "-c", IN_THE_GROUP, made.path, str(number)],
+                capture_output=True, text=True, timeout=60, check=True,
+            ).stdout
+            for number in (group.gr_gid, 1)
+        ]  # fmt: skip
+    assert told[0] == "semaphore 0 1\n"
+    assert "cannot open stream" in told[1]
+    assert "Permission denied" in told[1]
+
+
+def test_stream_removed_now_and_made_later_is_followed_by_a_waiting_reader():
+    """Other files of other shapes in between; the reader sleeps in the dead file's semaphore."""
+    first = StreamWriter.create("cam", (4, 5), "u2", depth=8)
+    with StreamReader("cam") as reader:
+        stop, seen = threading.Event(), []
+
+        def follow():
+            for frame in reader.frames(DEADLINE_S, stop):
+                seen.append((frame.generation, frame.counter, frame.data.shape))
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+        first.write(np.ones((4, 5), "u2"), 1)
+        eventually(lambda: len(seen) == 1)
+        first.close(unlink=True)
+        assert reader.is_removed()
+        assert not reader.is_replaced()
+        first.path.write_bytes(bytes(2000))  # unfinished, as the C library leaves it for a moment
+        first.path.unlink()
+        for generation, shape in enumerate([(8, 3), (4, 5)], start=1):
+            with StreamWriter.create("cam", shape, "u2", depth=8) as writer:
+                writer.write(np.ones(shape, "u2"), 1)
+                eventually(lambda count=generation: len(seen) == count + 1)
+                writer.close(unlink=True)
+        begin = time.monotonic()
+        stop.set()
+        thread.join(DEADLINE_S)
+        assert time.monotonic() - begin < 5.0  # 0.1 s where the machine is idle
+    assert seen == [(0, 1, (4, 5)), (1, 1, (8, 3)), (2, 1, (4, 5))]
 
 
 SMALL_FILE_SYSTEM = """if True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``stream`` as processes beside a camera's: ended by signals, its source killed, its names taken."""
+"""``stream`` as processes beside a camera: ended by signals, source killed, names taken."""
 
 import json
 import os
