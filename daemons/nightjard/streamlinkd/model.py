@@ -314,9 +314,9 @@ class Links:
             link.tick()
             trouble = link.trouble()
             if trouble:
-                self._health.set(f"link {name}", Level.DEGRADED, trouble)
+                self._health.set(name, Level.DEGRADED, trouble)
             else:
-                self._health.ok(f"link {name}")
+                self._health.ok(name)
 
     def _chosen(self, names: Sequence[str]) -> list[Link]:
         for name in names:

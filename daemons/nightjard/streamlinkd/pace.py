@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from nightjar.clock import NS_PER_S
 from nightjar.units import bytes_text
 
+_GRACE_NS = 2_000_000
+HEADROOM = 1 - 2 * _GRACE_NS / NS_PER_S
 _LATE = 0.1  # a frame that is later than this part of the period moves the beat
 
 
@@ -80,7 +82,10 @@ def explanation(
 
 
 class Bucket:
-    """Never lets more pass in any span T than budget x T and one message.
+    """Never lets more pass in any second, or longer span, than the budget and one message.
+
+    A message that was sent up to 2 ms late does not delay those after it, or the rate would always
+    fall short of the budget. What that could add to a second is taken off the budget.
 
     Parameters
     ----------
@@ -91,14 +96,16 @@ class Bucket:
     """
 
     def __init__(self, octets_per_s: float, now_ns: int) -> None:
-        self._octets_per_s = octets_per_s
+        self._octets_per_s = octets_per_s * HEADROOM
         self._free_ns = now_ns  # when all that was sent is paid for
 
     def set_rate(self, octets_per_s: float, now_ns: int) -> None:
-        """Change the budget; what was sent already is paid for at the old one."""
+        """Change the budget; what was sent before stays a debt."""
+        octets_per_s *= HEADROOM
         debt_ns = max(0, self._free_ns - now_ns)
-        self._free_ns = now_ns + round(debt_ns * self._octets_per_s / octets_per_s)
-        self._octets_per_s = octets_per_s
+        if octets_per_s != self._octets_per_s:
+            self._free_ns = now_ns + round(debt_ns * self._octets_per_s / octets_per_s)
+            self._octets_per_s = octets_per_s
 
     def free_ns(self) -> int:
         """Return from when on the next message may be sent."""
@@ -107,7 +114,7 @@ class Bucket:
     def take(self, octets: int, now_ns: int) -> None:
         """Pay for a message that is sent now."""
         cost_ns = round(octets * NS_PER_S / self._octets_per_s)
-        self._free_ns = max(now_ns, self._free_ns) + cost_ns
+        self._free_ns = max(now_ns - _GRACE_NS, self._free_ns) + cost_ns
 
 
 class Beat:

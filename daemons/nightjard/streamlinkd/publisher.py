@@ -39,7 +39,6 @@ from nightjard.streamlinkd.wire import (
 
 log = logging.getLogger(__name__)
 
-HEADROOM = 0.998  # of the budget, so that the beat is not always a little late
 _PLAN_NS = NS_PER_S // 4
 _MOST_READY_NS = 50_000_000
 _LOOK_NS = 2_000_000  # between looks for the next frame of a source that gives some
@@ -221,7 +220,7 @@ class Publisher:
         demands = [
             pace.Demand(lane.octets() * lane.receivers, self._rate, lane.offered) for lane in busy
         ]
-        rates = pace.shares(demands, self._budget * 125e3 * HEADROOM)
+        rates = pace.shares(demands, self._budget * 125e3 * pace.HEADROOM)
         for index, (lane, rate) in enumerate(zip(busy, rates, strict=True)):
             lane.beat.set_rate(rate)
             # Those that give no frames are no reason for anything.

@@ -42,7 +42,7 @@ class Source:
         self.name = name
         self.reader: StreamReader | None = None
         self.session = 0
-        self.reason = ""
+        self.reason = f"stream {name} was not yet looked for"
         self.is_missing = False
         self.keywords = b""
         self._folder = Path(folder) if folder is not None else None

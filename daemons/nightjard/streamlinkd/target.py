@@ -17,7 +17,7 @@ from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import Code, NightjarError, StorageError
 from nightjar.streams.allocate import stream_path
 from nightjar.streams.inspect import describe
-from nightjar.streams.layout import KEYWORD_BYTES
+from nightjar.streams.layout import KEYWORD_BYTES, StreamGeometry
 from nightjar.streams.writer import StreamWriter
 from nightjar.units import bytes_text
 from nightjard.streamlinkd.config import LATEST_DEPTH, LinkConfig
@@ -157,18 +157,18 @@ class Target:
                 code=Code.NO_SPACE,
             )
         with self._lock:
-            if present is not None:
-                # Before the new one is made, and with all that maps it: there may be no room for
-                # both.
+            try:
+                made = self._create(wanted)
+            except StorageError as error:
+                if present is None or error.code is not Code.NO_SPACE:
+                    raise
+                # There is no room for both, so the name is free for a moment.
                 present.close(unlink=True)
                 present = self._writer = None
                 self._views, self._scratch = [], None
-            made = StreamWriter.create(
-                self.name, wanted.frame_shape, wanted.dtype,
-                depth=wanted.depth if wanted.is_rolling else None, folder=self._folder,
-                nkw=wanted.keyword_count, mode=int(self._link.mode or "0660", 8),
-                group=self._link.group, clock=self._clock,
-            )  # fmt: skip
+                made = self._create(wanted)
+            if present is not None:
+                present.close()
             self._use(made)
             self.session = header.session
             self._marked = ("", 0, 0)
@@ -176,6 +176,14 @@ class Target:
         log.info(
             "stream %s: %s %s, depth %d", self.name, wanted.frame_shape, wanted.dtype, wanted.depth
         )
+
+    def _create(self, wanted: StreamGeometry) -> StreamWriter:
+        return StreamWriter.create(
+            self.name, wanted.frame_shape, wanted.dtype,
+            depth=wanted.depth if wanted.is_rolling else None, folder=self._folder,
+            nkw=wanted.keyword_count, mode=int(self._link.mode or "0660", 8),
+            group=self._link.group, clock=self._clock,
+        )  # fmt: skip
 
     def _use(self, writer: StreamWriter) -> None:
         self._writer = writer

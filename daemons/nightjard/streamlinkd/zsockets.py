@@ -70,7 +70,9 @@ def publisher(
         sock.bind(f"tcp://{where}:{port}")
     except zmq.ZMQError as error:
         sock.close(0)
-        raise StorageError(f"cannot listen on {host or '*'} port {port}: {error}") from error
+        raise StorageError(
+            f"cannot listen on {host or '*'} port {port}: {zmq.strerror(error.errno or 0)}"
+        ) from error
     except BaseException:
         sock.close(0)
         raise
