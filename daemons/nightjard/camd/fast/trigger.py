@@ -32,7 +32,7 @@ class TriggerBox:
     Parameters
     ----------
     rate_hz
-        Mean rate; taken to 1 mHz.
+        Mean rate; taken to 1 uHz.
     seed
         Of the jitter.
     jitter_ns
@@ -44,10 +44,10 @@ class TriggerBox:
     def __init__(
         self, rate_hz: float, seed: int, jitter_ns: int, half_width_ns: int | None = None
     ) -> None:
-        self._rate_mhz = max(1, round(rate_hz * 1000))
+        self._rate_uhz = max(1, round(rate_hz * 1e6))
         self._half_width_ns = half_width_ns or 0
         self.has_flc = half_width_ns is not None
-        self.period_ns = 10**12 // self._rate_mhz
+        self.period_ns = 10**15 // self._rate_uhz
         self.shortest_ns = self.period_ns - self._half_width_ns - jitter_ns
         draws = random.Random(f"trigger {seed}")
         self._jitter = [draws.randint(0, jitter_ns) for _ in range(_TABLE)]
@@ -57,12 +57,12 @@ class TriggerBox:
         # high comes half a width late, so that low to high - high to low = two half widths.
         late = self._half_width_ns if pulse & 1 else 0
         return (
-            EPOCH_NS + pulse * 10**12 // self._rate_mhz + late + self._jitter[pulse % _TABLE]
+            EPOCH_NS + pulse * 10**15 // self._rate_uhz + late + self._jitter[pulse % _TABLE]
         )
 
     def first_after(self, utc_ns: int) -> int:
         """Return the number of the first pulse at or after a time."""
-        pulse = max(0, (utc_ns - EPOCH_NS) * self._rate_mhz // 10**12 - 2)
+        pulse = max(0, (utc_ns - EPOCH_NS) * self._rate_uhz // 10**15 - 2)
         while self.time_ns(pulse) < utc_ns:
             pulse += 1
         return pulse
