@@ -141,6 +141,34 @@ def test_frame_overwritten_during_the_copy_is_torn(monkeypatch):
         assert (reader.delivered, reader.lost, reader.torn) == (3, 0, 1)
 
 
+class WordsThatMove:
+    """The words of a stream; a frame is published right after cnt1 was read for the n-th time."""
+
+    def __init__(self, words, publish, reads):
+        self._words, self._publish, self._reads = words, publish, reads
+
+    def __getitem__(self, at):
+        value = self._words[at]
+        if at == attachment._CNT1:
+            self._reads -= 1
+            if self._reads == 0:
+                self._publish()
+        return value
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3])
+def test_frame_published_between_two_looks_at_the_counters_tears_nothing(reads):
+    with ring() as writer, StreamReader("ring") as reader:
+        writer.write(image(1), 1)
+        at = reader._at
+        at._words = WordsThatMove(at._words, lambda: writer.write(image(2), 2), reads)
+        frame = reader.next_frame(copy=False)
+        assert frame is not None
+        assert reader.is_intact(frame)
+        assert counters(reader) == [2]
+        assert (reader.torn, reader.lost) == (0, 0)
+
+
 def test_whole_turn_of_the_ring_during_the_copy_is_torn(monkeypatch):
     with ring() as writer, StreamReader("ring") as reader:
         writer.write(image(1), 1)

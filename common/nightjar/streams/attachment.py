@@ -202,7 +202,8 @@ class Attachment:
         count = self._counts[slot]
         if count == counter:
             if slot == last:
-                return bool(counter == newest)
+                # cnt0 is seen after cnt1: frames may have come between the two looks.
+                return counter == newest or counter < newest < counter + self.depth - 1
             return not is_writing or slot != (last + 1) % self.depth
         if count != 0 or self._all_counts.any():
             return False
