@@ -82,7 +82,7 @@ def test_both_cameras_begin_and_end_with_the_same_frame(site: FitslogSite) -> No
     site.ask("prep", cube_frames=40, data_type="DARK")
     session = site.ask("start")["session"]
     for stream in ("vcam1", "vcam2"):
-        site.until(stream, cube_count=2, cube_index=5)
+        site.until(stream, frames_saved=90)
     reply = site.ask("pause")
     assert reply["state"] == "armed"
     site.ask("pause", wait=True)
