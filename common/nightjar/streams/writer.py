@@ -96,6 +96,7 @@ class StreamWriter:
             mapping, offsets.semaphores, geometry.semaphore_count, SEMAPHORE_BYTES
         )
         self._depth, self._is_rolling = geometry.depth, geometry.is_rolling
+        self._frame_shape = geometry.frame_shape
         self._frames: NDArray[Any] = np.frombuffer(
             mapping, geometry.dtype, geometry.element_count, METADATA_BYTES
         ).reshape(geometry.depth, *geometry.frame_shape)
@@ -394,7 +395,7 @@ class StreamWriter:
             Shape or type differ from the stream's; nothing was touched.
         """
         frame = np.asarray(array)
-        if frame.shape != self._frames.shape[1:] or frame.dtype != self._frames.dtype:
+        if frame.shape != self._frame_shape or frame.dtype != self._frames.dtype:
             raise InvalidArgument(
                 f"stream {self.name} takes {self.geometry.frame_shape} {self.geometry.dtype}, "
                 f"not {frame.shape} {frame.dtype}"
