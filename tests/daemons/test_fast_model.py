@@ -325,7 +325,7 @@ def test_silence_while_a_stream_is_made_is_no_fault_and_while_asked_else_is() ->
     rig = Rig().streaming()
 
     def slow(arguments: dict[str, Any]) -> Any:
-        if arguments["settings"]["crop"] == "MBI":
+        if arguments["settings"]["exposure_s"] == 0.001:
             rig.grabber.tell({"making": "vcam1"})
         rig.clock.advance(5.0)
         rig.camera.watch()
