@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 SIGNIFICANT_BITS = {"Mono8": 8, "Mono10": 10, "Mono12": 12, "Mono14": 14, "Mono16": 16}
 _RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 _PAGE = 4096
+_BUFFER_BYTES = 256_000_000
 CLOSE_S = 0.4
 
 
@@ -281,10 +282,11 @@ class AravisCamera:
     def make_memory(self, present: dict[Any, NDArray[np.uint8]]) -> dict[Any, NDArray[np.uint8]]:
         """Return buffers of the library and the memory of each; the present ones where they fit."""
         size = self._camera.get_payload()
-        if [len(memory) for memory in present.values()] == [size] * self._options.buffers:
+        count = self._options.buffers or min(64, max(8, _BUFFER_BYTES // size))
+        if [len(memory) for memory in present.values()] == [size] * count:
             return present
         made = {}
-        for _ in range(self._options.buffers):
+        for _ in range(count):
             memory = np.zeros(size, np.uint8)
             memory[::_PAGE] = 1  # all pages exist now: no frame must wait for one
             made[self._aravis.Buffer.new_full(size, memory.ctypes.data, None, None)] = memory

@@ -54,9 +54,10 @@ class AravisOptions(BaseModel):
     )
 
     # How it arrives.
-    buffers: int = Field(
-        32, ge=4, le=4096,
-        description="Frames that this machine can hold before the grabber has copied them.",
+    buffers: int | None = Field(
+        None, ge=4, le=4096,
+        description="Frames that may wait here until the grabber has copied them; default what "
+        "fits into 256 MB, 8 to 64.",
     )  # fmt: skip
     packet_size: int | None = Field(
         None, ge=220, le=65535, multiple_of=4,
