@@ -8,7 +8,6 @@ inside the test, with a clock of the test's; :class:`Process` drives a real logg
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -19,13 +18,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from astropy.io import fits
 
 from kit.site import eventually
 from nightjar.child import Child
-from nightjar.clock import Clock, SystemClock
+from nightjar.clock import Clock, ManualClock
 from nightjar.errors import NightjarError
 from nightjar.fits.frame_table import read_table
 from nightjar.fits.verify import verify_image
@@ -147,17 +147,21 @@ class Driver:
 
 
 class Bench(Driver):
-    """A logger in a thread of the test."""
+    """A logger in a thread of the test; its wall clock stands at `T0` until it is advanced."""
 
     def __init__(self, folder: Path, stream: str = "cam", clock: Clock | None = None) -> None:
         self.stream = stream
+        self.clock = ManualClock(T0)
         self.root = folder / "data"
         self.state = folder / "state"
         for each in (self.root, self.state):
             each.mkdir(parents=True, exist_ok=True)
         self.parent = FakeParent()
         options = {"stream": stream, "state": str(self.state), "roots": [str(self.root)]}
-        self.logger = Logger(options, self.parent, clock or SystemClock())  # type: ignore[arg-type]
+        self.logger = Logger(options, self.parent, clock or self.clock)  # type: ignore[arg-type]
+        # A logger freezes what it has; here that would be the whole test run.
+        self._gc = mock.patch("nightjard.fitslogd.logger.gc")
+        self._gc.start()
         self._thread = threading.Thread(target=self.logger.run, name=f"logger-{stream}")
         self._thread.start()
         assert self.parent.ready.wait(15)
@@ -178,7 +182,7 @@ class Bench(Driver):
     def close(self) -> None:
         self.parent.gone.set()
         self._thread.join(20)
-        gc.unfreeze()  # the logger freezes what it has: here, the whole test run
+        self._gc.stop()
         assert not self._thread.is_alive()
 
     def __enter__(self) -> Bench:
@@ -289,7 +293,11 @@ class Cube:
             self.pixels = np.asarray(image.data)
         self.rows = read_table(path)
         self.counters: list[int] = [int(n) for n in self.rows["CNT0"]]
-        self.ids: list[int] = [int(n) for n in read_truths(self.pixels)["frame_id"]]
+
+    @property
+    def ids(self) -> list[int]:
+        """The numbers in the pixels."""
+        return [int(number) for number in read_truths(self.pixels)["frame_id"]]
 
     @property
     def text(self) -> np.ndarray:

@@ -487,9 +487,10 @@ class Logger:
                     self._known = 0
             if reader is None:
                 reader = StreamReader(self.stream, start="oldest", clock=self._clock)
-                self._known = reader.counter if reader.identity[1] < began_ns else 0
-        except Refused as error:
-            self._warn("stream", error.message)
+                self._known = reader.counter if reader.identity[1] <= began_ns else 0
+        except Refused:
+            self._watch.look()
+            self._judge_stream()
             return
         try:
             self._check_pixels(reader)
@@ -641,10 +642,10 @@ class Logger:
         kind, text = "", None
         if watch.problem is not None:
             kind, text = "stream", watch.problem
+        elif reader is not None and reader.is_removed():
+            kind, text = "stream", f"stream {self.stream} was removed; it is waited for"
         elif still := preflight.check_alive(self.stream, watch.age_s, watch.patience_s):
             kind, text = "still", still
-            if reader is not None and reader.is_removed():
-                kind, text = "stream", f"stream {self.stream} was removed; it is waited for"
         elif watch.ahead_s is not None:
             kind, text = "ahead", (
                 f"the time stamps of stream {self.stream} are {watch.ahead_s:.1f} s ahead of this "

@@ -112,7 +112,8 @@ class StreamWatch:
     def ahead_s(self) -> float | None:
         """How far its time stamps are ahead of this machine's clock, where they are."""
         age_s = self.age_s
-        return -age_s if age_s is not None and age_s < -_AHEAD_S else None
+        # Days ahead: no clock, but words that nobody has set.
+        return -age_s if age_s is not None and -86_400 < age_s < -_AHEAD_S else None
 
     @property
     def is_alive(self) -> bool:
