@@ -14,13 +14,11 @@ semaphores are taken, the counter is polled instead.
 
 from __future__ import annotations
 
-import enum
 import logging
 import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,51 +28,18 @@ from nightjar.clock import NS_PER_S, TAI_UTC_S, Clock, SystemClock, tai_offset_s
 from nightjar.errors import NightjarError
 from nightjar.streams.allocate import stream_path
 from nightjar.streams.attachment import Attachment, copy_pixels
+from nightjar.streams.frame import Frame, Wake
 from nightjar.streams.keywords import Keyword
 from nightjar.streams.layout import StreamGeometry
 from nightjar.streams.process import is_alive
+
+__all__ = ["Frame", "StreamReader", "Wake"]
 
 logger = logging.getLogger(__name__)
 
 _SLICE_S = 0.1
 _POLL_S = (0.0002, 0.005)  # first and longest pause of a polling wait
 _RETRIES = 3
-
-
-class Wake(enum.Enum):
-    """Why a wait ended."""
-
-    FRAME = "frame"  # at least one frame is unread
-    TIMEOUT = "timeout"
-    STOPPED = "stopped"  # the stop event was set, or the reader closed
-    REPLACED = "replaced"  # the name leads to a new file: relink()
-
-
-@dataclass(slots=True, eq=False)  # not frozen: making one would cost three times as much
-class Frame:
-    """One frame.
-
-    Attributes
-    ----------
-    counter
-        Its number since the stream was made (cnt0).
-    slot, generation
-        Where it lay, and in which attachment; another generation may have another geometry.
-    atime_ns, writetime_ns
-        UTC of acquisition and of the end of writing; 0 where the writer gave none.
-    data
-        Pixels, shape of one frame: a copy, or a read-only view that the writer will overwrite.
-    missed
-        Frames lost or torn since the one delivered before.
-    """
-
-    counter: int
-    slot: int
-    generation: int
-    atime_ns: int
-    writetime_ns: int
-    data: NDArray[Any]
-    missed: int = 0
 
 
 class StreamReader:
