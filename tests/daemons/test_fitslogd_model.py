@@ -65,6 +65,20 @@ def test_a_stream_that_joins_later_joins_the_session(room: FakeRoom) -> None:
     assert room.orders("start")["vcam2"]["session"] == first
 
 
+def test_a_stream_that_left_a_session_does_not_come_back_to_it(room: FakeRoom) -> None:
+    room.prep()
+    first = room.start()["session"]
+    room.pause(streams=["vcam1"])
+    room.loggers["vcam1"].end_session(40)
+    reply = room.start()
+    assert room.states() == {"vcam1": "saving", "vcam2": "saving"}
+    assert room.loggers["vcam1"].state["session"] != first
+    assert room.loggers["vcam2"].state["session"] == first
+    room.tick()
+    assert room.model.ledger.runs()["vcam1"].goal == "saving"
+    assert reply["results"].keys() == {"vcam1"}
+
+
 def test_each_start_after_a_pause_is_another_session(room: FakeRoom) -> None:
     room.prep()
     first = room.start()["session"]
@@ -268,6 +282,28 @@ def test_finish_returns_at_once_and_the_end_is_noticed(room: FakeRoom) -> None:
     assert ("info", f"vcam1: session {session} has ended: 100 frames, 0 missed") in room.said
 
 
+def test_a_session_that_has_no_frame_yet_is_let_begin_before_it_is_finished(
+    room: FakeRoom,
+) -> None:
+    room.first_frames = 0
+    room.prep()
+    room.start()
+    asked_at: list[int] = []
+
+    def pass_time(seconds: float) -> None:
+        room.clock.advance(seconds)
+        asked_at.append(len(room.asked))
+        if len(asked_at) == 5:
+            for logger in room.loggers.values():
+                logger.change(frames_saved=1)
+
+    room.clock.sleep = pass_time  # type: ignore[method-assign]
+    room.pause(finish=True)
+    assert len(asked_at) == 5
+    assert set(asked_at) == {4}, "nothing was asked but prepare and start of both"
+    assert room.orders("pause").keys() == {"vcam1", "vcam2"}
+
+
 def test_a_cube_that_is_being_filled_can_be_closed_now(room: FakeRoom) -> None:
     room.prep()
     room.start()
@@ -346,7 +382,6 @@ def test_a_busy_logger_is_waited_for(room: FakeRoom) -> None:
     room.prep()
     logger = room.loggers["vcam2"]
     logger.is_stuck = True
-    sleep = room.clock.sleep
 
     def and_then(seconds: float) -> None:
         room.clock.advance(seconds)
@@ -354,14 +389,12 @@ def test_a_busy_logger_is_waited_for(room: FakeRoom) -> None:
 
     room.clock.sleep = and_then  # type: ignore[method-assign]
     assert room.start()["state"] == "saving"
-    room.clock.sleep = sleep  # type: ignore[method-assign]
     assert room.states()["vcam2"] == "saving"
 
 
 def test_one_that_stays_stuck_fails_the_start_of_both(room: FakeRoom) -> None:
     room.prep()
     room.loggers["vcam2"].is_stuck = True
-    room.clock.sleep = room.clock.advance  # type: ignore[method-assign]
     with pytest.raises(TimedOut, match=r"vcam2: .*does its disk hang"):
         room.start()
     assert room.orders("pause").keys() == {"vcam1", "vcam2"}  # also the one that may start later

@@ -108,7 +108,10 @@ class FakeLogger:
             state |= {"state": "armed", "cube_frames": given["cube_frames"]}
         elif command == "start":
             session = given["session"]
+            if session == state["last_session"]:
+                return  # the same command again
             state |= {"state": "saving", "session": session, "last_session": session}
+            state |= {"frames_saved": self._room.first_frames}
         elif command == "pause" and state["session"]:
             state |= {"state": "finishing"}
         elif command == "set":
@@ -122,6 +125,9 @@ class FakeRoom:
 
     def __init__(self, folder: Path, **config: Any) -> None:
         self.clock = ManualClock()
+        self.clock.sleep = self.clock.advance  # type: ignore[method-assign]
+        self.first_frames = 1
+        """What a logger has saved when it has begun."""
         self.loggers: dict[str, FakeLogger] = {}
         self.asked: list[tuple[str, str, Message]] = []
         self.ended: list[str] = []

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from nightjar.api.commands import Command, Parameter
+from nightjar.api.fast_camera import DATA_TYPES
 
-DATA_TYPES: tuple[str, ...] = (
-    "ACQUISITION", "BIAS", "COMPARISON", "DARK", "DOMEFLAT", "FLAT", "FOCUSING", "OBJECT",
-    "SKYFLAT", "STANDARD", "TEST",
-)  # fmt: skip
-"""Values of the card DATA-TYP that may be chosen."""
+__all__ = [
+    "COMMANDS", "CUBE_BYTES_LIMIT", "DATA_TYPES", "DEFAULT_DATA_TYPE", "HEADER_BYTES",
+    "MAX_CUBE_FRAMES", "MAX_LISTED", "REPLY_KEYS", "ROW_BYTES", "STATES", "STATUS_KEYS",
+    "STREAM_KEYS", "advised_frames", "cube_bytes",
+]  # fmt: skip
 
 DEFAULT_DATA_TYPE = "OBJECT"
 STATES = ("idle", "armed", "saving", "finishing", "error")

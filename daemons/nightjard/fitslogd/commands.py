@@ -25,6 +25,8 @@ from nightjard.fitslogd.sessions import (
 )
 from nightjard.fitslogd.views import failure
 
+_FIRST_FRAME_S = 2.0
+
 Failures = dict[str, NightjarError]
 Answers = dict[str, NightjarError | None]
 
@@ -216,7 +218,10 @@ class GroupCommands:
         is_partial: bool,
     ) -> None:
         model = self._model
-        session = self._present_session(chosen) or model.ledger.new_session(chosen.group)
+        session = self._present_session(chosen)
+        if session is None or any(self._last(stream) == session for stream in wanted):
+            # Nobody is in a session twice: its cubes are numbered, its first frame is one.
+            session = model.ledger.new_session(chosen.group)
         begin_ns = model.common_time_ns()
         runs = {}
         for stream, own in wanted.items():
@@ -279,10 +284,20 @@ class GroupCommands:
         run = self._model.ledger.run_of(stream)
         return run is not None and run.goal == "finishing"
 
+    def _await_first_frames(self, streams: Sequence[str]) -> None:
+        """Let a session begin before it is told to end with a full cube: it has none to fill."""
+        limit_s = self._config.start_lead_ms / 1000 + _FIRST_FRAME_S
+        self._model.crew.settle(
+            streams, lambda seen: seen.get("state") != "saving" or bool(seen.get("frames_saved")),
+            limit_s,
+        )  # fmt: skip
+
     def _pause(
         self, chosen: Chosen, active: Sequence[str], finish: bool, stop_ns: int | None
     ) -> None:
         model = self._model
+        if finish:
+            self._await_first_frames(active)
         for stream in active:  # first: a logger that dies now is not to save again
             model.ledger.change(stream, goal="finishing" if finish else "armed")
         arguments = {key: {"finish": finish, "not_after_ns": stop_ns} for key in active}
