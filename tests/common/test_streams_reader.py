@@ -367,9 +367,29 @@ def test_writer_that_posts_before_it_counts_is_read_at_once(monkeypatch):
             monotonic=time.monotonic, sleep=lambda _: foreign.put(264, "<Q", 1)
         )
         monkeypatch.setattr(attachment, "time", patient)
+        foreign.put(288, "<B", 1)
         foreign.post(writer.geometry.offsets().semaphores, reader.semaphore_index)
         assert reader.wait(30.0) is Wake.FRAME
         assert len(waits) == 1
+
+
+def test_ticks_of_frames_that_were_seen_before_are_slept_over(monkeypatch):
+    """A frame may be read by its count before its tick: then the tick must not start a poll."""
+
+    def never(_):
+        raise AssertionError("polled")
+
+    for depth in (4, None):
+        with StreamWriter.create("s", SHAPE, "u2", depth=depth) as writer:
+            with StreamReader("s") as reader:
+                monkeypatch.setattr(
+                    attachment, "time", SimpleNamespace(monotonic=time.monotonic, sleep=never)
+                )
+                writer.write(image(1), 1)
+                assert counters(reader) == [1]  # without a wait: the tick is left
+                assert reader.wait(0.02) is Wake.TIMEOUT
+                writer.write(image(2), 2)
+                assert reader.wait(10.0) is Wake.FRAME
 
 
 def test_access_time_change_alone_is_no_torn_frame(monkeypatch):

@@ -223,16 +223,17 @@ class Attachment:
                 return None
             time.sleep(0.00005)
 
-    def await_count(self, seen: int) -> bool:
-        """After a tick, give the writer 2 ms to count the frame it announced."""
-        if self.counter != seen:
-            return True
+    def await_count(self, seen: int) -> None:
+        """After a tick without a frame, give a writer that posts before it counts 2 ms to do so.
+
+        Such writers (pyMilk, plain streams) still have their flag up. Other ticks without a frame
+        are those of frames that were seen by their count before they were posted.
+        """
+        if self.is_rolling or not self.is_writing:
+            return
         deadline = time.monotonic() + _SETTLE_S
-        while self.counter == seen:
-            if time.monotonic() >= deadline:
-                return False
+        while self.counter == seen and time.monotonic() < deadline:
             time.sleep(0.00005)
-        return True
 
     def release(self) -> None:
         """Free the semaphore; mapped pixels stay valid."""

@@ -95,6 +95,7 @@ class StreamReader:
         self.generation = 0
         self.delivered = self.lost = self.torn = 0
         self._missed = self._torn_run = 0
+        self._access: tuple[int, int] | None = None
         newest = self._at.counter
         self._seen = newest
         if start == "oldest":
@@ -262,7 +263,8 @@ class StreamReader:
                 self._poll(min(_SLICE_S, remaining))
             elif at.lease.wait(min(_SLICE_S, remaining)):
                 at.lease.drain()
-                at.await_count(self._seen)
+                if not self._has_news():
+                    at.await_count(self._seen)
                 continue
             if not self._has_news() and self.is_replaced():
                 return Wake.REPLACED
@@ -281,8 +283,14 @@ class StreamReader:
         return self._at.history.oldest_first() if self._at.history is not None else None
 
     def is_intact(self, frame: Frame) -> bool:
-        """Tell whether what was read from a view of this frame up to now was the frame itself."""
-        return frame.generation == self.generation and self._at.is_intact(frame.counter, frame.slot)
+        """Tell whether what was read from a view of this frame up to now was the frame itself.
+
+        Of a plain stream: of the frame that was delivered last.
+        """
+        at = self._at
+        if frame.generation != self.generation or not at.is_intact(frame.counter, frame.slot):
+            return False
+        return at.is_rolling or at.access == self._access  # see _read
 
     # ---------------------------------------------------------------- re-creation, end
 
@@ -380,6 +388,7 @@ class StreamReader:
             # pyMilk lowers the flag before it counts; between both only this time has changed. It
             # changes when a C program opens the stream, too: therefore once more, not "torn".
             if access is None or at.access == access:
+                self._access = access
                 if self._ahead_ns:
                     atime_ns -= self._ahead_ns if atime_ns else 0
                     writetime_ns -= self._ahead_ns if writetime_ns else 0
