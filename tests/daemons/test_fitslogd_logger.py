@@ -28,6 +28,7 @@ from kit.logging_bench import (
 from nightjar.clock import ManualClock
 from nightjar.errors import Busy, Code, InvalidArgument, Refused, StorageError
 from nightjar.fits.frame_table import read_table
+from nightjar.streams.layout import WRITE_FLAG_OFFSET, Word
 from nightjar.streams.writer import StreamWriter
 from nightjar.times import NS_PER_DAY
 
@@ -578,6 +579,7 @@ def test_stamps_that_are_none(source: Source, bench: Bench) -> None:
 
 
 def test_stamps_37_seconds_ahead_are_warned_of_and_kept(bench: Bench) -> None:
+    """Unless it is said that they are TAI."""
     source = Source()
     ahead = T0 + 37 * 10**9
     source.publish(1, atime_ns=ahead)
@@ -588,7 +590,17 @@ def test_stamps_37_seconds_ahead_are_warned_of_and_kept(bench: Bench) -> None:
     bench.over()
     (cube,) = read_cubes(bench.root)
     assert int(cube.rows["ATIME"][0]) == ahead
+    assert cube.header["DATE-BEG"] == "2025-06-15T15:07:17.000000000"
     assert sum("ahead" in note for note in bench.notes) == 1
+    bench.prepare(2, stamps="tai")
+    bench.start("s2", T0 + 20_000_000, frames=2)
+    bench.until("no warning", lambda s: "ahead" not in (s["warning"] or ""))
+    source.publish(1, atime_ns=ahead + 2 * PERIOD_NS)
+    source.publish(1, atime_ns=ahead + 3 * PERIOD_NS)
+    bench.over()
+    cube = next(c for c in map(Cube, cube_paths(bench.root)) if c.header["SESSION"] == "s2")
+    assert cube.rows["ATIME"].tolist() == [T0 + 2 * PERIOD_NS, T0 + 3 * PERIOD_NS]
+    assert "20250615T150640.02" in cube.path.name
     source.close()
 
 
@@ -788,3 +800,75 @@ def test_text_and_table_tell_the_same(source: Source, bench: Bench) -> None:
     first = lines[11]
     assert len(first.split()) == 7
     assert first.startswith("         0  ")
+
+
+# --- pyMilk --------------------------------------------------------------------------------------
+
+
+class MilkWriter:
+    """Writes a plain stream in the order of pyMilk: it posts first, and counts last of all."""
+
+    def __init__(self, name: str = "cam") -> None:
+        self.writer = StreamWriter.create(name, SHAPE, "u2")
+        self.words = self.writer._words
+
+    def fill(self, number: int) -> None:
+        """Everything but the count."""
+        writer = self.writer
+        writer._bytes[WRITE_FLAG_OFFSET] = 1
+        writer.slot(0)[:] = number
+        writer.wake()
+        seconds, fraction = divmod(stamp(number), 10**9)
+        self.words[Word.ACCESS_S], self.words[Word.ACCESS_NS] = seconds, fraction
+        writer._bytes[WRITE_FLAG_OFFSET] = 0
+
+    def count(self) -> None:
+        self.words[Word.CNT0] += 1
+        self.words[Word.CNT1] += 1
+
+
+def test_a_writer_that_posts_before_it_counts(bench: Bench) -> None:
+    milk = MilkWriter()
+    bench.prepare(4)
+    bench.start(not_before_ns=T0)
+    for number in range(1, 9):
+        milk.fill(number)
+        milk.count()
+        bench.saved(number)
+    bench.ask("release")
+    bench.over()
+    cubes = sorted(map(Cube, cube_paths(bench.root)), key=lambda c: c.header["CUBE-NUM"])
+    assert [c.pixels[:, 3, 4].tolist() for c in cubes] == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert [c.counters for c in cubes] == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert {c.header["TIME-SRC"] for c in cubes} == {"logging"}
+    milk.writer.close(unlink=True)
+
+
+def test_a_frame_overwritten_by_one_that_is_not_counted_yet(bench: Bench) -> None:
+    """The flag is down, the count is that of the frame before, the pixels are of the next."""
+    milk = MilkWriter()
+    bench.prepare(10)
+    bench.start(not_before_ns=T0)
+    milk.fill(1)
+    milk.count()
+    bench.saved(1)
+    writer = bench.logger._recorder._cube.writer  # type: ignore[union-attr]
+    append, done = writer.append, []
+
+    def slow(frame: Any) -> int:
+        if not done:
+            done.append(milk.fill(3))
+        return append(frame)
+
+    writer.append = slow  # type: ignore[method-assign]
+    milk.fill(2)
+    milk.count()
+    bench.until("torn", lambda s: s["torn"] == 1)
+    milk.count()
+    bench.saved(2)
+    bench.ask("release")
+    bench.over()
+    (path,) = cube_paths(bench.root)
+    assert Cube(path).pixels[:, 0, 0].tolist() == [1, 3]
+    assert Cube(path).counters == [1, 3]
+    milk.writer.close(unlink=True)

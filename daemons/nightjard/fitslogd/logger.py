@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nightjar.child import Parent
 from nightjar.clock import Clock, SystemClock
@@ -478,7 +478,7 @@ class Logger:
         try:
             reader = None
             if position is not None and position.counter is not None:
-                reader = StreamReader(self.stream, start=position.counter + 1, clock=self._clock)
+                reader = self._attach(position.counter + 1)
                 if list(reader.identity) != position.identity:
                     reader.close()
                     reader = None
@@ -486,7 +486,7 @@ class Logger:
                     self._recorder.skip(position.counter)
                     self._known = 0
             if reader is None:
-                reader = StreamReader(self.stream, start="oldest", clock=self._clock)
+                reader = self._attach("oldest")
                 self._known = reader.counter if reader.identity[1] <= began_ns else 0
         except Refused:
             self._watch.look()
@@ -499,6 +499,15 @@ class Logger:
             raise
         self._reader, self._resume = reader, None
         self._warn("frames", None)
+
+    def _attach(self, start: Literal["oldest"] | int) -> StreamReader:
+        return StreamReader(
+            self.stream, start=start, clock=self._clock, stamps=self._stamps
+        )
+
+    @property
+    def _stamps(self) -> Literal["utc", "tai"]:
+        return self._settings.stamps if self._settings is not None else "utc"
 
     def _check_pixels(self, reader: StreamReader) -> None:
         """Raise Refused where frames cannot be logged."""
@@ -646,10 +655,11 @@ class Logger:
             kind, text = "stream", f"stream {self.stream} was removed; it is waited for"
         elif still := preflight.check_alive(self.stream, watch.age_s, watch.patience_s):
             kind, text = "still", still
-        elif watch.ahead_s is not None:
+        elif watch.ahead_s is not None and (reader is not None or self._stamps == "utc"):
             kind, text = "ahead", (
                 f"the time stamps of stream {self.stream} are {watch.ahead_s:.1f} s ahead of this "
-                f"machine's clock (37 s: TAI); names and headers tell the times as stamped"
+                f"machine's clock; where they are TAI (37 s), set stamps to tai in its "
+                f"configuration"
             )
         if self._warned_of in ("frames", "other"):
             return  # weightier, and not for this to take back

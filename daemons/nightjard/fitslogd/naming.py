@@ -49,6 +49,9 @@ class LogSettings:
         Overrides the stream's keyword DATA-TYP; None leaves it.
     cards
         Static cards: keyword to (value, comment).
+    stamps
+        What the stream's times are: "utc"; or "tai", as milk stamps where the kernel knows the
+        offset: they are converted.
     session_seconds
         For the space check when the session has no other end.
     max_cube_seconds
@@ -69,6 +72,7 @@ class LogSettings:
     fsync: bool = True
     data_type: str | None = None
     cards: dict[str, Card] = field(default_factory=dict)
+    stamps: Literal["utc", "tai"] = "utc"
     session_seconds: float | None = None
     max_cube_seconds: float | None = None
     minimum_free_bytes: int = 1_000_000_000
@@ -103,7 +107,8 @@ def _check(settings: LogSettings) -> None:
         raise InvalidArgument(f"cube_frames: {cube_frames!r}: must be a whole number from 1")
     if not isinstance(root, str) or not root.startswith("/") or "\0" in root:
         raise InvalidArgument(f"root: {root!r}: must be an absolute path")
-    for key, allowed in (("names", ("dated", "clock")), ("folders", ("ut", "night", "flat"))):
+    for key, allowed in (("names", ("dated", "clock")), ("folders", ("ut", "night", "flat")),
+                         ("stamps", ("utc", "tai"))):  # fmt: skip
         if getattr(settings, key) not in allowed:
             raise InvalidArgument(f"{key}: {getattr(settings, key)!r}: is one of {allowed}")
     for key in ("noon_utc_hours", "local_offset_hours", "minimum_free_bytes",
