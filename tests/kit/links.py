@@ -68,10 +68,19 @@ class Process:
 
     def __init__(self, config: LinkConfig) -> None:
         self.told: dict[str, Any] = {"state": "STARTING"}
-        self.child = Child(
-            config.role, "nightjard.streamlinkd.worker", [config.model_dump_json()],
+        self._config = config
+        self.child = self._make()
+
+    def _make(self) -> Child:
+        return Child(
+            self._config.role, "nightjard.streamlinkd.worker", [self._config.model_dump_json()],
             on_message=self._hear,
         )  # fmt: skip
+
+    def again(self) -> None:
+        """Start it again after its end, as its daemon does."""
+        self.child = self._make()
+        self.child.start()
 
     def _hear(self, message: dict[str, Any]) -> None:
         self.told = message.get("status", self.told)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from nightjar.streams.layout import NAME_LIMIT
 DEFAULT_RATE = 20.0
 DEFAULT_BUDGET = 500.0
 LATEST_DEPTH = 8
-_ADDRESS = re.compile(r"[0-9A-Za-z:.%_-]+\Z")
+_NAME = re.compile(r"[0-9A-Za-z._-]+\Z")
 _STREAMS = {
     "anyOf": [
         {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1},
@@ -32,6 +33,14 @@ _ONLY: dict[str, tuple[str | None, str | None]] = {
     "mode": ("receive", None),
     "group": ("receive", None),
 }
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class LinkConfig(StrictModel):
@@ -133,7 +142,8 @@ class LinkConfig(StrictModel):
     @field_validator("address")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and _ADDRESS.match(value) is None:
+        is_name = value is None or _NAME.match(value) is not None
+        if not is_name and not _is_ip_address(str(value)):
             raise ValueError("must be a host name or an IP address, without port or brackets")
         return value
 

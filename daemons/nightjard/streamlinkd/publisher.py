@@ -242,9 +242,7 @@ class Publisher:
         message = [lane.topic, *parts]
         if self._seal.is_active:
             message.append(self._seal.tag(*message))
-        for part in message[:-1]:
-            self._socket.send(part, zmq.SNDMORE, copy=len(part) < 65536)
-        self._socket.send(message[-1], copy=len(message[-1]) < 65536)
+        self._socket.send_multipart(message)
         octets = zsockets.octets_of(message) * max(1, lane.receivers)
         now = self._clock.monotonic_ns()
         self._bucket.take(octets, now)

@@ -48,6 +48,7 @@ from nightjard.streamlinkd.wire import (
 log = logging.getLogger(__name__)
 
 _KEEP_NS = 30 * NS_PER_S
+_SOON_NS = HEARTBEAT_NS * 8 // 10
 _TRY_NS = 3 * NS_PER_S  # without a sign of the sender, before another of its addresses is tried
 Parts = list[Any]
 
@@ -201,6 +202,7 @@ class Subscriber:
             # Perhaps the sender was started anew: ask it again.
             self._seal = None
             self._nonce = new_nonce()
+            self._said_ns = min(self._said_ns, self._clock.monotonic_ns() - _SOON_NS)
 
     # --- messages -------------------------------------------------------------------------------
 
