@@ -81,11 +81,14 @@ def test_a_stream_that_left_a_session_does_not_come_back_to_it(room: FakeRoom) -
 
 def test_each_start_after_a_pause_is_another_session(room: FakeRoom) -> None:
     room.prep()
-    first = room.start()["session"]
-    room.pause()
-    for logger in room.loggers.values():
-        logger.end_session()
-    assert room.start()["session"] != first  # in the same second
+    room.prep("pupil")
+    sessions = []
+    for _ in range(13):  # in the same second
+        sessions += [room.start()["session"], room.start("pupil")["session"]]
+        room.pause()
+        for logger in room.loggers.values():
+            logger.end_session()
+    assert len(set(sessions)) == len(sessions)
 
 
 def test_number_of_cubes_is_that_of_prep_unless_start_names_one(room: FakeRoom) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kit.fitslog_site import FitslogSite, is_gapless, numbers
+from kit.terminal import Terminal
 from nightjar.api.fitslog import COMMANDS, REPLY_KEYS, STATUS_KEYS, STREAM_KEYS
 from nightjar.times import iso
 from nightjarctl.fitslog import main
@@ -152,7 +155,7 @@ def test_cube_length_changes_in_mid_session(site: FitslogSite) -> None:
 
 
 def test_a_session_typed_by_a_person(site: FitslogSite, fitslog: Run) -> None:
-    done = fitslog("vcam", "prep", "-n", "30", "-z", "2", "-t", "flat", "-na", "-d", "by-hand")
+    done = fitslog("vcam", "prep", "-n", "30", "-z", "200", "-t", "flat", "-na", "-d", "by-hand")
     assert done.code == 0, done.err
     assert "30 frames per cube, FLAT" in done.out
     assert fitslog("vcam", "start", "-c", "2").code == 0
@@ -160,7 +163,7 @@ def test_a_session_typed_by_a_person(site: FitslogSite, fitslog: Run) -> None:
     site.until("vcam2", frames_saved=1)
     shown = fitslog("vcam", "status")
     assert "Group vcam is SAVING" in shown.out
-    assert "ends after 2 cubes" in shown.out
+    assert "ends after 200 cubes" in shown.out
     done = fitslog("vcam", "pause", "--wait", "--json")
     assert json.loads(done.out)["state"] == "armed"
     listed = fitslog("vcam", "cubes", "-n", "1")
@@ -300,3 +303,78 @@ def test_folder_that_cannot_be_written(site: FitslogSite, fitslog: Run) -> None:
     assert done.code == 1
     assert "file" in done.err
     assert site.streams()["vcam1"]["state"] == "idle"
+
+
+# --- on a terminal -------------------------------------------------------------------------------
+
+
+def test_prep_asks_in_the_order_that_observers_know(site: FitslogSite) -> None:
+    with Terminal("nightjarctl.fitslog", "vcam", "prep") as terminal:
+        asked = terminal.expect("Number of frames per cube (advised: ")
+        terminal.expect("): ")
+        terminal.type("\n")
+        terminal.expect("Number of frames per cube")  # there is no default
+        terminal.type("77\n")
+        asked += terminal.expect("Number of cubes (-1: no limit) [-1]: ")
+        terminal.type("\n")
+        terminal.expect("Camera (1: vcam1, 2: vcam2, -1: all) [-1]: ")
+        terminal.type("2\n")
+        terminal.expect("Archive [y/N]: ")
+        terminal.type("\n")
+        terminal.expect("[OBJECT]: ")
+        terminal.type("dark\n")
+        terminal.expect("Save directory [")
+        terminal.expect("]: ")
+        terminal.type("asked\n")
+        terminal.expect("vcam is prepared: 77 frames per cube, DARK")
+        assert terminal.wait() == 0
+    views = site.streams()
+    assert views["vcam1"]["state"] == "idle"
+    assert views["vcam2"]["settings"]["root"] == str(site.data / "asked")
+    assert views["vcam2"]["settings"]["cubes"] is None
+
+
+def test_what_is_given_is_not_asked(site: FitslogSite) -> None:
+    options = ("-n", "9", "-z", "1", "-c", "-1", "-a", "-t", "BIAS")
+    with Terminal("nightjarctl.fitslog", "vcam", "prep", *options) as terminal:
+        terminal.expect("vcam is prepared: 9 frames per cube, BIAS")
+        assert terminal.wait() == 0
+        assert "?" not in terminal.said
+    root = site.streams()["vcam1"]["settings"]["root"]
+    assert root == str(site.data / "archive"), "no folder is asked for where it is the archive's"
+
+
+def test_prep_that_is_left_changes_nothing(site: FitslogSite) -> None:
+    with Terminal("nightjarctl.fitslog", "vcam", "prep", "-n", "5") as terminal:
+        terminal.expect("Number of cubes")
+        terminal.type("\x04")
+        assert terminal.wait() == 130
+    assert site.streams()["vcam1"]["state"] == "idle"
+
+
+def test_top_on_a_terminal(site: FitslogSite) -> None:
+    site.ask("prep", cube_frames=30)
+    with Terminal("nightjarctl.fitslog", "top", "--filter", "vcam") as terminal:
+        terminal.expect("ARMED")
+        terminal.type(" ")
+        terminal.expect("SAVING")
+        site.until("vcam1", frames_saved=10)
+        terminal.type("f")
+        terminal.expect("vcam is finishing")
+        site.until("vcam1", state="armed")
+        terminal.type("\x1b[Bc\x1540\n")
+        terminal.expect("40 frames per cube")
+        terminal.type("q")
+        assert terminal.wait() == 0
+        assert terminal.modes()[3] & termios.ECHO, "the terminal is as it was"
+    assert site.streams()["vcam1"]["cube_frames"] == 40
+    assert site.streams()["vcam2"]["cube_frames"] == 30
+
+
+def test_top_without_a_daemon_waits_for_it(tmp_path: Path, free_port: int) -> None:
+    FitslogSite(tmp_path, free_port)
+    with Terminal("nightjarctl.fitslog", "top") as terminal:
+        terminal.expect("OFFLINE")
+        terminal.expect("connection refused")
+        terminal.process.send_signal(signal.SIGINT)  # what Ctrl-C is
+        assert terminal.wait() == 0

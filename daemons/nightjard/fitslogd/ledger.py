@@ -50,7 +50,7 @@ class Ledger:
         # Replaced as a whole, never changed in place: whoever reads needs no lock.
         self._runs: Mapping[str, Run] = memory.runs
         self._remembered: Mapping[str, Mapping[str, Settings]] = memory.remembered
-        self._last_session = memory.last_session
+        self._last_sessions = memory.last_sessions
         self.seen_ns = memory.seen_ns
         """When an earlier life of the daemon was last known to live."""
         self._lock = threading.Lock()
@@ -122,15 +122,14 @@ class Ledger:
         """Return an id that no session had: ``vcam-20260611T031500``."""
         stamp = iso(self._clock.now_ns(), 0).replace("-", "").replace(":", "")
         identity = base = f"{group}-{stamp}"
-        number = 2
         with self._lock:
-            while identity == self._last_session or identity in self._ids():
-                identity, number = f"{base}-{number}", number + 1
-            self._last_session = identity
+            last, _, number = self._last_sessions.get(group, "").partition(f"{base}-")
+            if last == base:  # several in one second
+                identity = f"{base}-2"
+            elif number.isdigit():
+                identity = f"{base}-{int(number) + 1}"
+            self._last_sessions = {**self._last_sessions, group: identity}
         return identity
-
-    def _ids(self) -> set[str | None]:
-        return {run.session for run in self._runs.values()}
 
     # --- the file -------------------------------------------------------------------------------
 
@@ -139,7 +138,7 @@ class Ledger:
         with self._lock:
             memory = Memory(
                 dict(self._runs), {g: dict(s) for g, s in self._remembered.items()},
-                self._last_session, self._clock.now_ns(),
+                dict(self._last_sessions), self._clock.now_ns(),
             )  # fmt: skip
             self._is_dirty = False
             self._saved_at_ns = self._clock.monotonic_ns()

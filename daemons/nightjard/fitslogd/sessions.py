@@ -89,7 +89,8 @@ class Memory:
     runs: dict[str, Run] = field(default_factory=dict)
     remembered: dict[str, dict[str, Settings]] = field(default_factory=dict)
     """{group: {stream: what it was prepared with the last time}}."""
-    last_session: str = ""
+    last_sessions: dict[str, str] = field(default_factory=dict)
+    """{group: id of its last session}."""
     seen_ns: int = 0
     """When the daemon was last known to live."""
 
@@ -113,7 +114,7 @@ class Store:
                     group: {name: _made(Settings, entry) for name, entry in streams.items()}
                     for group, streams in value["remembered"].items()
                 },
-                str(value["last_session"]),
+                {str(group): str(last) for group, last in value["last_sessions"].items()},
                 int(value["seen_ns"]),
             )
         except FileNotFoundError:
