@@ -12,7 +12,7 @@ from nightjar.streams.writer import StreamWriter
 
 SHAPE = (4, 6)
 
-STEP = st.sampled_from(["write", "begin", "publish", "abandon"])
+STEP = st.sampled_from(["write", "begin", "publish", "abandon", "leave out 1", "leave out 7"])
 ACTION = st.one_of(
     STEP.map(lambda step: (step, ())),
     # A read, and what the writer does when half of the pixels are copied.
@@ -27,6 +27,7 @@ class Source:
     def __init__(self, depth):
         self.depth = depth
         self.stamp = 0
+        self.left_out = 0  # numbers that the next frame passes over, as behind a thinning link
         self.truth = []  # per file: {counter: stamp}
         self.writer = None
         self.remake()
@@ -47,7 +48,11 @@ class Source:
         elif step == "publish" and writer.begun_slot is not None:
             slot = writer.begun_slot
             writer.slot(slot)[:] = self.stamp
-            self.truth[-1][writer.publish(slot, self.stamp)] = self.stamp
+            number = writer.counter + 1 + self.left_out
+            self.left_out = 0
+            self.truth[-1][writer.publish(slot, self.stamp, counter=number)] = self.stamp
+        elif step.startswith("leave out"):
+            self.left_out += int(step[-1])
         elif step == "abandon" and writer.begun_slot is not None and self.depth is not None:
             writer.abandon(writer.begun_slot)
         elif step == "write" and writer.begun_slot is None:
