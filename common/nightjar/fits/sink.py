@@ -12,7 +12,6 @@ was filled. :meth:`rewind` takes back what was committed last.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -22,22 +21,12 @@ from pathlib import Path
 from typing import Protocol
 
 from nightjar.files import write_at
+from nightjar.fits.spool import is_ram_disk
 
 PIECE_BYTES = 1 << 17
 CHUNK_BYTES = 4 << 20
 CHUNKS = 6
 _PAGE = mmap.PAGESIZE
-_TMPFS_MAGIC = 0x01021994
-_SYNC_FILE_RANGE_WRITE = 2
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def is_memory_folder(folder: Path) -> bool:
-    """Tell whether a folder is on a RAM disk (tmpfs)."""
-    record = ctypes.create_string_buffer(256)  # struct statfs: its first word is the type
-    if _libc.statfs(os.fsencode(folder), record) != 0:
-        return False
-    return int.from_bytes(record.raw[:8], "little") == _TMPFS_MAGIC
 
 
 class Sink(Protocol):
@@ -277,7 +266,7 @@ def open_sink(path: Path, position: int, disk: DiskQueue) -> MemorySink | DiskSi
     OSError
         The file cannot be made.
     """
-    if is_memory_folder(path.parent):
+    if is_ram_disk(path.parent):
         return MemorySink(path, position)
     return DiskSink(path, position, disk)
 
