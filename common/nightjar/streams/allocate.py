@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nightjar.errors import Code, ConfigError, InvalidArgument, Refused, StorageError
 from nightjar.files import free_bytes, is_safe_name, shared_memory_folder, temporary_name
-from nightjar.fits.sink import is_memory_folder
+from nightjar.fits.spool import is_ram_disk
 from nightjar.streams.keywords import Keyword, KeywordBlock, blank_block
 from nightjar.streams.layout import (
     METADATA_BYTES,
@@ -126,7 +126,7 @@ def _free_bytes(folder: Path) -> int:
     """Return the room in a folder; in a RAM disk not more than the machine has memory left."""
     free = free_bytes(folder)
     try:
-        if not is_memory_folder(folder):
+        if not is_ram_disk(folder):
             return free
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
