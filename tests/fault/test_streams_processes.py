@@ -124,6 +124,52 @@ def test_a_faster_writer_never_gives_a_torn_frame():
         assert accounted == delivered[-1] - start
 
 
+FOREIGN_RING = """if True:
+    import mmap, struct, sys, time
+    path, rows, columns, depth, slices = sys.argv[1], *map(int, sys.argv[2:6])
+    with open(path, "r+b") as file:
+        memory = mmap.mmap(file.fileno(), 0)
+    put, size = struct.pack_into, rows * columns * 2
+    print("ready", flush=True)
+    number = 0
+    while True:
+        number += 1
+        slot = (number - 1) % depth
+        memory[288] = 1
+        memory[384 + slot * size : 384 + (slot + 1) * size] = (
+            struct.pack("<H", number % 65536) * (rows * columns)
+        )
+        put("<q", memory, 184, number)
+        put("<Q", memory, 272, slot)
+        put("<Q", memory, 264, number)
+        put("<qq", memory, slices + 16 * slot, number, 0)  # after the count: the slice's record
+        put("<Q", memory, slices + 32 * depth + 8 * slot, number)
+        memory[288] = 0
+"""
+
+
+def test_foreign_ring_that_counts_before_its_slice_record_gives_no_torn_frame():
+    """The order of the MagAO-X grabber: the old slice count stays while a slot is overwritten."""
+    with StreamWriter.create("ring", (300, 500), "u2", depth=3) as made:
+        slices = made.geometry.offsets().slice_atimes
+        with child(FOREIGN_RING, made.path, 300, 500, 3, slices):
+            with StreamReader("ring", use_semaphore=False) as reader:
+                start, delivered = reader.counter, []
+                deadline = time.monotonic() + DEADLINE_S
+                while len(delivered) < 300 and time.monotonic() < deadline:
+                    frame = reader.next_frame()
+                    if frame is None:
+                        reader.wait(1.0)
+                        continue
+                    assert frame.data.min() == frame.data.max() == frame.counter % 65536
+                    assert frame.atime_ns == frame.counter * 10**9
+                    delivered.append(frame.counter)
+                assert len(delivered) == 300
+                assert delivered == sorted(set(delivered))
+                accounted = reader.delivered + reader.lost + reader.torn
+                assert accounted == delivered[-1] - start
+
+
 def test_writer_killed_in_mid_frame_and_taken_over():
     with child(HALF_WRITER, "cam", 40, 50, 3) as process:
         with StreamReader("cam", start="oldest") as reader:
