@@ -23,6 +23,7 @@ from typing import Any
 
 from nightjar.clock import ClockHealth, SystemClock
 from nightjar.errors import NightjarError
+from nightjar.files import is_ram_disk
 from nightjar.fits import spool
 from nightjard.camd.config import CameraConfig
 from nightjard.camd.cooler import NO_READING
@@ -148,7 +149,7 @@ def _frame_id(head: bytes) -> int:
 def measure(folder: Path, kind: str, frames: int, workers: int) -> tuple[float, dict[str, Any]]:
     command = WORKER_COMMAND
     if kind == "astropy":
-        command = ASTROPY_COMMAND if spool.is_ram_disk(folder) else (*ASTROPY_COMMAND, "--fsync")
+        command = ASTROPY_COMMAND if is_ram_disk(folder) else (*ASTROPY_COMMAND, "--fsync")
     run = Run(folder, command, kind == "ours, recycled", workers)
     rate = run.go(frames)
     lost = len(run.produced) - len(run.produced & run.read_back)
@@ -170,7 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     for where in filter(None, ("/dev/shm", options.disk)):
         folder = Path(tempfile.mkdtemp(prefix="nightjar-bench-", dir=where))
-        kinds = KINDS if spool.is_ram_disk(folder) else KINDS[:2]
+        kinds = KINDS if is_ram_disk(folder) else KINDS[:2]
         os.environ["MILK_SHM_DIR"] = str(folder if where == "/dev/shm" else "/dev/shm")
         rates: dict[str, list[float]] = {kind: [] for kind in kinds}
         try:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from nightjar.files import is_ram_disk
 from nightjar.fits import spool
 from nightjar.fits.cards import Card
 from nightjar.fits.header import read_header
@@ -108,7 +109,7 @@ def race_memory(folder: Path, frame: np.ndarray[Any, Any], repeats: int) -> Writ
         "here, 2 x 2 sum": (lambda path: race.ours(path, binning=2, **new), False),
         "bare, new file": (lambda path: race.bare(path, os.O_CREAT | os.O_EXCL, False), False),
     }
-    if spool.is_ram_disk(folder):
+    if is_ram_disk(folder):
         contenders["here, recycled"] = (lambda path: race.ours(path, **recycled), True)
 
         def over(path: Path) -> None:

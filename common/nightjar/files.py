@@ -23,6 +23,7 @@ from nightjar.errors import Code, Refused, StorageError
 TEMPORARY_SUFFIX = ".tmp"
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
+_TMPFS_MAGIC = 0x01021994
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}\Z")
 
 
@@ -128,6 +129,19 @@ def write_at(descriptor: int, data: Any, offset: int) -> None:
     while view:
         count = os.pwrite(descriptor, view, offset)
         view, offset = view[count:], offset + count
+
+
+def is_ram_disk(folder: Path) -> bool:
+    """Tell whether a folder is on tmpfs; OSError where it cannot be asked."""
+    import ctypes  # as in rename_new
+
+    # struct statfs begins with the type, a word, on every 64-bit Linux.
+    buffer = (ctypes.c_long * 32)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.statfs(os.fsencode(folder), ctypes.byref(buffer)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(folder))
+    return int(buffer[0]) == _TMPFS_MAGIC
 
 
 def write_json_durably(path: Path, value: Any) -> None:

@@ -33,7 +33,7 @@ def folder() -> Path:
     """Return an empty folder on the RAM disk."""
     path = Path(os.environ["MILK_SHM_DIR"]) / "spool"
     path.mkdir()
-    assert spool.is_ram_disk(path)
+    assert files.is_ram_disk(path)
     return path
 
 
@@ -189,11 +189,11 @@ def test_the_pool_has_a_limit(folder: Path) -> None:
 
 
 def test_only_on_a_ram_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not spool.is_ram_disk(Path("/proc"))
+    assert not files.is_ram_disk(Path("/proc"))
     with pytest.raises(FileNotFoundError):
-        spool.is_ram_disk(folder / "none")
+        files.is_ram_disk(folder / "none")
     write(folder / "1.fits", 1)
-    monkeypatch.setattr(spool, "is_ram_disk", lambda _: False)
+    monkeypatch.setattr(files, "is_ram_disk", lambda _: False)
     assert spool.recycle(folder / "1.fits", PLENTY) is False
     assert os.listdir(folder) == []
 

@@ -20,8 +20,7 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
-from nightjar.files import write_at
-from nightjar.fits.spool import is_ram_disk
+from nightjar.files import is_ram_disk, write_at
 
 PIECE_BYTES = 1 << 17
 CHUNK_BYTES = 4 << 20

@@ -19,7 +19,6 @@ takes the cost from new files too (the kernel then finds 2 MiB pages); the pool 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -31,18 +30,6 @@ from nightjar import files
 from nightjar.errors import StorageError
 
 POOL_NAME = ".recycle"
-_TMPFS_MAGIC = 0x01021994
-
-
-def is_ram_disk(folder: Path) -> bool:
-    """Tell whether a folder is on tmpfs; OSError where it cannot be asked."""
-    # struct statfs begins with the type, a word, on every 64-bit Linux.
-    buffer = (ctypes.c_long * 32)()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.statfs(os.fsencode(folder), ctypes.byref(buffer)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(folder))
-    return int(buffer[0]) == _TMPFS_MAGIC
 
 
 def recycle(path: Path, limit_bytes: int) -> bool:
@@ -139,7 +126,7 @@ def _is_fit(path: Path, limit_bytes: int) -> bool:
         stat.S_ISREG(status.st_mode)
         and status.st_nlink == 1
         and status.st_size > 0
-        and is_ram_disk(path.parent)
+        and files.is_ram_disk(path.parent)
         and pooled_bytes(path.parent) + status.st_size <= limit_bytes
     )
 

@@ -13,8 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nightjar.errors import Code, ConfigError, InvalidArgument, Refused, StorageError
-from nightjar.files import free_bytes, is_safe_name, shared_memory_folder, temporary_name
-from nightjar.fits.spool import is_ram_disk
+from nightjar.files import (
+    free_bytes,
+    is_ram_disk,
+    is_safe_name,
+    shared_memory_folder,
+    temporary_name,
+)
 from nightjar.streams.keywords import Keyword, KeywordBlock, blank_block
 from nightjar.streams.layout import (
     METADATA_BYTES,
