@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -96,15 +97,24 @@ def fitted(image: NDArray[Any], rows: int, columns: int) -> NDArray[np.float64]:
     if scale >= 1:
         zoom = min(int(scale), _LARGEST_ZOOM)
         return image.astype(np.float64).repeat(zoom, axis=0).repeat(zoom, axis=1)
-    values = image
-    for axis in (0, 1):
-        size = values.shape[axis]
-        edges = np.linspace(0, size, max(1, int(size * scale)) + 1).astype(int)
-        sums = np.add.reduceat(values, edges[:-1], axis=axis, dtype=np.float64)
-        counts = np.diff(edges).reshape((-1, 1) if axis == 0 else (1, -1))
-        values = sums / counts
-    averaged: NDArray[np.float64] = values
+    bands = _edges(image.shape[0], scale)
+    # Band by band: numpy's reduceat would turn the whole frame into 64-bit numbers first.
+    rows_averaged = np.array(
+        [
+            image[start:end].sum(axis=0, dtype=np.float64) / (end - start)
+            for start, end in pairwise(bands)
+        ]
+    )
+    edges = _edges(image.shape[1], scale)
+    averaged: NDArray[np.float64] = np.add.reduceat(rows_averaged, edges[:-1], axis=1)
+    averaged /= np.diff(edges)
     return averaged
+
+
+def _edges(size: int, scale: float) -> list[int]:
+    """Return where the pieces of an axis begin and the last one ends."""
+    edges: list[int] = np.linspace(0, size, max(1, int(size * scale)) + 1).astype(int).tolist()
+    return edges
 
 
 def terminal_lines(
