@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 NEWS_NS = NS_PER_S // 5
 SLOW_NS = NS_PER_S
 _WAIT_S = 0.1
+_LAST_ANSWER_S = 1.0
 
 
 class _Job:
@@ -385,6 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.freeze()  # nothing of the start is looked through again
     parent.serve(grabber.handlers())
     grabber.run(parent.gone.is_set)
+    parent.gone.wait(_LAST_ANSWER_S)  # the answer to close has to get out
     return 0
 
 
