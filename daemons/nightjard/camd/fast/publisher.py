@@ -75,7 +75,6 @@ class Publisher:
         self._clock = clock
         self.writer: StreamWriter | None = None
         self._offset: int | None = None
-        self._lost_before = 0
         self.published = self.lost = self.missed = self.late = self.incomplete = 0
         self.newest: SourceFrame | None = None
 
@@ -192,12 +191,11 @@ class Publisher:
         return True
 
     def _note_offset(self, writer: StreamWriter, offset: int) -> None:
-        # Whoever reads in between takes the old offset for the frames that it can see: right.
         before = offset if self._offset is None else self._offset
-        writer.set_keyword(OFFSET_BEFORE, before)
-        writer.set_keyword(OFFSET_FROM, writer.counter + 1)
-        writer.set_keyword(OFFSET, offset)
+        writer.set_keywords(
+            {
+                OFFSET: offset, OFFSET_FROM: writer.counter + 1, OFFSET_BEFORE: before,
+                LOST: self.lost,
+            }
+        )  # fmt: skip
         self._offset = offset
-        if self.lost != self._lost_before:
-            self._lost_before = self.lost
-            writer.set_keyword(LOST, self.lost)
