@@ -12,6 +12,18 @@ from rich.text import Text
 from nightjar.api.fitslog import MAX_CUBE_FRAMES
 
 GREY = "bright_black"
+HELP = (
+    "Marks: ● logger process alive, ● prepared, ● saving; grey where not.",
+    "",
+    "up down  choose a stream or a group        space  start saving, or pause it now",
+    "p        prepare (a form)                  f      finish the last cube, then end",
+    "c        cube length    + -  one step      n      next cube now",
+    "s        stop: release the logger          K      stop --kill: restart the logger",
+    "t        data type                         q      quit; the loggers go on",
+    "",
+    "A group's line commands all its streams at once, on the common rule.",
+    "Press any key.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,18 @@ def limits_text(view: View) -> str:
     return " or ".join(parts)
 
 
+def lost_count(view: View) -> int:
+    """Return how many frames a session lost."""
+    return (view.get("missed") or 0) + (view.get("torn") or 0)
+
+
+def cube_text(view: View) -> str:
+    """Return how far the present cube is, or how long cubes will be."""
+    if view["state"] not in ("saving", "finishing"):
+        return str(view.get("cube_frames") or "-")
+    return f"{view.get('cube_count') or 0}: {view.get('cube_index') or 0}/{view['cube_frames']}"
+
+
 def _is_active(view: View) -> bool:
     return view["state"] in ("saving", "finishing") or bool(view.get("closing"))
 

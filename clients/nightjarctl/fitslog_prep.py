@@ -98,7 +98,7 @@ def _confirm(question: str) -> bool:
 
 
 def _data_type() -> str:
-    from nightjarctl.fitslog import DataType
+    from nightjarctl.fitslog_groups import DataType
 
     kind = DataType(DATA_TYPES)
     answer: str = click.prompt("Data type", default=DEFAULT_DATA_TYPE, type=kind, err=True)

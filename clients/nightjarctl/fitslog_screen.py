@@ -16,8 +16,15 @@ from rich.text import Text
 from nightjar.api.fitslog import DATA_TYPES
 from nightjar.times import duration_text
 from nightjarctl import render
-from nightjarctl.fitslog_keys import GREY, Entry, Form, Order, number, step
-from nightjarctl.fitslog_lines import STATE_COLORS, limits_text, rate_text, shape_text
+from nightjarctl.fitslog_keys import GREY, HELP, Entry, Form, Order, number, step
+from nightjarctl.fitslog_lines import (
+    STATE_COLORS,
+    cube_text,
+    limits_text,
+    lost_count,
+    rate_text,
+    shape_text,
+)
 
 YES, NO = "●", "○"
 _RULE = "─"
@@ -25,20 +32,6 @@ _COLUMNS = (
     f"{'':5} {'stream':12} {'state':9} {'rate':>13} {'cube':>15} {'saved':>8} {'lost':>5} "
     f"{'ring':>4}"
 )
-_HELP = (
-    "Marks: ● logger process alive, ● prepared, ● saving; grey where not.",
-    "",
-    "up down  choose a stream or a group        space  start saving, or pause it now",
-    "p        prepare (a form)                  f      finish the last cube, then end",
-    "c        cube length    + -  one step      n      next cube now",
-    "s        stop: release the logger          K      stop --kill: restart the logger",
-    "t        data type                         q      quit; the loggers go on",
-    "",
-    "A group's line commands all its streams at once, on the common rule.",
-    "Press any key.",
-)  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the table: a group of several streams, or a stream.
@@ -309,7 +302,7 @@ class Screen:
             state = str(snapshot["groups"][row.group]["state"])
             line.append(f"{state.upper():9}", style=STATE_COLORS.get(state) or "")
             saved = sum(view.get("frames_saved") or 0 for view in views)
-            lost = sum(_lost(view) for view in views)
+            lost = sum(lost_count(view) for view in views)
             line.append(f" {'':13} {'':15} {saved:8}")
             line.append(f" {lost:5}", style="bold red" if lost else "")
             return line
@@ -317,8 +310,8 @@ class Screen:
         state = str(view["state"])
         line.append(f"{state.upper():9}", style=STATE_COLORS.get(state) or "")
         line.append(f" {rate_text(view):>13}", style="" if view.get("is_alive") else "yellow")
-        line.append(f" {_cube_text(view):>15} {view.get('frames_saved') or 0:8}")
-        lost = _lost(view)
+        line.append(f" {cube_text(view):>15} {view.get('frames_saved') or 0:8}")
+        lost = lost_count(view)
         line.append(f" {lost:5}", style="bold red" if lost else "")
         share = (view.get("ring_unread") or 0) / view["ring_depth"] if view["ring_depth"] else 0
         line.append(f" {share:4.0%}", style="red" if share > 0.8 else "")
@@ -327,7 +320,7 @@ class Screen:
     def _below(self, row: Row | None, room: int) -> list[Text]:
         """Return the help, the form, or details and events: at most `room` lines."""
         if self.is_helping:
-            return [Text(text) for text in _HELP]
+            return [Text(text) for text in HELP]
         if self.form is not None:
             return self.form.lines()
         lines = self._details(row) if row is not None else []
@@ -413,13 +406,3 @@ def _length(views: Mapping[str, Mapping[str, Any]]) -> int | None:
 def _type(views: Mapping[str, Mapping[str, Any]]) -> str:
     kind = next((v["data_type"] for v in views.values() if v.get("data_type")), None)
     return kind if kind in DATA_TYPES else "OBJECT"
-
-
-def _lost(view: Mapping[str, Any]) -> int:
-    return (view.get("missed") or 0) + (view.get("torn") or 0)
-
-
-def _cube_text(view: Mapping[str, Any]) -> str:
-    if view["state"] not in ("saving", "finishing"):
-        return str(view.get("cube_frames") or "-")
-    return f"{view.get('cube_count') or 0}: {view.get('cube_index') or 0}/{view['cube_frames']}"

@@ -9,7 +9,7 @@ import pytest
 
 from nightjar.api.fitslog import STREAM_KEYS
 from nightjarctl import fitslog_lines as lines
-from nightjarctl.fitslog import moment
+from nightjarctl.fitslog_groups import moment
 from nightjarctl.render import no_paint
 
 

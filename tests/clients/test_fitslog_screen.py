@@ -50,7 +50,10 @@ class Theatre:
         if order is not None:
             commands = {command.name: command for command in COMMANDS}
             checked = commands[order.command].check(order.arguments)
-            getattr(self.room.commands, order.command)(**checked)
+            deed = {"set": self.room.changes, "type": self.room.changes}.get(
+                order.command, self.room.sessions
+            )
+            getattr(deed, order.command)(**checked)
         self.look()
         return order
 

@@ -587,24 +587,24 @@ def test_sessions_that_cannot_be_kept_are_no_reason_to_stop(
 def test_cube_length_changes_while_saving(room: FakeRoom) -> None:
     room.prep()
     room.start()
-    reply = room.commands.set("vcam", (), 5000, False)
+    reply = room.changes.set("vcam", (), 5000, False)
     assert room.orders("set")["vcam1"] == {"cube_frames": 5000}
     assert "advised are 2000" in reply["message"]
     room.loggers["vcam1"].die()
     room.tick(0.3)
     assert room.orders("prepare")["vcam1"]["cube_frames"] == 5000
-    room.commands.set("vcam", (), None, True)
+    room.changes.set("vcam", (), None, True)
     assert room.orders("set")["vcam2"] == {"next_cube": True}
 
 
 def test_cube_length_of_what_is_not_prepared(room: FakeRoom) -> None:
     with pytest.raises(Refused, match="not prepared"):
-        room.commands.set("vcam", (), 10, False)
+        room.changes.set("vcam", (), 10, False)
     with pytest.raises(InvalidArgument, match="cube_frames or next_cube"):
-        room.commands.set("vcam", (), None, False)
+        room.changes.set("vcam", (), None, False)
     room.prep()
     room.stop()
-    room.commands.set("vcam", (), 10, False)
+    room.changes.set("vcam", (), 10, False)
     room.asked.clear()
     room.start()
     assert room.orders("prepare")["vcam1"]["cube_frames"] == 10
@@ -613,11 +613,11 @@ def test_cube_length_of_what_is_not_prepared(room: FakeRoom) -> None:
 def test_data_type_is_told_to_loggers_and_cameras(room: FakeRoom) -> None:
     room.prep()
     assert room.cameras_told == [("cam1", "OBJECT")]
-    room.commands.type("vcam", "DARK", ())
+    room.changes.type("vcam", "DARK", ())
     assert room.orders("set") == {"vcam1": {"data_type": "DARK"}, "vcam2": {"data_type": "DARK"}}
     assert room.cameras_told[-1] == ("cam1", "DARK")
     room.camera_failure = Unreachable("cannot reach cam1")
-    reply = room.commands.type("vcam", "FLAT", ())
+    reply = room.changes.type("vcam", "FLAT", ())
     assert "not told: cam1" in reply["message"]
     assert room.model.views()["vcam1"]["data_type"] == "FLAT"
 
@@ -626,9 +626,9 @@ def test_files_are_listed_newest_first(room: FakeRoom) -> None:
     heard = room.model.crew.workers["vcam1"]._heard
     for number in range(3):
         heard({"event": "cube", "path": f"/d/{number}.fits", "frames": 10, "missed": number})
-    found = room.commands.cubes("vcam", 2)
+    found = room.changes.cubes("vcam", 2)
     assert [cube["path"] for cube in found] == ["/d/2.fits", "/d/1.fits"]
-    assert room.commands.cubes("pupil", 5) == []
+    assert room.changes.cubes("pupil", 5) == []
     assert [level for level, _ in room.said] == ["warning", "warning"]  # of those with losses
 
 

@@ -13,10 +13,12 @@ from nightjar.clock import ManualClock
 from nightjar.errors import NightjarError, TimedOut, Unreachable
 from nightjar.health import Health
 from nightjar.operations import Operations
-from nightjard.fitslogd.commands import GroupCommands
+from nightjard.fitslogd.changes import ChangeCommands
+from nightjard.fitslogd.commands import SessionCommands
 from nightjard.fitslogd.config import FitslogConfig
-from nightjard.fitslogd.model import LoggerGroups, World
+from nightjard.fitslogd.model import LoggerGroups
 from nightjard.fitslogd.sessions import Store
+from nightjard.fitslogd.world import World
 
 Message = dict[str, Any]
 
@@ -168,7 +170,8 @@ class FakeRoom:
             self.config, world, self.clock, self.health, self.operations,
             Store(self.folder / "sessions.json"),
         )  # fmt: skip
-        self.commands = GroupCommands(self.model)
+        self.sessions = SessionCommands(self.model)
+        self.changes = ChangeCommands(self.model)
         self.asked.clear()
         self.model.start()
 
@@ -184,23 +187,23 @@ class FakeRoom:
             "cube_frames": 100, "cubes": None, "streams": (), "archive": False,
             "data_type": "OBJECT", "directory": None, "compress": None, "partial": False,
         }  # fmt: skip
-        reply: Message = self.commands.prep(group, **{**defaults, **given})
+        reply: Message = self.sessions.prep(group, **{**defaults, **given})
         return reply
 
     def start(self, group: str = "vcam", **given: Any) -> Message:
         defaults: Message = {
             "streams": (), "frames": None, "cubes": None, "until": None, "partial": False,
         }  # fmt: skip
-        reply: Message = self.commands.start(group, **{**defaults, **given})
+        reply: Message = self.sessions.start(group, **{**defaults, **given})
         return reply
 
     def pause(self, group: str = "vcam", **given: Any) -> Message:
         defaults: Message = {"streams": (), "finish": False, "wait": False}
-        reply: Message = self.commands.pause(group, **{**defaults, **given})
+        reply: Message = self.sessions.pause(group, **{**defaults, **given})
         return reply
 
     def stop(self, group: str = "vcam", *, kill: bool = False, streams: Any = ()) -> Message:
-        reply: Message = self.commands.stop(group, streams, kill)
+        reply: Message = self.sessions.stop(group, streams, kill)
         return reply
 
     def tick(self, seconds: float = 0.1, times: int = 1) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from nightjar.api.states import Level
@@ -19,12 +19,13 @@ from nightjar.errors import Code, InvalidArgument, NightjarError, Refused
 from nightjar.health import Health
 from nightjar.operations import Operation, Operations
 from nightjard.fitslogd.config import FitslogConfig
-from nightjard.fitslogd.crew import Crew, Spawn, spawn_thread
-from nightjard.fitslogd.ledger import Ledger, Say
+from nightjard.fitslogd.crew import Crew
+from nightjard.fitslogd.ledger import Ledger
 from nightjard.fitslogd.sessions import Run, Store, logger_settings
 from nightjard.fitslogd.views import busiest, session_of, stream_view
 from nightjard.fitslogd.waits import Wait
-from nightjard.fitslogd.worker import MakeProcess, Message
+from nightjard.fitslogd.worker import Message
+from nightjard.fitslogd.world import Chosen, Facts, Work, World
 
 log = logging.getLogger(__name__)
 
@@ -32,60 +33,6 @@ REPLY_S = 0.07  # what a caller waits for a command: he has his answer in a tent
 FACTS_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 10.0
 _STORE_PART = "sessions"
-
-Facts = Mapping[str, Any]
-Results = dict[str, dict[str, Any]]
-
-
-def no_count(stream: str, message: Mapping[str, Any]) -> None:
-    """Count nothing."""
-
-
-@dataclass(frozen=True)
-class World:
-    """What the model needs of the world around it.
-
-    Attributes
-    ----------
-    make
-        Makes a logger process.
-    look
-        Returns what a stream says of itself: shape, dtype, frame_bytes, rate_hz, age_s,
-        is_alive; nothing where there is none. Never waits.
-    tell_camera
-        Tells a camera daemon the data type; raises NightjarError.
-    say
-        Tells the observatory log.
-    count_cube
-        Called with the stream and the message of each file.
-    spawn
-        Runs what must not be waited for.
-    """
-
-    make: MakeProcess
-    look: Callable[[str], Facts]
-    tell_camera: Callable[[str, str], None]
-    say: Say
-    count_cube: Callable[[str, Mapping[str, Any]], None] = no_count
-    spawn: Spawn = spawn_thread
-
-
-@dataclass
-class Chosen:
-    """The streams of one command."""
-
-    group: str
-    streams: tuple[str, ...]
-    is_named: bool
-    """Whether somebody named them; else they are all of the group."""
-    target: str
-    results: Results = field(default_factory=dict)
-    message: str = ""
-
-
-Work = Callable[[Chosen], bool | None]
-"""A command's work, done in turn; True where the end of the files is to be waited for."""
-
 
 class LoggerGroups:
     """The groups of one machine; commands may come from any thread.

@@ -20,11 +20,13 @@ from nightjar.rpc.client import Client
 from nightjar.rpc.server import Handler
 from nightjar.streams.inspect import describe
 from nightjar.times import iso
-from nightjard.fitslogd.commands import GroupCommands
+from nightjard.fitslogd.changes import ChangeCommands
+from nightjard.fitslogd.commands import SessionCommands
 from nightjard.fitslogd.config import FitslogConfig, check
-from nightjard.fitslogd.model import LoggerGroups, World
+from nightjard.fitslogd.model import LoggerGroups
 from nightjard.fitslogd.sessions import Store
 from nightjard.fitslogd.worker import Message, Process
+from nightjard.fitslogd.world import World
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ class FitslogService:
             context.config, world, context.clock, context.health, context.operations,
             Store(context.state / "sessions.json"),
         )  # fmt: skip
-        self._commands = GroupCommands(self._model)
+        self._sessions = SessionCommands(self._model)
+        self._changes = ChangeCommands(self._model)
         self._stopping = threading.Event()
         self._beat_ns = context.clock.monotonic_ns()
         self._ticks = 0
@@ -138,7 +141,12 @@ class FitslogService:
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return a handler per command."""
-        return {command.name: getattr(self._commands, command.name) for command in COMMANDS}
+        sessions, changes = self._sessions, self._changes
+        return {
+            "prep": sessions.prep, "start": sessions.start, "pause": sessions.pause,
+            "stop": sessions.stop, "set": changes.set, "type": changes.type,
+            "groups": changes.groups, "advice": changes.advice, "cubes": changes.cubes,
+        }  # fmt: skip
 
     def status(self) -> Mapping[str, Any]:
         """Return the snapshot."""

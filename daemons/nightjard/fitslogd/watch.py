@@ -74,6 +74,7 @@ class StreamWatch:
         if counts and (counts[-1][2] != identity or counter < counts[-1][1]):
             counts.clear()
             self.rate_hz = None
+        has_moved = not counts or counter != counts[-1][1]
         counts.append((now_s, counter, identity))
         while len(counts) > 2 and now_s - counts[1][0] > _SPAN_S:
             is_enough = counter - counts[1][1] >= _FEWEST_FRAMES
@@ -81,7 +82,8 @@ class StreamWatch:
                 break
             counts.popleft()
         span_s = now_s - counts[0][0]
-        if span_s > 0.5:
+        # Not while it stands still: a rate that fades would make its next frame seem not yet due.
+        if span_s > 0.5 and has_moved:
             self.rate_hz = (counter - counts[0][1]) / span_s
         self._geometry = geometry
 
