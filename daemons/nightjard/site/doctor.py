@@ -189,7 +189,8 @@ def _folders(checked: Sequence[Checked]) -> Iterator[Result]:
 
 def _shared_memory(checked: Sequence[Checked]) -> Iterator[Result]:
     needed = sum(getattr(one.config, "framebuffer_bytes", 0) for one in checked)
-    if not needed:
+    rings = sum(getattr(one.config, "ring_bytes", 0) for one in checked)
+    if not needed and not rings:
         return
     folder = shared_memory_folder()
     try:
@@ -199,9 +200,11 @@ def _shared_memory(checked: Sequence[Checked]) -> Iterator[Result]:
         return
     size, free = stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
     text = f"{folder}: {size_text(size)}, {size_text(free)} free; buffers need {size_text(needed)}"
+    if rings:
+        text += f", streams of fast cameras up to {size_text(rings)}"
     if needed > size:
         yield Result("error", "memory", f"{text}: too small; mount it larger, or fewer slots")
-    elif needed > free:
+    elif needed + rings > free:
         yield Result("warning", "memory", f"{text} (unless the daemons run already)")
     else:
         yield Result("ok", "memory", text)
