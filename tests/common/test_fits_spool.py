@@ -340,7 +340,7 @@ def test_another_users_file_goes_to_the_pool_and_its_owner_proves_it(folder: Pat
     folder.chmod(0o777)
     folder.parent.chmod(0o755)
     script = (
-        "import os, sys; from pathlib import Path; from nightjar.fits import spool;"
+        "import ctypes, os, sys; from pathlib import Path; from nightjar.fits import spool;"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
         "print(spool.recycle(Path(sys.argv[1]), 1 << 30))"
     )

@@ -193,6 +193,15 @@ class StreamReader:
                 keep = max(1, self._at.depth >> (self._torn_run - 1))
                 self._count_lost(max(0, self._at.counter - keep - self._seen))
 
+    def keep_newest(self, count: int) -> int:
+        """Count unread frames as lost until at most `count` are left; return how many.
+
+        For a reader that has fallen so far behind that the oldest frames go while it reads them.
+        """
+        before = self.lost
+        self._count_lost(max(0, self._at.counter - count - self._seen))
+        return self.lost - before
+
     def latest(self, *, copy: bool = True) -> Frame | None:
         """Return the newest frame, None before the first. Counts nothing, moves no position."""
         for _ in range(_RETRIES):
