@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Prometheus metrics of a daemon: one registry per process, served where a port is configured.
 
-Names: ``nightjar_<what>_<unit>``, counters end in ``_total``; the daemon is a label.
+Names: ``nightjar_<what>_<unit>``, counters end in ``_total``. The daemon is a label; what a daemon
+has several of (streams, links) is another, the same for every use of a name.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ class Metrics:
         self._lock = threading.Lock()
         self._server: tuple[WSGIServer, threading.Thread] | None = None
 
-    def count(self, name: str, help_text: str, amount: float = 1) -> None:
+    def count(self, name: str, help_text: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter, making it on first use (0 makes it visible before it ever counts)."""
         with self._lock:
             if name not in self._counters:
                 self._counters[name] = Counter(
-                    f"nightjar_{name}", help_text, ["daemon"], registry=self.registry
+                    f"nightjar_{name}", help_text, ["daemon", *labels], registry=self.registry
                 )
-        self._counters[name].labels(self._daemon).inc(amount)
+        self._counters[name].labels(self._daemon, *labels.values()).inc(amount)
 
-    def gauge(self, name: str, help_text: str, value: float) -> None:
+    def gauge(self, name: str, help_text: str, value: float, **labels: str) -> None:
         """Set a gauge, making it on first use."""
         with self._lock:
             if name not in self._gauges:
                 self._gauges[name] = Gauge(
-                    f"nightjar_{name}", help_text, ["daemon"], registry=self.registry
+                    f"nightjar_{name}", help_text, ["daemon", *labels], registry=self.registry
                 )
-        self._gauges[name].labels(self._daemon).set(value)
+        self._gauges[name].labels(self._daemon, *labels.values()).set(value)
 
     def observe(self, name: str, help_text: str, value: float) -> None:
         """Add a value (seconds) to a histogram, making it on first use."""

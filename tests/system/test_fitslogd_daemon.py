@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from kit.fitslog_site import FitslogSite, is_gapless, numbers
+from kit.site import eventually
 from kit.terminal import Terminal
 from nightjar.api.fitslog import COMMANDS, REPLY_KEYS, STATUS_KEYS, STREAM_KEYS
 from nightjar.times import iso
@@ -378,3 +380,27 @@ def test_top_without_a_daemon_waits_for_it(tmp_path: Path, free_port: int) -> No
         terminal.expect("connection refused")
         terminal.process.send_signal(signal.SIGINT)  # what Ctrl-C is
         assert terminal.wait() == 0
+
+
+def test_metrics_of_each_logger(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    port, metrics_port = free_ports(2)
+    made = FitslogSite(tmp_path, port, metrics_port=metrics_port)
+    try:
+        made.produce("vcam1", "vcam2")
+        made.start()
+        made.ask("prep", cube_frames=10)
+        made.ask("start", cubes=3)
+        made.until("vcam2", state="armed", frames_saved=30)
+
+        def served() -> str:
+            with urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as page:
+                return str(page.read().decode())
+
+        for name, value in (("frames_total", "30.0"), ("missed_total", "0.0"),
+                            ("cubes_total", "3.0")):  # fmt: skip
+            line = f'nightjar_fitslog_{name}{{daemon="fitslog",stream="vcam2"}} {value}'
+            eventually(lambda line=line: line in served(), what=line)
+    finally:
+        made.close()

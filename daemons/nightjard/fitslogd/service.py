@@ -125,17 +125,18 @@ class FitslogService:
 
     def _count_cube(self, stream: str, message: Mapping[str, Any]) -> None:
         metrics = self._context.metrics
-        metrics.count(f"fitslog_{_word(stream)}_cubes_total", f"Cubes of {stream}")
+        metrics.count("fitslog_cubes_total", "Cubes finished", stream=stream)
         for key, text in _COUNTED.items():
-            name = f"fitslog_{_word(stream)}_{'bytes' if key == 'size' else key}_total"
-            metrics.count(name, f"{text}, {stream}", message.get(key) or 0)
+            name = f"fitslog_{'bytes' if key == 'size' else key}_total"
+            metrics.count(name, text, message.get(key) or 0, stream=stream)
 
     def _gauge(self) -> None:
         for stream, view in self._model.views().items():
             for key, text in _GAUGED.items():
                 if view.get(key) is not None:
-                    name = f"fitslog_{_word(stream)}_{key}"
-                    self._context.metrics.gauge(name, f"{text}, {stream}", view[key])
+                    self._context.metrics.gauge(
+                        f"fitslog_{key}", text, view[key], stream=stream
+                    )
 
     # --- what the runtime needs -----------------------------------------------------------------
 
@@ -198,11 +199,6 @@ class FitslogService:
     def heartbeat_age_s(self) -> float:
         """Return the seconds since the loggers were last looked after."""
         return heartbeat_age(self._context.clock.monotonic_ns(), self._beat_ns)
-
-
-def _word(stream: str) -> str:
-    """Return a name as metrics may have it."""
-    return "".join(letter if letter.isalnum() else "_" for letter in stream)
 
 
 SPEC = Spec(
