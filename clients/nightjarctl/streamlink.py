@@ -379,7 +379,8 @@ def _stream_line(name: str, stream: Mapping[str, Any], paint: render.Paint) -> s
     if stream["rate"]:
         words.append(f"{stream['rate']:.1f}/s")
     label = name if name == stream["wire_name"] else f"{name} ({stream['wire_name']})"
-    reason = f": {stream['reason']}" if stream["reason"] else ""
+    # Why a live one is slow stands with the link.
+    reason = f": {stream['reason']}" if stream["reason"] and state != "LIVE" else ""
     return f"{label} {', '.join(words)}{reason}"
 
 

@@ -65,6 +65,8 @@ def test_model_survives_the_way_to_its_process():
         ({"policy": "latest", "rate": 0}, "rate"), ({"policy": "latest", "budget": -1}, "budget"),
         ({"address": None}, "address: is missing"), ({"address": "host:80"}, "without port"),
         ({"port": 0}, "port"), ({"port": 70000}, "port"), ({"role": "both"}, "role"),
+        ({"wire": "milk16"}, "one stream"), ({"wire": "milk24", "streams": ["a"],
+                                              "secret_file": "x"}, "neither secret_file"),
         ({"policy": "some"}, "policy"), ({"name": "a b"}, "letters"), ({"colour": 1}, "unknown"),
     ],
 )  # fmt: skip

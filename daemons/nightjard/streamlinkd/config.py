@@ -66,6 +66,12 @@ class LinkConfig(StrictModel):
         "may leave it out, to listen on all addresses.",
     )  # fmt: skip
     port: int = Field(ge=1, le=65535, description="TCP port of the end that listens.")
+    wire: Literal["nightjar", "milk16", "milk24"] = Field(
+        "nightjar",
+        description="Policy all: milk16 and milk24 speak with milk's own imnetwtransmit and "
+        "imnetwreceive (milk24: those of 2026 and later): one stream a link, without acquisition "
+        "times, checksums, heartbeats and secret.",
+    )
     interface: str | None = Field(
         None, max_length=15, description="Use this network interface only, e.g. eth1."
     )
@@ -156,6 +162,13 @@ class LinkConfig(StrictModel):
                 who = "a sender" if role == "send" else "a receiver"
                 only = f"{who} of policy {policy}" if policy else who
                 raise ValueError(f"link {self.name}: {key}: only {only} has that")
+        if self.wire != "nightjar" and (
+            self.policy != "all" or len(self.streams) != 1 or self.secret_file or self.checksum
+        ):
+            raise ValueError(
+                f"link {self.name}: wire {self.wire}: only with policy all, one stream, "
+                f"and neither secret_file nor checksum"
+            )
         if self.address is None and not self.listens:
             raise ValueError(f"link {self.name}: address: is missing: this end connects")
         return self

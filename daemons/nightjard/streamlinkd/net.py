@@ -77,7 +77,8 @@ def listen(host: str | None, port: int, interface: str | None) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
-        raise StorageError(f"cannot listen on {where}: {reason}") from error
+        on = f" (interface {interface})" if interface is not None else ""
+        raise StorageError(f"cannot listen on {where}{on}: {reason}") from error
     return listener
 
 
@@ -105,7 +106,8 @@ def connect(host: str, port: int, interface: str | None, timeout_s: float) -> so
         except OSError as error:
             connection.close()
             last = f"{text_of(sockaddr)}: {error.strerror or error}"
-    raise Unreachable(f"cannot connect to {host} port {port}: {last}")
+    on = f" by interface {interface}" if interface is not None else ""
+    raise Unreachable(f"cannot connect to {host} port {port}{on}: {last}")
 
 
 def prepare(connection: socket.socket) -> None:

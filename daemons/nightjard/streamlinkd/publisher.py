@@ -55,7 +55,7 @@ class OutView(Lane):
         super().__init__(local, wire)
         now = clock.monotonic_ns()
         self.topic = zsockets.topic_of(wire)
-        self.source = Source(local, link.folder, clock)
+        self.source = Source(local, link.folder, clock, waits=False)
         self.beat = pace.Beat(now)
         self.receivers = 0
         self.sequence = 0

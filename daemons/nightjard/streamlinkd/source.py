@@ -26,6 +26,15 @@ def session_of(identity: tuple[int, int], epoch: int) -> int:
 class Source:
     """A stream that is read here.
 
+    Parameters
+    ----------
+    name, folder
+        Of the stream.
+    clock
+        For the pauses between looks.
+    waits
+        Whether the reader is waited in: else the ten semaphores of the stream are left to others.
+
     Attributes
     ----------
     reader
@@ -38,7 +47,9 @@ class Source:
         Bytes of the keyword slots that were last looked at.
     """
 
-    def __init__(self, name: str, folder: str | None, clock: Clock) -> None:
+    def __init__(
+        self, name: str, folder: str | None, clock: Clock, *, waits: bool = True
+    ) -> None:
         self.name = name
         self.reader: StreamReader | None = None
         self.session = 0
@@ -47,6 +58,7 @@ class Source:
         self.keywords = b""
         self._folder = Path(folder) if folder is not None else None
         self._clock = clock
+        self._waits = waits
         self._epoch = 0
         self._looked_ns = 0
         self._checked_ns = 0
@@ -84,8 +96,9 @@ class Source:
                 else:
                     base = max(0, newest - 1)
                 reader = StreamReader(
-                    self.name, folder=self._folder, start=base + 1, clock=self._clock
-                )
+                    self.name, folder=self._folder, start=base + 1, clock=self._clock,
+                    use_semaphore=self._waits,
+                )  # fmt: skip
                 if reader.identity == identity:
                     break
                 reader.close()

@@ -45,6 +45,10 @@ def make_engine(link: LinkConfig, clock: Clock) -> Engine:
         Its secret cannot be used.
     """
     secret = load_secret(Path(link.secret_file)) if link.secret_file is not None else None
+    if link.wire != "nightjar":
+        from nightjard.streamlinkd.milk import MilkReceiver, MilkSender
+
+        return MilkSender(link, clock) if link.role == "send" else MilkReceiver(link, clock)
     # Imported where they are used: ZMQ is not needed for TCP, and a start should be quick.
     if link.policy == "all":
         if link.role == "send":
