@@ -26,6 +26,7 @@ from nightjard.streamlinkd.wire import Header
 log = logging.getLogger(__name__)
 
 STATE, LAST, LOST, SESSION = "LINKSTAT", "LINKLAST", "LINKLOST", "LINKSESS"
+_STATE_COMMENT = "state of the link that makes this stream"
 OWN_KEYWORDS = (STATE, LAST, LOST, SESSION)
 EXTRA_SLOTS = 8
 LARGEST_STREAM = 8_000_000_000
@@ -194,6 +195,7 @@ class Target:
 
     def _load(self, writer: StreamWriter) -> None:
         writer.set_keyword(SESSION, f"{self.session:016x}", "life of the link's source")
+        writer.set_keyword(STATE, "LIVE", _STATE_COMMENT)
         writer.load_keywords(self._keywords, OWN_KEYWORDS)
 
     # --- frames ---------------------------------------------------------------------------------
@@ -253,7 +255,7 @@ class Target:
             news = (state, heard_utc_ns, lost)
             if writer is None or news == self._marked:
                 return
-            writer.set_keyword(STATE, state, "state of the link that makes this stream")
+            writer.set_keyword(STATE, state, _STATE_COMMENT)
             writer.set_keyword(LAST, heard_utc_ns, "UTC (ns) of the last sign of the source")
             writer.set_keyword(LOST, lost, "frames lost on the way here")
             self._marked = news
@@ -280,5 +282,5 @@ class Target:
         if writer is not None:
             self.abandon()
             with contextlib.suppress(NightjarError):
-                writer.set_keyword(STATE, "ENDED", "state of the link that makes this stream")
+                writer.set_keyword(STATE, "ENDED", _STATE_COMMENT)
             writer.close()
