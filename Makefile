@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-streams demo-all test lint types contracts docs docs-check check bench soak clean
+.PHONY: help venv demo demo-streams demo-all test lint types contracts docs docs-check check bench soak soak-streams clean
 .PHONY: debian-packages demo-venv native
 
 help:  ## this list
@@ -58,13 +58,22 @@ docs-check: venv
 
 check: lint types contracts docs-check test  ## lint, types, contracts, generated pages and tests
 
-bench: venv  ## the figures of the README, each beside its peer
+bench: venv  ## the figures of the README, each beside its peer or its limit
 	@set -e; for program in binning "fits_writer --disk /var/tmp" status_latency \
-	"camera_throughput --disk /var/tmp"; do set -- $$program; name=$$1; shift; \
+	"camera_throughput --disk /var/tmp" stream_publish stream_latency frame_pacing \
+	"stream_logging --disk /var/tmp" "stream_logging --ceiling --seconds 20" \
+	"stream_logging --case 536x536@500 --disk /var/tmp --only-disk --seconds 6 --stall 3" \
+	"stream_logging --case 536x536@500 --disk /var/tmp --only-disk --seconds 6 --stall 6" \
+	stream_link tile_compression fitswatcher; do set -- $$program; name=$$1; shift; \
 	echo "== benchmarks/$$name.py $$*"; $(BIN)/python benchmarks/$$name.py $$*; done
 
 soak: venv  ## one simulated night, minutes long: nothing lost, nothing left over
 	$(BIN)/python tools/soak.py
+
+soak-streams: venv  ## ten minutes of logging at each rate, every row of every frame read back
+	@set -e; for name in 536x536@500 536x536@1000 mbi2@57; do \
+	$(BIN)/python benchmarks/stream_logging.py --companion --seconds 600 --case $$name \
+	--disk /var/tmp; done
 
 clean:  ## remove the environment, caches and build products
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
