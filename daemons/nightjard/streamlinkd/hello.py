@@ -88,9 +88,13 @@ def _read(connection: socket.socket, count: int, look: Callable[[bool], None]) -
 
 
 def read_greeting(
-    connection: socket.socket, seal: Seal, look: Callable[[bool], None]
+    connection: socket.socket, seal: Seal, look: Callable[[bool], None], ends: tuple[str, str]
 ) -> dict[str, Any]:
-    """Return the object of a hello (or of the answer to one), its seal checked."""
+    """Return the object of a hello (or of the answer to one), its seal checked.
+
+    `ends` is what messages call this end and the other: they are read at both.
+    """
+    here, there = ends
     head = _read(connection, HEADER_BYTES, look)
     header = parse_header(head)
     if header.kind != Kind.HELLO:
@@ -101,11 +105,11 @@ def read_greeting(
         if value.get("refused"):
             raise NotWanted(str(value["refused"])[:500])
         if seal.is_active:
-            raise WireError("this link has a secret_file, but the other end shows no secret")
+            raise WireError(f"the {here} has a secret_file, the {there} shows no secret")
         return value
     tag = _read(connection, TAG_BYTES, look)
     if not seal.is_active:
-        raise WireError("the other end wants a shared secret: give this end its secret_file")
+        raise WireError(f"the {there} has a secret_file, the {here} has none")
     seal.check(tag, head, body)
     if value.get("refused"):
         raise NotWanted(str(value["refused"])[:500])
@@ -142,7 +146,9 @@ def say_hello(
         "streams": hello.streams,
     }  # fmt: skip
     _send(connection, Seal(secret, b"hello"), said, look)
-    answer = read_greeting(connection, Seal(secret, b"welcome", hello.nonce), look)
+    answer = read_greeting(
+        connection, Seal(secret, b"welcome", hello.nonce), look, ("sender", "receiver")
+    )
     nonce = _nonce(answer)
     listed = answer.get("streams")
     if not isinstance(listed, list) or len(listed) != len(hello.streams):
@@ -171,7 +177,7 @@ def hear_hello(
     WireError, net.Closed
         It is no sender, or has another secret or version; it is gone.
     """
-    value = read_greeting(connection, Seal(secret, b"hello"), look)
+    value = read_greeting(connection, Seal(secret, b"hello"), look, ("receiver", "sender"))
     names = value.get("streams")
     if (
         not isinstance(names, list)

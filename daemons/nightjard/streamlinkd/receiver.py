@@ -49,6 +49,7 @@ from nightjard.streamlinkd.wire import (
 
 log = logging.getLogger(__name__)
 
+_REFUSAL_NS = 5 * NS_PER_S
 _SCRATCH_BYTES = 1 << 20
 
 
@@ -147,6 +148,8 @@ class Receiver:
         self._reason = "not yet listening"
         self._is_failed = False
         self._connections = 0
+        self._refusal = ""
+        self._refused_ns = 0
         self._heard_ns = 0
         self._heard_utc_ns = 0
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
@@ -253,7 +256,9 @@ class Receiver:
         self, connection: socket.socket, peer: str, error: NightjarError, look: greeting.Deadline
     ) -> None:
         text = f"{peer} was refused: {error.message}"
-        log.warning("%s", text)
+        if error.message != self._refusal:
+            log.warning("%s", text)
+        self._refusal, self._refused_ns = error.message, self._clock.monotonic_ns()
         self._trouble.bad(NightjarError(text))
         with contextlib.suppress(net.Closed, OSError):
             greeting.refuse(connection, error.message, look)
@@ -472,6 +477,8 @@ class Receiver:
             rows.append(lane.snapshot(state, reason, shape=shape, dtype=dtype, depth=depth))
         if self._is_failed:
             state, reason = "ERROR", self._reason
+        elif inbound is None and self._refusal and now - self._refused_ns < _REFUSAL_NS:
+            state, reason = "ERROR", f"a sender is refused: {self._refusal}"
         elif is_stale:
             state, reason = "STALE", f"nothing heard for {(now - self._heard_ns) / NS_PER_S:.0f} s"
             reason += "" if inbound is not None else f"; {self._reason}"

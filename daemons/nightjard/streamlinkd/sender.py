@@ -128,7 +128,7 @@ class Sender:
                 connection, self._secret, said, look
             )
         except greeting.NotWanted as error:
-            self._fail(f"{self._address} refuses: {error.message}", is_refused=True)
+            self._fail(f"{self._address} refuses: \"{error.message}\"", is_refused=True)
         except WireError as error:
             self._trouble.bad(error)
             self._fail(f"{self._address}: {error.message}", is_refused=True)
