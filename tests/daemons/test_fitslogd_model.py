@@ -464,6 +464,7 @@ def test_a_person_who_stops_it_ends_the_attempts(room: FakeRoom) -> None:
     room.loggers["vcam1"].die()
     room.tick(0.3)
     room.stop()
+    assert room.states() == {"vcam1": "idle", "vcam2": "idle"}
     room.asked.clear()
     room.tick(1, times=20)
     assert room.asked == []

@@ -112,7 +112,7 @@ class FitslogConfig(DaemonConfig):
         "milliseconds.",
     )  # fmt: skip
     space_seconds: float = Field(
-        600.0, ge=0, le=86400,
+        60.0, ge=0, le=86400,
         description="Where a session's length is not known, preparing asks for space for so many "
         "seconds at the present rate.",
     )  # fmt: skip
