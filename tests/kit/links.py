@@ -21,11 +21,12 @@ from nightjar.clock import SystemClock
 from nightjar.errors import NightjarError
 from nightjar.streams.reader import StreamReader
 from nightjar.streams.writer import StreamWriter
-from nightjard.streamlinkd import wire
+from nightjard.streamlinkd import net, wire
 from nightjard.streamlinkd.config import LinkConfig
 from nightjard.streamlinkd.worker import make_engine
 
 SHAPE = (16, 24)
+net.SLICE_S = 0.03  # engines in threads of the tests end and connect sooner
 
 
 def send_config(port: int, streams: dict[str, str] | None = None, **more: Any) -> LinkConfig:
