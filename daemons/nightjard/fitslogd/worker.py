@@ -98,6 +98,7 @@ class Worker:
         self._on_end = on_end
         self._process: Process | None = None
         self._lock = threading.Lock()
+        self._news = threading.Lock()
         self._backoff = Backoff()
         self._restart_at_ns: int | None = None
         self._is_closing = False
@@ -139,7 +140,7 @@ class Worker:
 
     def _heard(self, message: Message) -> None:
         if message.get("event") == "status":
-            self.snapshot = {key: value for key, value in message.items() if key != "event"}
+            self._take({key: value for key, value in message.items() if key != "event"})
         self._on_message(self.stream, message)
 
     def _ended(self, process: Process | None, how: str) -> None:
@@ -180,8 +181,14 @@ class Worker:
             raise Unreachable(f"the logger of {self.stream} is not running: {self.trouble}")
         answer = process.ask(command, arguments, timeout_s)
         if isinstance(answer, dict) and "state" in answer and process is self._process:
-            self.snapshot = answer
+            self._take(answer)
         return self.snapshot
+
+    def _take(self, snapshot: Message) -> None:
+        """Make a snapshot the present one; news that an answer has overtaken are old."""
+        with self._news:
+            if snapshot.get("number", 0) >= self.snapshot.get("number", 0):
+                self.snapshot = snapshot
 
     def recycle(self, timeout_s: float) -> None:
         """End the process, closing its files, and start a new one."""
