@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Draw the pictures of README and documentation into docs/pictures.
 
-``flow``: the way of a frame, drawn here. ``session``: a simulated site is started, frames are
-taken, and what `cam test status` prints on a terminal and one of the frames become pictures.
+``flow``: the ways of a frame, and of a fast camera's frames, drawn here. ``session``: a simulated
+site is started, frames are taken, and what `cam test status` prints on a terminal and one of the
+frames become pictures.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from numpy.typing import NDArray
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 BIN = Path(sys.executable).parent
 INK, SOFT = "#1f2933", "#5b6b7b"
-FILLS = {"process": "#dbeafe", "memory": "#fde9c8", "disk": "#dcefdc", "person": "#eee6f7"}
+FILLS = {
+    "process": "#dbeafe", "memory": "#fde9c8", "disk": "#dcefdc", "person": "#eee6f7",
+    "device": "#e5e7eb",
+}  # fmt: skip
 
 # --- the way of a frame ------------------------------------------------------------------------
 
@@ -84,6 +88,11 @@ class Drawing:
                 f'fill="{fill}" stroke="{INK}" stroke-width="0.8"/>'
             )
 
+    def line(self, *points: tuple[float, float]) -> None:
+        """Draw a line along points, without a head."""
+        path = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
+        self._parts.append(f'<path d="{path}" fill="none" stroke="{SOFT}" stroke-width="1.5"/>')
+
     def arrow(self, *points: tuple[float, float], dashed: bool = False) -> None:
         """Draw an arrow along points."""
         path = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
@@ -92,6 +101,11 @@ class Drawing:
             f'<path d="{path}" fill="none" stroke="{SOFT}" stroke-width="1.5"{style} '
             f'marker-end="url(#a)"/>'
         )
+
+    def badge(self, x: float, y: float, number: int) -> None:
+        """Draw a number in a circle: a place that the page speaks of."""
+        self._parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="8.5" fill="#b4322f"/>')
+        self.text(x, y + 4, str(number), 11, "#ffffff", weight="bold")
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
         """Draw what the colours mean: (kind, word) each."""
@@ -143,6 +157,93 @@ def flow() -> str:
     d.arrow((723, 286), (723, 371), (470, 371), dashed=True)
     d.legend(28, 380, (("process", "process"), ("memory", "memory"), ("disk", "files")))
     return d.svg()
+
+
+def streams() -> str:
+    """Return the picture of the way of a fast camera's frames."""
+    d = Drawing(
+        980, 584,
+        "Streams of frames: two fast cameras into shared memory, from there by loggers into FITS "
+        "cubes and by links to a real-time host (every frame) and to a control room (the newest)",
+    )  # fmt: skip
+    d.box(14, 14, 952, 38, "person", "cam · fitslog · streamlink · stream · fitswatcher",
+          "commands and status over RPC; stream looks at memory, fitswatcher at files")
+    _acquisition_host(d)
+    _real_time_host(d)
+    _control_room(d)
+    # Between the hosts.
+    d.arrow((317, 296), (317, 412))
+    d.text(311, 356, "TCP: every frame,", 10.5, SOFT, "end")
+    d.text(311, 370, "or counted as lost", 10.5, SOFT, "end")
+    d.badge(317, 330, 4)
+    d.arrow((470, 296), (470, 346), (562, 346), (562, 412))
+    d.text(572, 356, "ZMQ: the newest, at most 20/s,", 10.5, SOFT, "start")
+    d.text(572, 370, "within 500 Mbit/s together", 10.5, SOFT, "start")
+    d.arrow((512, 511), (384, 511))
+    d.text(432, 504, "ZMQ", 10.5, SOFT)
+    for number, (kind, word) in enumerate((
+        ("device", "camera"), ("process", "process"), ("memory", "stream"), ("disk", "files"),
+    )):  # fmt: skip
+        d.legend(28 + 80 * number, 562, ((kind, word),))
+    d.badge(362, 569, 1)
+    d.text(376, 573, "where a frame can be lost: see the table", 10.5, SOFT, "start")
+    return d.svg()
+
+
+def _acquisition_host(d: Drawing) -> None:
+    d.frame(14, 66, 952, 244, "acquisition host")
+    for camera, top in (("vcam1", 92), ("vcam2", 160)):
+        middle = top + 27
+        d.box(28, top, 78, 54, "device", camera)
+        d.box(142, top, 112, 54, "process", "camd", "grabber process")
+        d.box(292, top, 164, 54, "memory", camera, "")
+        d.slots(304, top + 31, 143, [True] * 5 + [False] * 3)
+        d.box(516, top, 118, 54, "process", "logger", "one a stream")
+        for left, right in ((106, 142), (254, 292), (456, 516), (634, 682)):
+            d.arrow((left, middle), (right, middle))
+        d.badge(123, middle, 1)
+        d.badge(484, middle, 2)
+        d.badge(655, middle, 3)
+    d.box(682, 92, 130, 122, "disk", "FITS cubes", "DAY/STREAM/*.fits", "header,", "frames, table")
+    d.box(848, 92, 104, 54, "process", "fitswatcher", "looks")
+    d.arrow((848, 119), (812, 119), dashed=True)
+    d.box(262, 246, 110, 50, "process", "link all", "streamlinkd")
+    d.box(410, 246, 120, 50, "process", "link latest", "streamlinkd")
+    # From both streams to both links.
+    d.line((456, 130), (467, 130), (467, 228))
+    d.line((456, 198), (467, 198))
+    d.arrow((467, 228), (317, 228), (317, 246))
+    d.arrow((467, 228), (467, 246))
+    d.box(560, 246, 176, 50, "process", "fitslogd", "sessions, common start")
+    d.arrow((597, 246), (597, 214), dashed=True)
+    d.text(604, 235, "commands", 10, SOFT, "start")
+
+
+def _real_time_host(d: Drawing) -> None:
+    d.frame(14, 386, 438, 160, "real-time host")
+    d.box(28, 412, 94, 124, "process", "real-time", "programs", "(any reader)")
+    d.box(150, 412, 114, 54, "memory", "vcam1, vcam2", "all frames")
+    d.box(150, 486, 114, 50, "memory", "vpupcam")
+    d.box(292, 412, 92, 54, "process", "link all")
+    d.box(292, 486, 92, 50, "process", "link latest")
+    for y in (439, 511):
+        d.arrow((292, y), (264, y))
+        d.arrow((150, y), (122, y))
+
+
+def _control_room(d: Drawing) -> None:
+    d.frame(474, 386, 492, 160, "control room")
+    d.box(512, 412, 100, 54, "process", "link latest")
+    d.box(646, 412, 118, 54, "memory", "vcam1, vcam2", "newest frames")
+    d.box(798, 412, 154, 54, "process", "viewers, autofocus", "(any reader)")
+    d.arrow((612, 439), (646, 439))
+    d.arrow((764, 439), (798, 439))
+    d.box(512, 486, 100, 50, "process", "link latest")
+    d.box(646, 486, 96, 50, "memory", "vpupcam")
+    d.box(774, 486, 74, 50, "process", "camd")
+    d.box(878, 486, 74, 50, "device", "vpupcam")
+    for left, right in ((878, 848), (774, 742), (646, 612)):
+        d.arrow((left, 511), (right, 511))
 
 
 # --- a session ---------------------------------------------------------------------------------
@@ -305,6 +406,7 @@ def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     if what in ("flow", "all"):
         (FOLDER / "flow.svg").write_text(flow())
+        (FOLDER / "streams.svg").write_text(streams())
     if what in ("session", "all"):
         session()
     return 0

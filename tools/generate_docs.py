@@ -22,8 +22,12 @@ from reference_markdown import TITLES, anchor, code, table
 from nightjar.api import archive, camera, fast_camera, fitslog, obslog, streamlink
 from nightjar.api.commands import COMMON_COMMANDS, Command, Parameter
 from nightjar.errors import Code, error_for
-from nightjar.fits.header import Section
+from nightjar.fits.cards import parse_cards
+from nightjar.fits.frame_table import EXTNAME, empty_rows, table_hdu
+from nightjar.fits.header import HeaderTemplate, Section
+from nightjar.fits.timing_text import timing_text
 from nightjard.camd.header import CAMERA_FRAME
+from nightjard.fitslogd.cube_header import TEMPLATE
 from nightjard.site.configured import PROGRAMS
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -33,6 +37,25 @@ APIS: dict[str, ModuleType] = {
     "camd": camera, "archived": archive, "obslogd": obslog, "fitslogd": fitslog,
     "streamlinkd": streamlink,
 }  # fmt: skip
+FURTHER_KEYS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
+    "obslogd": (
+        ("Messages", "The keys of a message in the replies of tail and search.",
+         obslog.MESSAGE_KEYS),
+    ),
+    "fitslogd": (
+        ("A stream", "The keys of each of `streams`, in the status and in replies.",
+         fitslog.STREAM_KEYS),
+        ("Replies", "What prep, start, pause, stop, set and type answer, within a tenth of a "
+         "second whatever the disks do. What is not done by then goes on as an operation, whose "
+         "result is the same reply.", fitslog.REPLY_KEYS),
+    ),
+    "streamlinkd": (
+        ("A link", "The keys of each of `links`.", streamlink.LINK_KEYS),
+        ("A stream of a link", "The keys of each of a link's `streams`.",
+         streamlink.STREAM_KEYS),
+    ),
+}  # fmt: skip
+"""Tables after that of the status: heading, sentence, key -> meaning."""
 MODES: dict[tuple[str, str], ModuleType] = {("camd", "stream"): fast_camera}
 """Kinds of daemon that a configuration with that ``mode`` makes, with commands of their own."""
 
@@ -97,10 +120,9 @@ def commands_page(program: str, mode: str = "") -> list[str]:
         lines += table(("key", "checked as", "argument"), rows)
     lines += ["## Status", "", "The keys of the snapshot that `status` returns.", ""]
     lines += table(("key", "meaning"), ((code(k), v) for k, v in api.STATUS_KEYS.items()))
-    if program == "obslogd":
-        lines += ["## Messages", "", "The keys of a message in the replies of tail and search.", ""]
-        rows2 = ((code(k), v) for k, v in obslog.MESSAGE_KEYS.items())
-        lines += table(("key", "meaning"), rows2)
+    for title, sentence, keys in () if mode else FURTHER_KEYS.get(program, ()):
+        lines += [f"## {title}", "", sentence, ""]
+        lines += table(("key", "meaning"), ((code(k), v) for k, v in keys.items()))
     return lines
 
 
@@ -155,9 +177,15 @@ def header_page() -> list[str]:
         "out where the hardware does not have the thing. Cards of the driver follow under "
         "DRIVER.", "",
     ]  # fmt: skip
+    return lines + template_sections(CAMERA_FRAME)
+
+
+def template_sections(template: HeaderTemplate) -> list[str]:
+    """Return the cards of a header, a table for each of its sections."""
+    lines: list[str] = []
     rows: list[tuple[str, str, str, str]] = []
     kinds = {bool: "true or false", int: "whole number", float: "number", str: "text"}
-    for entry in CAMERA_FRAME.entries:
+    for entry in template.entries:
         if isinstance(entry, Section):
             if rows:
                 lines += table(("keyword", "value", "unit", "meaning"), rows)
@@ -167,6 +195,90 @@ def header_page() -> list[str]:
         comment = entry.comment + (" (optional)" if entry.is_optional else "")
         rows.append((code(entry.keyword), kinds[entry.kind], entry.unit, comment))
     return lines + table(("keyword", "value", "unit", "meaning"), rows)
+
+
+# --- cubes of the loggers ----------------------------------------------------------------------
+
+
+CUBE_ENDS = {
+    "full": "it has the frames asked for",
+    "paused": "`pause`: the frame of the common end was reached",
+    "next cube": "`set --next-cube`",
+    "frames taken": "the session's number of frames is reached",
+    "end time": "the session's end is reached",
+    "max time": "it was open for `max_cube_seconds`",
+    "geometry": "frames have another shape or type now; the next cube has it",
+    "stream made anew": "the stream is another file of the same shape; counters begin anew",
+    "stream refused": "the stream's frames cannot be logged any more",
+    "no space": "the disk is full, or nearer to it than `minimum_free_bytes`",
+    "storage failed": "the file could not be written",
+    "released": "`stop`",
+    "daemon stopped": "the daemon ended, or died; the next one goes on with the session",
+    "logger failed": "an error in the logger; it is restarted",
+    "killed": "its logger was killed; the next one made the file whole",
+}
+
+
+def cube_page() -> list[str]:
+    """Return the page of a cube: header, table of frames, text."""
+    sample = empty_rows(2)
+    sample["CNT0"], sample["CNT1"] = (48211, 48212), (11, 12)
+    sample["ATIME"] = (1_718_071_234_121_502_117, 1_718_071_234_123_471_904)
+    sample["LTIME"] = sample["ATIME"] + (300_816, 297_351)
+    text = timing_text(sample, program="nightjar 0.1.0 fitslogd", cube="vcam1_...fits")
+    return [
+        "# Cube of a logger", "",
+        "A file of `fitslogd`: the frames as one image of three axes (columns, rows, frames), "
+        f"then the binary table `{EXTNAME}` with a row for each frame. 16-bit pixels are stored "
+        "with BZERO = 32768. With compression (`.fits.fz`) the image is an extension of Rice "
+        "tiles, one a frame, before the table, and the cards are its. How to: "
+        "[log fast cameras](../how-to/log-fast-cameras.md).", "",
+        "The cards in this order, after those of the FITS standard. What is not known stands as "
+        "`COMMENT KEY not available: ...`.", "",
+        *template_sections(TEMPLATE),
+        "Times are those of acquisition where every frame has one, else those of the write into "
+        "memory, else those of logging: TIME-SRC says which. The middle is halfway between first "
+        "and last.", "",
+        "## Why a cube was closed", "",
+        *table(("CUBEEND", "meaning"), ((code(k), v) for k, v in CUBE_ENDS.items())),
+        "## Local time", "",
+        "`HST`, `HST-STR`, `HST-END`: as the three UT cards, in the local time that the "
+        "configuration names (`local_name`, `local_offset_hours`).", "",
+        "## Configured", "",
+        "The cards of `cards` in the configuration, of all streams and of this one, and "
+        "`DATA-TYP`.", "",
+        "## Keywords of the stream", "",
+        "Each keyword of the stream as it was at the cube's first frame. Where it was another at "
+        "the last frame, that value stands in a card of the name cut to six characters and `_E`: "
+        "`DET-TMP` and `DET-TM_E`. Not among them:", "",
+        "- names that begin with an underscore: the stream's own business;",
+        "- what the configuration sets: its value counts;",
+        "- names of more than eight characters, or with others than A-Z, 0-9, - and _, and those "
+        "that mean something else in this header (BSCALE, BZERO): they stand in COMMENT cards.",
+        "", "`'#TRUE#'` and `'#FALSE#'` become T and F.", "",
+        f"## Table {EXTNAME}", "",
+        *columns_table(),
+        "Integers without a sign are stored with TZERO, which must be added in integers: in "
+        "double precision a time in nanoseconds loses its last digits.", "",
+        "## Text beside the cube", "",
+        "`NAME.txt`, where `text` is configured: eleven comment lines and seven columns of fixed "
+        "width, as programs that synchronise cameras read them. All digits come from the whole "
+        "nanoseconds.", "",
+        "```text", *text.decode().rstrip().split("\n"), "```", "",
+    ]  # fmt: skip
+
+
+def columns_table() -> list[str]:
+    """Return the columns of the table of frames, as a file has them."""
+    header = {card.keyword: card.value for card in parse_cards(table_hdu(empty_rows(0)))}
+    rows = []
+    for number in range(1, int(str(header["TFIELDS"])) + 1):
+        offset = header.get(f"TZERO{number}")
+        bits = {"J": 32, "K": 64}[str(header[f"TFORM{number}"])]
+        kind = f"{bits} bits, " + ("unsigned" if offset else "signed")
+        unit = header.get(f"TUNIT{number}", "")
+        rows.append((code(header[f"TTYPE{number}"]), kind, unit, header[f"TCOMM{number}"]))
+    return table(("column", "value", "unit", "meaning"), rows)
 
 
 # --- all pages ---------------------------------------------------------------------------------
@@ -189,7 +301,9 @@ def index_page() -> list[str]:
         *(f"- [{program} with mode {mode}](commands-{program}-{mode}.md): commands and status"
           for program, mode in MODES),
         "- [reply codes and exit codes](codes.md)", "",
-        "## Data", "", "- [header of a camera frame](fits-header.md)", "",
+        "## Data", "",
+        "- [header of a camera frame](fits-header.md)",
+        "- [cube of a logger](fits-cube.md): header, table of frames, text", "",
     ]  # fmt: skip
     return lines
 
@@ -201,6 +315,7 @@ def pages() -> dict[str, str]:
         "commands.md": ("nightjar/api/commands.py", common_commands_page),
         "codes.md": ("nightjar/errors.py", codes_page),
         "fits-header.md": ("nightjard/camd/header.py", header_page),
+        "fits-cube.md": ("nightjard/fitslogd/cube_header.py", cube_page),
     }
     for program in PROGRAMS:
         made[f"configuration-{program}.md"] = (

@@ -14,6 +14,10 @@ CLIENTS = {
     "cam": ("nightjarctl.cam", "cam"),
     "archive": ("nightjarctl.archive", "archive"),
     "obslog": ("nightjarctl.obslog", "obslog"),
+    "fitslog": ("nightjarctl.fitslog", "fitslog"),
+    "fitswatcher": ("nightjard.fitswatcher.command", "fitswatcher"),
+    "stream": ("nightjard.streamtools.__main__", "stream"),
+    "streamlink": ("nightjarctl.streamlink", "streamlink"),
     "nightjar": ("nightjard.site.commands", "nightjar"),
 }
 SHARED = {parameter.name for parameter in FrameCommand("x").params} | {"help"}
@@ -66,35 +70,67 @@ def client_sections(command: click.Command, path: str) -> list[str]:
     options = own_options(command)
     usage = " ".join([path, *(["[OPTIONS]"] if options else []), *arguments])
     lines = [f"## {path}", "", "```text", usage, "```", "", *help_text(command)]
-    if options:
-        lines += table(("option", "meaning"), ((code(option_text(o)), option_help(o))
-                                               for o in options))  # fmt: skip
-    return lines
+    return lines + options_table(command) if options else lines
 
 
 def client_page(name: str) -> list[str]:
     """Return the page of a command."""
     module, attribute = CLIENTS[name]
-    program: FrameGroup = getattr(importlib.import_module(module), attribute)
+    program: click.Command = getattr(importlib.import_module(module), attribute)
+    if not isinstance(program, FrameGroup):
+        return single_page(name, program)
     prefix = name
     lines = [f"# {name}", "", *help_text(program)]
     if isinstance(program, IdentityGroup):
-        prefix = f"{name} ID"
+        word = program.placeholder
+        prefix = f"{name} {word}"
+        what = "the id of a configuration" if word == "ID" else f"the {program.noun}"
         lines += [
-            f"The first argument is always the id of a configuration; only where the variable "
+            f"The first argument is always {what}; only where the variable "
             f"`{program.variable}` is set may it be left out.", "",
         ]  # fmt: skip
     lines += [
+        *shared_options(),
+        "And of the program itself:", "",
+        *options_table(program),
+        "Exit codes: [codes](codes.md).", "",
+    ]  # fmt: skip
+    return lines + group_sections(program, prefix) + site_sections(program, name)
+
+
+def single_page(name: str, program: click.Command) -> list[str]:
+    """Return the page of a program that is one command."""
+    usage = " ".join([name, "[OPTIONS]", *(option_text(p) for p in program.params
+                                           if isinstance(p, click.Argument))])  # fmt: skip
+    return [
+        f"# {name}", "", "```text", usage, "```", "", *help_text(program),
+        *options_table(program), *shared_options(), "Exit codes: [codes](codes.md).", "",
+    ]  # fmt: skip
+
+
+def shared_options() -> list[str]:
+    """Return the options that every command of every program knows."""
+    return [
         "Options that every command knows; they may stand anywhere:", "",
         *table(("option", "meaning"), ((code(option_text(o)), o.help)
                                        for o in FrameCommand("x").params
                                        if isinstance(o, click.Option))),
-        "And of the program itself:", "",
-        *table(("option", "meaning"), ((code(option_text(o)), option_help(o))
-                                       for o in own_options(program))),
-        "Exit codes: [codes](codes.md).", "",
     ]  # fmt: skip
-    return lines + group_sections(program, prefix)
+
+
+def options_table(command: click.Command) -> list[str]:
+    """Return the options that only this command has."""
+    return table(
+        ("option", "meaning"),
+        ((code(option_text(o)), option_help(o)) for o in own_options(command)),
+    )
+
+
+def site_sections(program: click.Group, name: str) -> list[str]:
+    """Return the sections of commands that stand without the first argument."""
+    site: dict[str, click.Command] = getattr(program, "site", {})
+    return [line for word, command in site.items()
+            for line in client_sections(command, f"{name} {word}")]  # fmt: skip
 
 
 def group_sections(group: click.Group, path: str) -> list[str]:

@@ -64,7 +64,7 @@ STATUS_KEYS: dict[str, str] = {
     "state": "the worst state of a link that shall run: LIVE, QUIET, CONNECTING, STARTING, STALE "
     "or ERROR; STOPPED where none shall",
     "health": "{level, reason, parts}",
-    "links": "{name: link}; see LINK_KEYS",
+    "links": "{name: link}, see below",
 }
 """Key of the status snapshot -> meaning."""
 
@@ -95,7 +95,7 @@ LINK_KEYS: dict[str, str] = {
     "last_error": "{time, message} of the last failure; null before the first",
     "pid": "process of the link; null where it does not run",
     "restarts": "times that the process ended by itself and was started again",
-    "streams": "{local name: stream}; see STREAM_KEYS",
+    "streams": "{local name: stream}, see below",
 }
 """Key of a link in the status -> meaning."""
 
