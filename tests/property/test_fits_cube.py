@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.logging_bench import fitsverify
+from nightjar.files import is_ram_disk
 from nightjar.fits.checksum import datasum
 from nightjar.fits.cube import CubeLayout, CubeWriter, salvage_frames
 from nightjar.fits.frame_table import empty_rows, read_table
-from nightjar.fits.sink import DiskQueue, DiskSink, MemorySink, is_memory_folder
+from nightjar.fits.sink import DiskQueue, DiskSink, MemorySink
 from nightjar.fits.verify import verify_image
 
 TYPES = ["u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
@@ -218,5 +219,5 @@ def test_a_disk_that_fails_is_told_with_the_next_frames_and_at_the_end(
 
 
 def test_the_folder_decides_the_way(tmp_path: Path) -> None:
-    assert is_memory_folder(Path("/dev/shm"))
-    assert not is_memory_folder(Path("/proc"))
+    assert is_ram_disk(Path("/dev/shm"))
+    assert not is_ram_disk(Path("/proc"))

@@ -154,7 +154,12 @@ class CubeWriter:
         self._sink.rewind(self.layout.frame_offset(self.frames))
 
     def hand_over(self) -> None:
-        """Be done with taking frames: the rest is left to another thread."""
+        """Be done with taking frames: the rest is left to another thread.
+
+        What is not in the file yet goes before the frames of the next cube: a process that is
+        killed then leaves no gap behind which frames are saved.
+        """
+        self._sink.send()
 
     def complete(self, cards: Iterable[Card], rows: Rows, *, fsync: bool = True) -> int:
         """Make it a FITS file, still under its temporary name, and close it; return its size.

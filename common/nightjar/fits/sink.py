@@ -46,6 +46,10 @@ class Sink(Protocol):
         """Forget everything from `position` on."""
         ...
 
+    def send(self) -> None:
+        """Send every byte on its way, before those of other files; nothing more is reserved."""
+        ...
+
     def flush(self) -> None:
         """Have every byte in the file, if not yet on the disk's platter."""
         ...
@@ -81,6 +85,9 @@ class MemorySink:
     def rewind(self, position: int) -> None:
         """See :class:`Sink`."""
         self.position = position
+
+    def send(self) -> None:
+        """See :class:`Sink`."""
 
     def flush(self) -> None:
         """See :class:`Sink`."""
@@ -232,14 +239,18 @@ class DiskSink:
             chunk[:count] = data
         self.position = position
 
-    def flush(self) -> None:
+    def send(self) -> None:
         """See :class:`Sink`."""
-        self._pending.wait()
         chunk, count = self._chunk, self.position - self._base
         if chunk is not None and count > 0:
-            view = memoryview(chunk)
-            write_at(self.descriptor, view[:count], self._base)
-            del view
+            self._chunk = None
+            # Through the page cache: a last piece has any length.
+            self._disk.write(self.descriptor, chunk, count, self._base, self._pending)
+
+    def flush(self) -> None:
+        """See :class:`Sink`."""
+        self.send()
+        self._pending.wait()
 
     def close(self) -> None:
         """See :class:`Sink`."""

@@ -26,7 +26,7 @@ import numpy as np
 from nightjar.clock import Clock, clock_health
 from nightjar.errors import NightjarError
 from nightjar.files import TEMPORARY_SUFFIX, fsync_folder, rename_new, temporary_name
-from nightjar.fits.frame_table import ROW, Rows
+from nightjar.fits.frame_table import ROW, Rows, read_table
 from nightjar.fits.timing_text import text_path, timing_text
 from nightjar.streams.keywords import Keyword
 from nightjard.fitslogd.cube_header import CubeFacts, cube_cards
@@ -99,6 +99,8 @@ class Recovered:
 
     Attributes
     ----------
+    journal
+        Still there: whoever has taken note of what it told removes it.
     path
         The cube; None where no frame of it was whole.
     head
@@ -111,12 +113,18 @@ class Recovered:
         Of the file.
     """
 
+    journal: Path
     path: Path | None
     head: dict[str, Any]
     noted: Rows
     rows: Rows
     reason: str = "killed"
     size: int = 0
+
+    @property
+    def number(self) -> int:
+        """Of the cube in its session."""
+        return int(self.head["number"])
 
     def told(self) -> dict[str, Any]:
         """Return what is told of a cube; there must be one."""
@@ -163,7 +171,7 @@ def folders_of(root: Path, stream: str) -> Iterable[Path]:
 def recover(
     journal: Path, stream: str, clock: Clock, reason: str = "killed"
 ) -> Recovered | None:
-    """Make a whole cube of what a dead logger left.
+    """Make a whole cube of what a dead logger left; harmless where that was done before.
 
     Parameters
     ----------
@@ -203,14 +211,14 @@ def recover(
         # The file moved with its folder: what counts is where the journal lies.
         final = journal.parent / Path(head["final"]).name
         unfinished = temporary_name(final, int(head["pid"]))
-        result = Recovered(None, head, rows, rows[:0], reason)
+        result = Recovered(journal, None, head, rows, rows[:0], reason)
         if unfinished.exists():
             result = _finish(unfinished, final, result, clock)
         elif final.exists() and len(rows):
-            _write_text(final, head, rows)
-            result = Recovered(final, head, rows, rows, reason, final.stat().st_size)
+            kept = _kept_in(final, rows)
+            _write_text(final, head, kept)
+            result = Recovered(journal, final, head, rows, kept, reason, final.stat().st_size)
         temporary_name(text_path(final), int(head["pid"])).unlink(missing_ok=True)
-        journal.unlink(missing_ok=True)
         return result
     finally:
         os.close(descriptor)
@@ -234,6 +242,17 @@ def _read(descriptor: int, journal: Path) -> tuple[dict[str, Any], Rows]:
     return head, np.frombuffer(body[: count * ROW.itemsize], ROW).copy()
 
 
+def _kept_in(cube: Path, noted: Rows) -> Rows:
+    """Return the rows of a finished cube: fewer than were noted, where it was recovered before."""
+    try:
+        kept = read_table(cube)
+    except NightjarError as error:
+        log.error("%s", error)
+        return noted
+    is_it = len(kept) > 0 and kept["CNT0"][0] in noted["CNT0"]
+    return kept if is_it else noted  # else a cube that had the name before
+
+
 def _finish(unfinished: Path, final: Path, found: Recovered, clock: Clock) -> Recovered:
     head = found.head
     salvage = format_of(head).salvage(unfinished, found.noted)
@@ -247,7 +266,7 @@ def _finish(unfinished: Path, final: Path, found: Recovered, clock: Clock) -> Re
         salvage.close()
     path = give_name(unfinished, final)
     _write_text(path, head, kept)
-    return Recovered(path, head, found.noted, kept, found.reason, size)
+    return Recovered(found.journal, path, head, found.noted, kept, found.reason, size)
 
 
 def _salvaged_cards(found: Recovered, rows: Rows, clock: Clock) -> list[Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import itertools
 import json
 import logging
 import queue
@@ -34,7 +35,7 @@ from nightjard.fitslogd import preflight
 from nightjard.fitslogd.formats import check_compression
 from nightjard.fitslogd.naming import LogSettings, cube_folder
 from nightjard.fitslogd.progress import Position, Progress
-from nightjard.fitslogd.recorder import Recorder
+from nightjard.fitslogd.recorder import Recorder, Totals
 from nightjard.fitslogd.watch import StreamWatch
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class Logger:
         self._looked_s = 0.0
         self._retry_s = 0.0
         self._changed = threading.Event()
+        self._numbers = itertools.count(1)  # of snapshots: news and answers overtake each other
         self._ending = threading.Event()
         self._free: int | None = None
         self._highest_unread = 0
@@ -113,6 +115,7 @@ class Logger:
         self._warned_of: str | None = None
         self._error: str | None = None
         self._identity: list[int] = []  # of the stream's file
+        self._ended = ""  # the session that was over last
         self._known = 0  # counter of the stream's newest frame when it was attached to
         self._reopen_s = 0.0
 
@@ -301,25 +304,22 @@ class Logger:
                 f"stream {self.stream} is being logged in session {self._orders.session}",
                 code=Code.NOT_IDLE,
             )
-        if orders.session == self._recorder.session:
+        if orders.session == self._ended:
             return  # the same command again, late: the session has ended meanwhile
-        if orders.frames is not None:
-            geometry = self._watch.require()
-            needed = preflight.session_bytes(settings, geometry.frame_bytes, None, orders.frames)
-            preflight.check_space(settings, Path(settings.root), needed)
         position = self._progress.position(orders.session) if resume else None
-        if position is None:
-            self._recorder.begin(orders.session)
-        else:
-            self._recorder.begin(
-                orders.session, number=position.number, totals=position.totals
-            )
-        self._error = None
+        totals = position.totals if position is not None else Totals()
+        if orders.frames is not None and self._watch.frame_bytes is not None:
+            left = max(0, orders.frames - totals.saved)
+            needed = preflight.session_bytes(settings, self._watch.frame_bytes, None, left)
+            preflight.check_space(settings, Path(settings.root), needed)
+        number = position.number if position is not None else 0
+        self._recorder.begin(orders.session, number=number, totals=totals)
+        self._error, self._resume, self._identity = None, position, []
+        self._save_position(is_over=position is not None and position.is_over)
         if position is not None and (position.is_over or self._is_enough(orders)):
-            return  # killed between the end of the session and the news of it
-        self._resume = position
+            self._ended = orders.session  # killed between its end and the news of it
+            return
         self._highest_unread = 0
-        self._close_reader()
         self._orders = orders
         self._reopen_s = 0.0
         try:
@@ -430,6 +430,9 @@ class Logger:
             self._end_session("end time")
             return
         if not self._recorder.take(frame, reader, settings, now_ns):
+            # The writer is upon us: more frames would be read in vain.
+            depth = reader.geometry.depth
+            reader.keep_newest(depth - depth // 8)
             return
         if orders.frames is not None and self._recorder.totals.saved >= orders.frames:
             self._end_session("frames taken", complete=True)
@@ -581,6 +584,8 @@ class Logger:
         if self._orders is None:
             return
         self._end_cube(reason, self._recorder.frames if complete else None, is_over=is_over)
+        if is_over:
+            self._ended = self._orders.session
         self._orders = None
         self._close_reader()
         self._set_state("armed")
@@ -717,6 +722,7 @@ class Logger:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state: plain values, read without waiting for anything."""
+        number = next(self._numbers)  # before the state is looked at: a higher one is newer
         watch, recorder, orders, settings = (
             self._watch, self._recorder, self._orders, self._settings,
         )  # fmt: skip
@@ -725,6 +731,7 @@ class Logger:
         flow = rate * frame_bytes if rate and frame_bytes else None
         file = recorder.file
         return {
+            "number": number,
             "state": self._state,
             "stream": self.stream,
             "session": orders.session if orders is not None else None,

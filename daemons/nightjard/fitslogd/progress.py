@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,35 @@ class Progress:
         self._path = folder / f"{stream}.progress.json"
         self._stream = stream
         self._clock = clock
-        self._recovered: list[Recovered] = []
+        self._session, self._position, self._done = self._load()
 
-    def save(self, session: str, position: Position) -> None:
-        """Keep the position: it must outlive the process, not the machine."""
+    def _load(self) -> tuple[str, Position, set[str]]:
+        try:
+            value = json.loads(self._path.read_text())
+            position = Position(
+                value["number"], Totals(**value["totals"]), value["counter"], value["identity"],
+                value["is_over"],
+            )  # fmt: skip
+            return value["session"], position, set(value["done"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.error("the position in %s is lost: %s", self._path, error)
+        return "", Position(0, Totals(), None, []), set()
+
+    def save(self, session: str, position: Position, done: Iterable[str] = ()) -> None:
+        """Keep the position: it must outlive the process, not the machine.
+
+        Parameters
+        ----------
+        done
+            Names of journals whose cubes are in it already, though the journals may still be there.
+        """
+        self._session, self._position = session, position
         value = {
             "session": session, "number": position.number, "counter": position.counter,
             "identity": position.identity, "totals": dataclasses.asdict(position.totals),
-            "is_over": position.is_over,
+            "is_over": position.is_over, "done": sorted(done),
         }  # fmt: skip
         temporary = self._path.with_suffix(".tmp")
         try:
@@ -82,59 +104,66 @@ class Progress:
 
     def recover(self, root: Path) -> list[dict[str, Any]]:
         """Make whole cubes of what dead loggers left below a folder; return what to tell."""
-        told = []
+        found = []
         for folder in folders_of(root, self._stream):
             for journal in leftovers(folder, self._stream):
                 try:
-                    found = recover(journal, self._stream, self._clock)
+                    one = recover(journal, self._stream, self._clock)
                 except (OSError, NightjarError) as error:
                     log.error("%s cannot be recovered: %s", journal, error)
-                    continue
                 except Exception:  # whatever is in that file: it must not keep a logger down
                     log.exception("%s cannot be recovered", journal)
-                    continue
-                if found is None:
-                    continue
-                self._recovered.append(found)
-                if found.path is not None:
-                    told.append(found.told())
-        return told
+                else:
+                    found += [one] if one is not None else []
+        found.sort(key=lambda each: each.number)
+        self._add(found)
+        for each in found:  # not before: a kill in between must not lose what they tell
+            each.journal.unlink(missing_ok=True)
+        return [each.told() for each in found if each.path is not None]
+
+    def _add(self, found: list[Recovered]) -> None:
+        """Add what journals tell to the position, once each."""
+        mine = [each for each in found if each.head["session"] == self._session]
+        new = [each for each in mine if each.journal.name not in self._done]
+        position = self._position
+        empty = {each.number for each in mine if not len(each.rows)}
+        newest = max([position.number, *(each.number for each in mine)])
+        for each in new:
+            is_last = empty.issuperset(range(each.number + 1, newest + 1))
+            position = _with(
+                position, each, is_counted=each.number <= self._position.number,
+                is_last=is_last and not position.is_over,
+            )  # fmt: skip
+        if new:
+            self._done |= {each.journal.name for each in new}
+            self.save(self._session, position, self._done)
 
     def position(self, session: str) -> Position | None:
         """Return where a session of a logger that died stands; None where nothing is known."""
-        try:
-            value = json.loads(self._path.read_text())
-            known = value["session"] == session
-            position = Position(
-                value["number"], Totals(**value["totals"]), value["counter"], value["identity"],
-                value["is_over"],
-            )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError):
-            known = False
-        if not known:
-            position = Position(0, Totals(), None, [])
-        mine = sorted(
-            (each for each in self._recovered if each.head.get("session") == session),
-            key=lambda found: int(found.head["number"]),
-        )
-        for each in mine:
-            position = _with(position, each, is_last=each is mine[-1])
-        return position if known or mine else None
+        return self._position if session == self._session else None
 
 
-def _with(position: Position, cube: Recovered, *, is_last: bool) -> Position:
+def _with(
+    position: Position, cube: Recovered, *, is_counted: bool, is_last: bool
+) -> Position:
     """Return a position with what a recovered cube tells.
 
     Frames that its writer had noted and that did not reach the disk are taken back: of the last
-    cube they are read once more from the ring, gaps among them with them; of an earlier one,
-    behind which frames are saved, they are lost.
+    cube that holds any they are read once more from the ring, gaps among them with them; of an
+    earlier one, behind which frames are saved, they are lost.
+
+    Parameters
+    ----------
+    is_counted
+        Its frames are in the position already.
+    is_last
+        No frame behind its own is saved.
     """
     totals = dataclasses.replace(position.totals)
-    number, kept, noted = int(cube.head["number"]), cube.rows, cube.noted
-    is_counted = number <= position.number
+    number, kept, noted = cube.number, cube.rows, cube.noted
     counter = position.counter
     gone = len(noted) - len(kept)
-    if is_last and number >= position.number and not position.is_over:
+    if is_last:
         if is_counted:
             totals.saved -= gone
             totals.missed -= missed_in(noted) - missed_in(kept)
@@ -143,8 +172,8 @@ def _with(position: Position, cube: Recovered, *, is_last: bool) -> Position:
             totals.missed += missed_in(kept)
         if len(kept):
             counter = int(kept["CNT0"][-1])
-        elif is_counted and len(noted):
-            counter = int(noted["CNT0"][0]) - 1 - int(noted["MISSED"][0])
+        elif is_counted and len(noted) and counter is not None:
+            counter = min(counter, int(noted["CNT0"][0]) - 1 - int(noted["MISSED"][0]))
     else:
         if is_counted:
             totals.saved -= gone
@@ -155,5 +184,5 @@ def _with(position: Position, cube: Recovered, *, is_last: bool) -> Position:
         totals.missed += gone
     totals.cubes += 1 if cube.path is not None else 0
     identity = cube.head["identity"] if counter != position.counter else position.identity
-    number = max(number, position.number) if len(kept) else position.number
+    number = max(number, position.number) if len(kept) else min(position.number, number - 1)
     return Position(number, totals, counter, identity, position.is_over)

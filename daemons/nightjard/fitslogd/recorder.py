@@ -428,6 +428,7 @@ class Recorder:
             log.exception("%s", journal)
         else:
             if found is not None:
+                journal.unlink(missing_ok=True)
                 self._gone.put((found.head["session"], len(found.noted) - len(found.rows)))
                 if found.path is not None:
                     self.last_file = str(found.path)
