@@ -92,6 +92,8 @@ def wait(
     if states or coolers:
         if operation:
             raise click.UsageError("give --operation, or --state and --cooler")
+        if coolers and is_fast(session):
+            raise Refused(f"camera {identity()} streams: it has no cooler", code=Code.UNSUPPORTED)
         wait_for_camera(session, connection, identity(), states, coolers)
         return
     under_way = operation or connection.status().get("operation")

@@ -138,10 +138,10 @@ def wait_for_camera(
             reason = (snapshot.get("health") or {}).get("reason") or "no reason reported"
             raise NightjarError(f"camera {identity} is in FAULT, not {goal}: {reason}")
         if time.monotonic() >= deadline:
+            cooler = f", cooler {snapshot['cooler_mode']}" if "cooler_mode" in snapshot else ""
             raise TimedOut(
                 f"camera {identity} was not {goal} within {limit_s:g} s; it is "
-                f"{snapshot['summary']}, {snapshot.get('state')}, cooler "
-                f"{snapshot.get('cooler_mode')}",
+                f"{snapshot['summary']}, {snapshot.get('state')}{cooler}",
                 summary=snapshot["summary"], state=snapshot.get("state"),
             )  # fmt: skip
         time.sleep(max(0.0, min(_POLL_S, deadline - time.monotonic())))
