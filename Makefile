@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 
 help:  ## this list
 	@echo "make TARGET, with TARGET one of"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 
 venv:  ## make .venv and install everything for development into it
 	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --extras dev
