@@ -148,7 +148,8 @@ OTHER_KIND = (
     ("filter R", "no filter"), ("stream enable", "no stream"),
     ("temperature -5", "no temperature"),
     ("last", "no last; see: cam guide status"), ("hand-over", "no hand-over"),
-    ("wait --cooler LOCKED", "no cooler"), ("start 5 --delay 2", "set its rate"), ("shutdown --no-warm", "no ramp"),
+    ("wait --cooler LOCKED", "no cooler"), ("start 5 --delay 2", "set its rate"),
+    ("shutdown --no-warm", "no ramp"),
 )  # fmt: skip
 
 
