@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -455,6 +456,42 @@ def test_it_is_tried_again_until_its_stream_is_back(room: FakeRoom) -> None:
     assert room.states()["vcam1"] == "saving"
     room.tick()
     assert room.level("vcam1") is Level.OK
+
+
+def test_one_that_forgot_its_session_is_reminded(room: FakeRoom) -> None:
+    """It said that it would save, and does not."""
+    room.prep()
+    session = room.start()["session"]
+    room.loggers["vcam1"].change(state="armed", session=None, last_session=None)
+    room.asked.clear()
+    room.tick(1, times=6)
+    assert room.orders("start")["vcam1"]["session"] == session
+    assert room.states()["vcam1"] == "saving"
+    room.tick()
+    assert room.level("vcam1") is Level.OK
+
+
+def test_one_that_is_slow_to_be_taken_up_is_not_told_twice(room: FakeRoom) -> None:
+    room.prep()
+    session = room.start()["session"]
+    room.loggers["vcam1"].die()
+    make = room.model.world.make
+    room.tick(0.05)
+
+    def stuck(*given: Any) -> Any:
+        logger = make(*given)
+        logger.is_stuck = True  # type: ignore[attr-defined]
+        return logger
+
+    room.model.crew.workers["vcam1"]._make = stuck
+    room.tick(0.3)
+    assert "was not prepared" in room.model.views()["vcam1"]["error"]
+    room.loggers["vcam1"].free()
+    room.loggers["vcam1"].change(state="saving", session=session, last_session=session)
+    room.asked.clear()
+    room.tick(5)
+    assert room.asked == []
+    assert room.states()["vcam1"] == "saving"
 
 
 def test_a_person_who_stops_it_ends_the_attempts(room: FakeRoom) -> None:

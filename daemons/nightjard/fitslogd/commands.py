@@ -270,7 +270,9 @@ class SessionCommands(Deed):
 
     def _await_first_frames(self, streams: Sequence[str]) -> None:
         """Let a session begin before it is told to end with a full cube: it has none to fill."""
-        limit_s = self.config.start_lead_ms / 1000 + _FIRST_FRAME_S
+        rates = [view["rate_hz"] for view in self.model.views(streams).values()]
+        period_s = max((1 / rate for rate in rates if rate), default=0.0)
+        limit_s = self.config.start_lead_ms / 1000 + max(_FIRST_FRAME_S, 2 * period_s)
         self.model.crew.settle(
             streams, lambda seen: seen.get("state") != "saving" or bool(seen.get("frames_saved")),
             limit_s,

@@ -15,7 +15,7 @@ from typing import Any
 
 from nightjar.api.states import Level
 from nightjar.clock import NS_PER_S, Clock
-from nightjar.errors import Code, InvalidArgument, NightjarError, Refused
+from nightjar.errors import Code, InvalidArgument, NightjarError, Refused, TimedOut
 from nightjar.health import Health
 from nightjar.operations import Operation, Operations
 from nightjard.fitslogd.config import FitslogConfig
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 REPLY_S = 0.07  # what a caller waits for a command: he has his answer in a tenth of a second
 FACTS_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 10.0
+_STRAY_S = 3.0
 _STORE_PART = "sessions"
 
 class LoggerGroups:
@@ -76,6 +77,7 @@ class LoggerGroups:
         self._lock = threading.Lock()
         self._troubles: dict[str, str] = {}
         self._retries: dict[str, tuple[int, float]] = {}
+        self._strays: dict[str, int] = {}
         self._is_saving_books = False
         self.is_stopping = False
 
@@ -124,6 +126,7 @@ class LoggerGroups:
             self._facts_at_ns = now
             self._facts = {stream: self.world.look(stream) for stream in self._facts}
         self._notice_ends()
+        self._notice_strays(now)
         with self._lock:
             waits = list(self._waits)
         over = [wait for wait in waits if wait.look()]
@@ -179,6 +182,19 @@ class LoggerGroups:
                     is_told=True,
                 )  # fmt: skip
 
+    def _notice_strays(self, now: int) -> None:
+        """Have those try again that do not do what they should, though they said they would."""
+        strays = {
+            stream for stream, run in self.ledger.runs().items()
+            if run.goal != "armed" and stream not in self._troubles
+            and self.crew.workers[stream].snapshot.get("state") in ("armed", "idle")
+        }  # fmt: skip
+        self._strays = {stream: self._strays.get(stream, now) for stream in strays}
+        for stream, since in self._strays.items():
+            if now - since > _STRAY_S * NS_PER_S:
+                self._troubles[stream] = "its logger does not save"
+                self._retries[stream] = (now, _FIRST_RETRY_S)
+
     def _judge_health(self) -> None:
         for stream, view in self.views().items():
             level, reason = Level.OK, ""
@@ -210,8 +226,12 @@ class LoggerGroups:
 
     def _take_up(self, stream: str, run: Run) -> None:
         worker, timeout_s = self.crew.workers[stream], self.config.command_timeout
+        if run.session is not None and worker.snapshot.get("session") == run.session:
+            return  # it was slow to obey the last time
         settings = logger_settings(self.config, stream, run.settings)
         worker.ask("prepare", settings, self.config.prepare_timeout)
+        if self.crew.settle([stream], lambda seen: seen.get("state") == "armed", timeout_s):
+            raise TimedOut(f"{stream} was not prepared within {timeout_s:g} s")
         if run.until_ns is not None and run.until_ns <= self.clock.now_ns():
             run = replace(run, goal="armed")
             self.ledger.change(stream, goal="armed")
