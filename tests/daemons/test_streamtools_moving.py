@@ -177,6 +177,21 @@ def test_recorded_cube_replays_as_the_same_stream(capsys, tmp_path, dtype):
         assert reader.geometry.dtype == np.dtype(dtype)
 
 
+def test_keywords_that_mean_something_else_in_a_header_are_told_as_comments(tmp_path):
+    odd = {"BSCALE": (1.0, "as cameras set it"), "BZERO": 0.0, "NAXIS3": 7, "END": "x",
+           "COMMENT": "hello", "LONGER-THAN-8": 1, "GAIN": 0.5}  # fmt: skip
+    with StreamWriter.create("odd", SHAPE, "u2", depth=4, keywords=odd) as writer:
+        thread, result = start_recording(writer, tmp_path / "c.fits", 1)
+        writer.write(image(1), NOW_NS)
+        thread.join(20)
+    assert result[0].frames == 1
+    verify_image(tmp_path / "c.fits")
+    header = fits.getheader(tmp_path / "c.fits")
+    assert (header["GAIN"], header["BZERO"], header["NAXIS3"]) == (0.5, 32768, 1)
+    told = str(header["COMMENT"])
+    assert [name for name in odd if name != "GAIN" and f"{name} = " not in told] == []
+
+
 def test_recording_ends_where_the_stream_is_made_anew_and_keeps_what_came(camera, tmp_path):
     path = tmp_path / "a.fits"
     thread, result = start_recording(camera, path, 100)

@@ -6,6 +6,7 @@ For a night's data there is ``fitslog``; these are for a test, a sample, a demon
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable, Iterator
@@ -26,12 +27,15 @@ from nightjar.fits.frame_table import Rows, empty_rows, read_table
 from nightjar.fits.hdus import read_headers
 from nightjar.fits.header import Header, NotFits
 from nightjar.fits.sink import DiskQueue
+from nightjar.fits.writer import STRUCTURAL
 from nightjar.streams.keywords import Keyword, KeywordValue
 from nightjar.streams.reader import Frame, StreamReader
 from nightjar.streams.writer import StreamWriter
 from nightjar.times import iso, mjd_text
 
 _ROWS = 1024
+# Names of a stream's keywords that mean something else in a header.
+_TAKEN = STRUCTURAL | {"END", "CONTINUE", "HIERARCH", "COMMENT", "HISTORY", "BLANK", "EXTEND"}
 _CARDS = 40  # beside those of the stream's keywords
 _DEPTH_S = 0.5  # of frames in the ring that is replayed into
 _DEPTHS = (4, 1024)
@@ -193,17 +197,18 @@ def _cards(
     header.section("Keywords of the stream")
     for name, (value, comment) in keywords.items():
         card = _keyword_card(name, value, comment)
-        if card is not None and card.keyword not in header:
+        if card.keyword == "COMMENT" or card.keyword not in header:
             header.append(card)
     return list(header.cards)
 
 
-def _keyword_card(name: str, value: KeywordValue, comment: str) -> Card | None:
-    try:
-        return Card(name.upper(), value, comment)
-    except ValueError:
-        # No FITS keyword (longer than 8, other characters): told, not lost.
-        return Card("COMMENT", f"{name} = {value!r} / {comment}")
+def _keyword_card(name: str, value: KeywordValue, comment: str) -> Card:
+    key = name.upper()
+    if key not in _TAKEN and not key.startswith("NAXIS"):
+        with contextlib.suppress(ValueError):
+            return Card(key, value, comment)
+    # No FITS keyword (longer than 8, other characters), or a taken one: told, not lost.
+    return Card("COMMENT", f"{name} = {value!r} / {comment}")
 
 
 # ------------------------------------------------------------------------------- replay
