@@ -71,9 +71,9 @@ class Attachment:
             stat = os.fstat(descriptor)
             header = os.pread(descriptor, METADATA_BYTES, 0)
             self.geometry: StreamGeometry = parse_geometry(header, stat.st_size, str(path))
-            mapping = mmap.mmap(
-                descriptor, stat.st_size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ
-            )  # present from the start: a fault at every page of a first turn costs its frames time
+            # Not populated: the kernel maps 16 pages a fault, some 10 us a frame in the first turn,
+            # while to map gigabytes at once, parts of which have yet to be made, takes seconds.
+            mapping = mmap.mmap(descriptor, stat.st_size, mmap.MAP_SHARED, mmap.PROT_READ)
         finally:
             os.close(descriptor)
         self.path = path
