@@ -36,6 +36,7 @@ from nightjard.fitslogd.logger import Logger
 SHAPE = (12, 20)
 T0 = 1_750_000_000_000_000_000  # ns UTC of frame 0 where the clock is a manual one
 PERIOD_NS = 10_000_000
+READY_S = 15.0
 
 
 class Source:
@@ -164,7 +165,30 @@ class Bench(Driver):
         self._gc.start()
         self._thread = threading.Thread(target=self.logger.run, name=f"logger-{stream}")
         self._thread.start()
-        assert self.parent.ready.wait(15)
+        assert self.parent.ready.wait(READY_S)
+
+    def stall(self) -> tuple[threading.Event, threading.Event]:
+        """Have the next frame's write last until the second event is set; the first: it is in."""
+        gate, entered = threading.Event(), threading.Event()
+        cube = self.logger._recorder._cube
+        assert cube is not None
+        append = cube.writer.append
+
+        def slow(frame: Any) -> int:
+            entered.set()
+            gate.wait(30)
+            return append(frame)
+
+        cube.writer.append = slow  # type: ignore[method-assign]
+        return entered, gate
+
+    def stall_main(self) -> threading.Event:
+        """Have the main thread wait for the event that is returned."""
+        gate = threading.Event()
+        entered = threading.Event()
+        self.logger._requests.put(lambda: entered.set() or gate.wait(30))  # type: ignore[func-returns-value]
+        assert entered.wait(10)
+        return gate
 
     @property
     def heard(self) -> list[dict[str, Any]]:

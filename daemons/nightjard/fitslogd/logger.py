@@ -133,6 +133,7 @@ class Logger:
             threading.Thread(target=work, name=name, daemon=True).start()
         try:
             with self._alone():
+                self._progress.load()
                 for root in self._roots:
                     self._recover(root)
                 # Frames make no garbage in cycles; a collection in their midst only costs time.

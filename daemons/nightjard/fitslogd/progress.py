@@ -65,21 +65,23 @@ class Progress:
         self._path = folder / f"{stream}.progress.json"
         self._stream = stream
         self._clock = clock
-        self._session, self._position, self._done = self._load()
+        self._session, self._position = "", Position(0, Totals(), None, [])
+        self._done: set[str] = set()
 
-    def _load(self) -> tuple[str, Position, set[str]]:
+    def load(self) -> None:
+        """Read the file: when no other logger writes it any more."""
         try:
             value = json.loads(self._path.read_text())
             position = Position(
                 value["number"], Totals(**value["totals"]), value["counter"], value["identity"],
                 value["is_over"],
             )  # fmt: skip
-            return value["session"], position, set(value["done"])
+            self._session, self._position = value["session"], position
+            self._done = set(value["done"])
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.error("the position in %s is lost: %s", self._path, error)
-        return "", Position(0, Totals(), None, []), set()
 
     def save(self, session: str, position: Position, done: Iterable[str] = ()) -> None:
         """Keep the position: it must outlive the process, not the machine.
