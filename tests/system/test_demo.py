@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The demonstration of `make demo`, with two small cameras: it must work on any machine."""
+"""The demonstrations, made small: they must work on any machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).resolve().parents[2] / "tools" / "demo.py"
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
-def _demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _demo(*arguments: str, program: str = "demo.py") -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "MILK_SHM_DIR"}
     return subprocess.run(
-        [sys.executable, str(DEMO), *arguments], env=environment, capture_output=True, text=True,
+        [sys.executable, str(TOOLS / program), *arguments], env=environment, capture_output=True, text=True,
         timeout=100, check=False,
     )  # fmt: skip
 
@@ -42,3 +42,16 @@ def test_demonstration_spares_what_is_not_its_own(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "holds something else" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.timeout(110)
+def test_demonstration_of_streams(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    done = _demo("--seconds", "1.5", "--folder", str(folder), program="demo_streams.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    cubes = list((folder / "fits").rglob("*.fits"))
+    assert {path.parent.name for path in cubes} == {"vcam1_far", "vcam2_far"}
+    assert done.stdout.count("closed: geometry") == 2
+    assert "frames proven, none lost" in done.stdout
+    assert (folder / "vcam1.png").read_bytes().startswith(b"\x89PNG")
+    assert "all daemons are stopped" in done.stdout
