@@ -10,8 +10,9 @@ from nightjar.clock import NS_PER_S
 from nightjar.units import bytes_text
 
 _GRACE_NS = 2_000_000
-HEADROOM = 1 - 2 * _GRACE_NS / NS_PER_S
-_LATE = 0.1  # a frame that is later than this part of the period moves the beat
+HEADROOM = 1 - _GRACE_NS / NS_PER_S
+_LATE = 0.4  # a frame that is later than this part of the period moves the beat: the next one
+# is never nearer than the rest
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from nightjard.streamlinkd.wire import (
 log = logging.getLogger(__name__)
 
 _PLAN_NS = NS_PER_S // 4
+_MARGIN_NS = 1_000_000
 _MOST_READY_NS = 50_000_000
 _LOOK_NS = 2_000_000  # between looks for the next frame of a source that gives some
 _IDLE_NS = 20_000_000  # of one that gives none
@@ -238,13 +239,13 @@ class Publisher:
         return SEALED if self._seal.is_active else 0
 
     def _send(self, lane: OutView, parts: list[bytes | memoryview]) -> int:
-        """Send a message about a stream; return when that was."""
+        """Send a message about a stream; return when that began."""
         message = [lane.topic, *parts]
         if self._seal.is_active:
             message.append(self._seal.tag(*message))
+        now = self._clock.monotonic_ns()
         self._socket.send_multipart(message)
         octets = zsockets.octets_of(message) * max(1, lane.receivers)
-        now = self._clock.monotonic_ns()
         self._bucket.take(octets, now)
         return now
 
@@ -275,7 +276,7 @@ class Publisher:
         )  # fmt: skip
         # Copying and checksum take milliseconds: they are done before the frame is due.
         took_ns = self._clock.monotonic_ns() - began
-        self._ready_ns += (min(took_ns, _MOST_READY_NS) - self._ready_ns) // 4
+        self._ready_ns += (min(took_ns + _MARGIN_NS, _MOST_READY_NS) - self._ready_ns) // 4
         due_ns = max(lane.beat.due_ns, self._bucket.free_ns())
         self._clock.sleep(max(0, due_ns - self._clock.monotonic_ns()) / NS_PER_S)
         now = self._send(lane, [head.pack(), keywords, pixels])
