@@ -221,3 +221,29 @@ def test_a_disk_that_fails_is_told_with_the_next_frames_and_at_the_end(
 def test_the_folder_decides_the_way(tmp_path: Path) -> None:
     assert is_ram_disk(Path("/dev/shm"))
     assert not is_ram_disk(Path("/proc"))
+
+
+def test_a_cube_of_more_than_4_gib(cubes: Cubes) -> None:
+    """All but its last frame is a hole: nothing is written there, and the sum of zeros is 0."""
+    layout = CubeLayout.make((4096, 8192), "u2", 0)
+    count = 70
+    writer = cubes.writer(layout, "disk")
+    writer._sink.close()
+    writer.path.unlink()
+    writer._sink = MemorySink(writer.path, layout.frame_offset(count - 1))
+    writer.frames = count - 1
+    last = np.zeros(layout.frame_shape, "u2")
+    last[-1, -5:] = range(1, 6)
+    rows = empty_rows(count)
+    rows["DATASUM"][-1] = writer.append(last)
+    size = writer.complete([], rows, fsync=False)
+    assert size > 1 << 32
+    with fits.open(writer.path, memmap=True, do_not_scale_image_data=True) as units:
+        assert units[0].shape == (count, *layout.frame_shape)
+        raw = units[0].data
+        assert (raw[-1, -1, -5:].view(">u2") ^ 0x8000).tolist() == [1, 2, 3, 4, 5]
+        # The sum of the frames with something in them is that of the whole.
+        only = np.ascontiguousarray(raw[-1])
+        assert int(units[0].header["DATASUM"]) == datasum(only.tobytes())
+        assert len(units["FRAMES"].data) == count
+    writer.path.unlink()

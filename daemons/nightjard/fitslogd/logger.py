@@ -624,8 +624,8 @@ class Logger:
         try:
             preflight.check_folder(settings, folder)
             # For some seconds: a cube for each file that somebody deletes helps nobody.
-            flow = (watch.rate_hz or 1.0) * (watch.frame_bytes or 0)
-            preflight.check_space(settings, folder, round(2 * _RETRY_S * flow))
+            frames = min(settings.cube_frames, round(2 * _RETRY_S * (watch.rate_hz or 1.0)))
+            preflight.check_space(settings, folder, frames * (watch.frame_bytes or 0))
         except StorageError as error:
             self._error = error.message
             return
