@@ -16,8 +16,8 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 def _demo(*arguments: str, program: str = "demo.py") -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "MILK_SHM_DIR"}
     return subprocess.run(
-        [sys.executable, str(TOOLS / program), *arguments], env=environment, capture_output=True, text=True,
-        timeout=100, check=False,
+        [sys.executable, str(TOOLS / program), *arguments], env=environment,
+        capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
 
 
