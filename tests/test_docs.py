@@ -18,6 +18,8 @@ from typing import Any
 import click
 import pytest
 
+from nightjar.cli.frame import IdentityGroup
+
 PROJECT = Path(__file__).resolve().parent.parent
 GENERATOR = PROJECT / "tools" / "generate_docs.py"
 PAGES = sorted(
@@ -34,7 +36,7 @@ SYSTEM_PROGRAMS = {
     "make", "kill", "ls", "cp", "ln", "mkdir", "install", "printf", "systemctl", "journalctl",
     "systemd-sysusers", "systemd-tmpfiles", "firewall-cmd", "usermod", "python3", "git", "pip",
     "fitsverify", "indiserver", "watch", "jq", "chown", "sudo", "apt-get", "mount", "umount",
-    "python", "rm",
+    "python", "rm", "sysctl", "df", "openssl", "chmod",
 }  # fmt: skip
 
 
@@ -108,9 +110,44 @@ def test_reference_has_every_key_command_and_code() -> None:
     )
     assert len(named) > 20
     assert all(f"| `{name}` |" in codes for name in named)
+    for program in ("camd-stream", "fitslogd", "streamlinkd"):
+        text = (PROJECT / f"docs/reference/configuration-{program}.md").read_text()
+        folder = PROJECT / "etc" / program.removesuffix("-stream")
+        shipped = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+        for config in shipped:
+            if program != "camd-stream" or config.get("mode") == "stream":
+                assert [key for key in config if f"| `{key}` |" not in text] == []
+                assert [key for link in config.get("links", []) for key in link
+                        if f"| `{key}` |" not in text] == []  # fmt: skip
     commands = (PROJECT / "docs/reference/cam.md").read_text()
     for name in ("status", "init", "start", "window", "hand-over", "kill"):
         assert f"## cam ID {name}\n" in commands
+    commands = (PROJECT / "docs/reference/fitslog.md").read_text()
+    for name in ("GROUP prep", "GROUP pause", "GROUP type", "status", "top"):
+        assert f"## fitslog {name}\n" in commands
+
+
+def test_reference_of_cubes_is_that_of_a_real_cube(tmp_path: Path) -> None:
+    """Cards from a header as it is made, reasons from the logger's text."""
+    from nightjar.clock import ClockHealth
+    from nightjar.fits.frame_table import empty_rows
+    from nightjard.fitslogd.cube_header import CubeFacts, cube_cards
+    from nightjard.fitslogd.naming import LogSettings
+
+    page = (PROJECT / "docs/reference/fits-cube.md").read_text()
+    facts = CubeFacts("vcam1", "s", 1, 2, "full", False, 0, 0, "host")
+    cards = cube_cards(facts, empty_rows(2), LogSettings(str(tmp_path), 2), {}, {},
+                       ClockHealth(True, 0.001, 0.001), 10**18)  # fmt: skip
+    named = {card.keyword for card in cards} - {"", "COMMENT"}
+    assert len(named) > 30
+    assert [name for name in named if f"`{name}`" not in page] == []
+    source = (PROJECT / "daemons/nightjard/fitslogd/logger.py").read_text()
+    ends = set(re.findall(r'(?:_end_session|_end_cube|_cube_over)\(\s*"([a-z ]+)"', source))
+    assert {"full", "paused", "released"} <= ends
+    told = set(re.findall(r"^\| `([a-z ]+)` \|", page, re.M))
+    assert ends <= told
+    package = "".join(p.read_text() for p in (PROJECT / "daemons/nightjard/fitslogd").glob("*.py"))
+    assert [end for end in told if f'"{end}"' not in package] == []
 
 
 # --- links, commands ---------------------------------------------------------------------------
@@ -152,11 +189,16 @@ def programs() -> dict[str, str]:
     return dict(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"])
 
 
-def group_of(name: str) -> click.Group | None:
-    """Return the click group of a program; None for a daemon, which takes a configuration."""
-    module = {"nightjar": "nightjard.site.commands"}.get(name) or programs()[name].split(":")[0]
+CLICK_MODULES = {
+    "nightjar": "nightjard.site.commands", "fitswatcher": "nightjard.fitswatcher.command",
+}  # fmt: skip
+
+
+def program_of(name: str) -> click.Command | None:
+    """Return the click command of a program; None for a daemon, which takes a configuration."""
+    module = CLICK_MODULES.get(name) or programs()[name].split(":")[0]
     found = getattr(importlib.import_module(module), name, None)
-    return found if isinstance(found, click.Group) else None
+    return found if isinstance(found, click.Command) else None
 
 
 def command_lines(text: str) -> list[list[str]]:
@@ -194,12 +236,15 @@ def check_command(words: list[str]) -> str | None:
     if program not in programs():
         known = program in SYSTEM_PROGRAMS or program.endswith((".py", "run"))
         return None if known else f"no program {program}"
-    group: click.Command | None = group_of(program)
+    group = program_of(program)
     rest = [word for word in words[1:] if not word.startswith("-")]
-    if program == "cam" and rest:
-        rest = rest[1:]  # the id
     if group is None:
         return check_file(rest)
+    site = getattr(group, "site", {})  # what stands without an id
+    if rest and rest[0] in site:
+        group, rest = site[rest[0]], []
+    elif rest and isinstance(group, IdentityGroup):
+        rest = rest[1:]
     while isinstance(group, click.Group) and rest:
         found = group.commands.get(rest[0])
         if found is None:
@@ -240,7 +285,10 @@ def test_commands_on_the_page_exist(name: str) -> None:
     ("line", "fault"),
     [("cam test statsu", "no command statsu"), ("cam test start 3 --wiat", "no option --wiat"),
      ("make dmeo", "no target dmeo"), ("camd etc/camd/tset.json", "no file"),
-     ("nihgtjar up", "no program nihgtjar"), ("archive list && obslog tial", "no command tial")],
+     ("nihgtjar up", "no program nihgtjar"), ("archive list && obslog tial", "no command tial"),
+     ("fitslog vcam paus --wait", "no command paus"), ("fitslog vcam start --wait", "no option"),
+     ("fitslog top --flter x", "no option"), ("fitswatcher --onec x", "no option"),
+     ("streamlink statsu", "no command statsu"), ("stream shwo vcam1", "no command shwo")],
 )  # fmt: skip
 def test_a_wrong_command_would_be_noticed(line: str, fault: str) -> None:
     found = [check_command(words) for words in command_lines(line)]
@@ -266,7 +314,7 @@ def test_whole_json_examples_are_json(name: str) -> None:
 def test_the_readme_starts_what_is_shipped() -> None:
     lines = [" ".join(words) for block in blocks(PROJECT / "README.md", "sh")
              for words in command_lines(block)]  # fmt: skip
-    for wanted in ("make demo", "make test", "camd etc/camd/test.json",
+    for wanted in ("make demo", "make demo-streams", "make test", "camd etc/camd/test.json",
                    "CAMD_CONFIG_ROOT=etc/camd cam test status"):  # fmt: skip
         assert wanted in lines
 
@@ -290,6 +338,7 @@ def test_pictures_are_drawn_by_the_script(tmp_path: Path) -> None:
     draw = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(draw)
     assert draw.flow() == (PROJECT / "docs/pictures/flow.svg").read_text()
+    assert draw.streams() == (PROJECT / "docs/pictures/streams.svg").read_text()
 
 
 # --- the example driver ------------------------------------------------------------------------

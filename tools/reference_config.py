@@ -83,7 +83,7 @@ def limits_text(schema: dict[str, Any]) -> str:
         inner = schema.get(key)
         if isinstance(inner, dict) and (text := limits_text(inner)):
             parts.append(f"each {text}")
-    return ", ".join(part for part in parts if part)
+    return ", ".join(dict.fromkeys(part for part in parts if part))
 
 
 def shown(value: Any) -> str:
