@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-streams demo-all test lint types contracts docs docs-check check bench soak soak-streams clean
+.PHONY: help venv demo demo-streams demo-all test lint types contracts docs docs-check check bench soak soak-streams soak-chaos clean
 .PHONY: debian-packages demo-venv native
 
 help:  ## this list
@@ -74,6 +74,9 @@ soak-streams: venv  ## ten minutes of logging at each rate, every row of every f
 	@set -e; for name in 536x536@500 536x536@1000 mbi2@57; do \
 	$(BIN)/python benchmarks/stream_logging.py --companion --seconds 600 --case $$name \
 	--disk /var/tmp; done
+
+soak-chaos: venv  ## five rough minutes of cameras, links, loggers: each frame accounted for
+	$(BIN)/python tools/soak_streams.py
 
 clean:  ## remove the environment, caches and build products
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
