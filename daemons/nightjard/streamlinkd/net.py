@@ -202,3 +202,27 @@ def receive_into(
         done += count
         if done < size:
             look(True)
+
+
+def receive_both(
+    connection: socket.socket,
+    first: memoryview,
+    second: memoryview,
+    look: Callable[[bool], None],
+) -> None:
+    """Fill two targets one after the other, by one call of the kernel where that will do."""
+    try:
+        count = connection.recvmsg_into([first, second], 0, socket.MSG_WAITALL)[0]
+    except BlockingIOError:
+        look(False)
+        count = 0
+    except OSError as error:
+        raise Closed(error.strerror or str(error)) from error
+    else:
+        if count == 0:
+            raise Closed("the other end has closed the connection")
+    if count < len(first):
+        receive_into(connection, first[count:], look)
+        count = len(first)
+    if count < len(first) + len(second):
+        receive_into(connection, second[count - len(first) :], look)

@@ -366,10 +366,10 @@ class Receiver:
         end = bytearray(TRAILER_BYTES + seal.tag_bytes)
         if is_kept:
             pixels = target.begin()
-            net.receive_into(connection, pixels, look)
+            net.receive_both(connection, pixels, memoryview(end), look)
         else:
             pixels = self._drain(inbound, header.payload_bytes, keep=seal.is_active)
-        net.receive_into(connection, memoryview(end), look)
+            net.receive_into(connection, memoryview(end), look)
         trailer, tag = end[:TRAILER_BYTES], end[TRAILER_BYTES:]
         is_whole, crc = parse_trailer(trailer)
         if seal.is_active:
