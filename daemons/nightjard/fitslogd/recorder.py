@@ -33,6 +33,7 @@ from nightjar.streams.keywords import Keyword
 from nightjar.streams.reader import Frame, StreamReader
 from nightjard.fitslogd.cube_header import CubeFacts, card_count, cube_cards
 from nightjard.fitslogd.formats import CubeFormat, Formats, Writer
+from nightjard.fitslogd.hardware import HardwareNumbers
 from nightjard.fitslogd.journal import Journal, give_name, recover, write_text
 from nightjard.fitslogd.naming import LogSettings, cube_folder, cube_name, other_name
 
@@ -80,7 +81,7 @@ class _Cube:
     missed: int = 0
     torn: int = 0
     at_end: Keywords = field(default_factory=dict)
-    hardware: list[tuple[int, int]] = field(default_factory=list)
+    hardware: HardwareNumbers = field(default_factory=HardwareNumbers)
     reason: str = ""
     truncated: bool = False
     seconds: float = 0.0
@@ -88,10 +89,7 @@ class _Cube:
     def table(self) -> Rows:
         """Return the rows, with the camera's frame numbers where they are known."""
         rows = np.frombuffer(bytes(self.rows), ROW).copy()
-        for first, offset in self.hardware:
-            if offset is not None:
-                chosen = rows["CNT0"] >= first
-                rows["HWID"][chosen] = rows["CNT0"][chosen].astype(np.int64) + offset
+        self.hardware.fill(rows)
         return rows
 
 
@@ -138,6 +136,8 @@ class Recorder:
         self._torn = 0  # since the last frame that was kept
         self._last_counter: int | None = None
         self._last_stamp = 0
+        self._hardware = HardwareNumbers()
+        self._hardware_of: tuple[int, int] | None = None  # which file of the stream
         self._hardware_due_s = 0.0
         self._work: queue.SimpleQueue[_Cube | Path | None] = queue.SimpleQueue()
         self._left: queue.SimpleQueue[Path] = queue.SimpleQueue()  # journals of failed cubes
@@ -229,7 +229,7 @@ class Recorder:
             return False
         self._keep(cube, frame, datasum, now_ns)
         if time.monotonic() >= self._hardware_due_s:
-            self._note_hardware(cube, reader)
+            self._note_hardware(reader)
         return True
 
     def _keep(self, cube: _Cube, frame: Frame, datasum: int, now_ns: int) -> None:
@@ -265,19 +265,13 @@ class Recorder:
         self._last_counter = None
         self._torn = 0
 
-    def _note_hardware(self, cube: _Cube, reader: StreamReader) -> None:
-        """Note which offset of the camera's frame numbers holds since which frame."""
+    def _note_hardware(self, reader: StreamReader) -> None:
+        """Note which of the camera's frame numbers hold for the frames up to now."""
         self._hardware_due_s = time.monotonic() + _HARDWARE_PERIOD_S
-        keywords = reader.keywords()
-        offset, since, before = (
-            int(item.value) if item is not None and isinstance(item.value, int) else None
-            for item in map(keywords.get, ("HW-OFF", "HW-FROM", "HW-OFFP"))
-        )
-        if offset is None or (cube.hardware and cube.hardware[-1] == (since or 0, offset)):
-            return
-        if not cube.hardware and before is not None:
-            cube.hardware.append((0, before))
-        cube.hardware.append((since or 0, offset))
+        if reader.identity != self._hardware_of:
+            self._hardware_of, self._hardware = reader.identity, HardwareNumbers()
+        newest = reader.counter  # first: what holds for later frames is not in the keywords yet
+        self._hardware.note(reader.keywords(), newest)
 
     def _open(
         self, frame: Frame, reader: StreamReader, settings: LogSettings, now_ns: int
@@ -314,7 +308,7 @@ class Recorder:
             settings.cube_frames, frame.generation, settings, self.session, keywords,
             time.monotonic(),
         )  # fmt: skip
-        self._note_hardware(cube, reader)
+        self._note_hardware(reader)
         return cube
 
     # ------------------------------------------------------------ the end of a cube
@@ -339,6 +333,9 @@ class Recorder:
         cube.reason, cube.expected = reason, expected
         cube.truncated = cube.writer.frames < cube.expected
         cube.at_end = at_end
+        last = int.from_bytes(cube.rows[-_ROW.size :][:8], "little")  # CNT0 of its last frame
+        self._hardware.note(at_end, last)
+        cube.hardware = self._hardware.taken(last)
         try:
             cube.writer.hand_over()
         except OSError as error:  # completing it fails the same way, and is told there
