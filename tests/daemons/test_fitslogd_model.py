@@ -378,6 +378,18 @@ def test_ends_by_itself_after_enough_frames(room: FakeRoom) -> None:
     assert room.model.status()["groups"]["vcam"]["state"] == "saving"
 
 
+def test_one_that_is_about_to_begin_has_not_ended(room: FakeRoom) -> None:
+    """It has taken the session and attaches to its stream, which may take a second."""
+    room.prep()
+    session = room.start()["session"]
+    room.loggers["vcam1"].change(state="armed", session=None, last_session=session)
+    room.tick()
+    assert room.model.ledger.runs()["vcam1"].goal == "saving"
+    room.loggers["vcam1"].change(state="armed", session=None, over=session)
+    room.tick()
+    assert room.model.ledger.runs()["vcam1"].goal == "armed"
+
+
 # --- a logger that hangs or dies -----------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ class FakeLogger:
         self._say, self._on_end, self._room = on_message, on_end, room
         self._late: list[Callable[[], None]] = []
         self.state: Message = {
-            "state": "idle", "stream": stream, "session": None, "last_session": None,
+            "state": "idle", "stream": stream, "session": None, "last_session": None, "over": None,
             "shape": [536, 536], "dtype": "uint16", "rate_hz": 500.0, "ring_depth": 2500,
             "ring_unread": 0, "is_alive": True, "frames_saved": 0, "missed": 0, "torn": 0,
             "cube_index": 0, "cube_count": 0, "closing": 0, "warning": None, "error": None,
@@ -99,7 +99,8 @@ class FakeLogger:
 
     def end_session(self, frames: int = 0) -> None:
         """Have saved enough."""
-        self.change(state="armed", session=None, frames_saved=frames, cube_index=0)
+        self.change(state="armed", session=None, over=self.state["session"],
+                    frames_saved=frames, cube_index=0)  # fmt: skip
 
     def tell(self) -> None:
         self._say({"event": "status", **self.state})

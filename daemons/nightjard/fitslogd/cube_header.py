@@ -49,7 +49,7 @@ TEMPLATE = HeaderTemplate(
     Field("FRMEXP", int, "frames expected: length asked for"),
     Field("NSAVED", int, "frames in this cube"),
     Field("NMISSED", int, "frames that passed and are not here"),
-    Field("NTORN", int, "of them not kept: torn in memory"),
+    Field("NTORN", int, "further ones, not kept: torn in memory"),
     Field("NDUP", int, "frames with the time stamp of the one before"),
     Field("NLOSTCAM", int, "frames that the camera itself lost"),
     Field("CNT0-STR", int, "stream counter of the first frame"),

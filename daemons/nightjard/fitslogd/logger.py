@@ -737,6 +737,7 @@ class Logger:
             "stream": self.stream,
             "session": orders.session if orders is not None else None,
             "last_session": recorder.session or None,
+            "over": self._ended or None,  # of one that begins nothing is over though it is armed
             "shape": watch.shape,
             "dtype": watch.dtype,
             "rate_hz": rate,

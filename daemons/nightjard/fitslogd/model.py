@@ -173,7 +173,7 @@ class LoggerGroups:
                 run.goal != "armed"
                 and stream not in self._troubles
                 and snapshot.get("state") in ("armed", "idle")
-                and snapshot.get("last_session") == run.session
+                and snapshot.get("over") == run.session
                 and self.ledger.change(stream, goal="armed")
             ):
                 self.ledger.event(
