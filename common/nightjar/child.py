@@ -352,6 +352,7 @@ class Parent:
         # What a terminal or systemd sends to the whole group is the daemon's to answer.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal of a site run by hand closes
         set_up("INFO", prefixes=True)
         return cls(socket.socket(fileno=int(number)))
 

@@ -872,3 +872,24 @@ def test_a_frame_overwritten_by_one_that_is_not_counted_yet(bench: Bench) -> Non
     assert Cube(path).pixels[:, 0, 0].tolist() == [1, 3]
     assert Cube(path).counters == [1, 3]
     milk.writer.close(unlink=True)
+
+
+# --- long exposures ------------------------------------------------------------------------------
+
+
+def test_exposures_longer_than_any_patience_are_no_cubes_of_one_frame(
+    source: Source, bench: Bench
+) -> None:
+    bench.prepare(4)
+    bench.start(not_before_ns=T0)
+    for number in range(1, 5):
+        source.publish(1, atime_ns=bench.clock.now_ns())
+        bench.saved(number)
+        bench.clock.advance(100)
+        if number < 4:
+            bench.until("warned", lambda s: "stands still" in (s["warning"] or ""))
+            assert bench.status()["cube_index"] == number
+    bench.until("closed", lambda s: s["last_file"])
+    (path,) = cube_paths(bench.root)
+    assert (Cube(path).counters, Cube(path).header["CUBEEND"]) == ([1, 2, 3, 4], "full")
+    assert sum("stands still" in note for note in bench.notes) == 1  # one trouble, told once
