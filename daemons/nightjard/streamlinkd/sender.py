@@ -273,7 +273,7 @@ class Sender:
             frame = reader.next_frame(copy=False)
             now = clock.monotonic_ns()
             if frame is None:
-                keywords = source.changed_keywords(now)
+                keywords = source.changed_keywords()
                 if keywords:
                     outbound.send(source.header(Kind.KEYWORDS, index), keywords)
                 wake = reader.wait(_WAIT_S, outbound.over)
@@ -295,7 +295,7 @@ class Sender:
             if pixels is None:
                 pixels = views[frame.slot] = frame.data.data.cast("B")
             is_whole = outbound.send_frame(
-                known, frame, lane.told_lost, source.changed_keywords(now), pixels, reader, has_crc
+                known, frame, lane.told_lost, source.changed_keywords(), pixels, reader, has_crc
             )
             lane.counter = frame.counter
             lane.frame_ns = now
@@ -304,7 +304,8 @@ class Sender:
                 counts.bytes += octets
             else:
                 counts.torn += 1
-            if source.relink_now_and_then(now):
+            # A file that was replaced is read to its end: nobody would count what it still holds.
+            if reader.unread < 2 and source.relink_now_and_then(now):
                 self._announce(outbound, index, 0)
                 return
         outbound.look(False)

@@ -13,7 +13,6 @@ from nightjar.streams.reader import StreamReader
 from nightjard.streamlinkd.hello import Place
 from nightjard.streamlinkd.wire import Header, Kind
 
-KEYWORD_PERIOD_NS = NS_PER_S // 50
 _MAX_SESSION = 2**63 - 1  # fits a signed word everywhere
 
 
@@ -60,7 +59,6 @@ class Source:
         self._clock = clock
         self._waits = waits
         self._epoch = 0
-        self._looked_ns = 0
         self._checked_ns = 0
 
     def open(self, place: Place | None = None, *, is_known: bool = False) -> int | None:
@@ -114,7 +112,7 @@ class Source:
     def _begin(self) -> None:
         assert self.reader is not None
         self.keywords = self.reader.keyword_block()
-        self._looked_ns = self._checked_ns = self._clock.monotonic_ns()
+        self._checked_ns = self._clock.monotonic_ns()
 
     def went_back(self) -> None:
         """The counter went back although the file is the same: another life of the stream."""
@@ -140,11 +138,14 @@ class Source:
         self.is_missing = reader is not None and reader.is_removed()
         return self.relink()
 
-    def changed_keywords(self, now_ns: int) -> bytes:
-        """Return the keyword slots where they have changed, looking at most 50 times a second."""
-        if now_ns - self._looked_ns < KEYWORD_PERIOD_NS or self.reader is None:
+    def changed_keywords(self) -> bytes:
+        """Return the keyword slots where they have changed.
+
+        To be asked before each frame: what a writer said before it published a frame must be there
+        before the frame is, too. It takes some microseconds.
+        """
+        if self.reader is None:
             return b""
-        self._looked_ns = now_ns
         block = self.reader.keyword_block()
         if block == self.keywords:
             return b""
