@@ -77,6 +77,8 @@ class Night:
         self.daemons = {name: self._launch(name) for name in DAEMONS}
         for daemon in self.daemons.values():
             daemon.wait_ready()
+        for stream in (*CAMERAS, *FAR):
+            eventually(lambda s=stream: len(self.watcher.noted(s)), 60, f"frames of {stream}")
         self.misfortunes: list[Misfortune] = []
         self.sessions: list[Session] = []
         self.running: dict[str, Session] = {}
@@ -299,7 +301,7 @@ class Night:
             account = judge.stream(stream, noted[stream], own, self.sessions)
             if stream in FAR:
                 near = FAR[stream]
-                marks = ("link ", "streamlinkd", f"stream {stream}", near)
+                marks = ("link", "streamlinkd", f"stream {stream}")
                 judge.link(account, noted[near], noted[stream], own, marks)
             for session in self.sessions:
                 if stream in session.streams:
