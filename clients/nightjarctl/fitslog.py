@@ -107,6 +107,17 @@ def command(session: app.Session, name: str, line: str = "", **arguments: Any) -
     return reply
 
 
+def tell_warnings(session: app.Session, cameras: Sequence[str]) -> None:
+    """Say what is not as it should be with a group's streams: one that stands still, say."""
+    group = group_name()
+    snapshot = daemon_of(session, group).status()
+    names = streams_of(session, group, cameras) or snapshot["groups"][group]["streams"]
+    for name in names:
+        warning = snapshot["streams"][name].get("warning")
+        if warning:
+            session.note(f"warning: {warning}")
+
+
 def streams_of(session: app.Session, group: str, cameras: Sequence[str]) -> list[str]:
     """Return the streams that ``-c`` names: by number, from 1, or by name; none for all.
 
@@ -175,6 +186,7 @@ def prep(session: app.Session, /, cameras: tuple[str, ...], partial: bool, **giv
     group = group_name()
     arguments = complete(session, daemon_of(session, group), group, list(cameras), given)
     command(session, "prep", partial=partial, **arguments)
+    tell_warnings(session, cameras)
 
 
 @fitslog.command()
@@ -202,6 +214,7 @@ def start(
         cubes=0 if cubes == -1 else cubes, until=None if until is None else moment(until),
         partial=partial,
     )  # fmt: skip
+    tell_warnings(session, cameras)
 
 
 @fitslog.command()

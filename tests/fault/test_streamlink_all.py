@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from binascii import crc32
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,28 @@ def test_strangers_neither_disturb_nor_hold_up(free_port, follower):
                 source.publish(50, 0.001)
                 follower.wait_for(50)
         assert follower.wrong == []
+
+
+@pytest.mark.parametrize("more", [0, 190, 900])
+def test_strange_hellos_do_not_end_the_receiver(free_port, follower, more):
+    source = Source()
+    names = ["wire", *(f"an unknown stream {number}" for number in range(more))]
+    hello = {"link": "x", "instance": "x", "nonce": "00" * 16, "streams": names}
+    deep = b"[" * 60_000
+    strange = (
+        wire.pack_json(wire.Kind.HELLO, hello),
+        wire.Header(wire.Kind.HELLO, body_bytes=len(deep), body_crc=crc32(deep)).pack() + deep,
+    )
+    with End(receive_config(free_port)) as receiver:
+        eventually(lambda: receiver.told["reason"].startswith("waiting"))
+        for words in strange:
+            with socket.create_connection(("127.0.0.1", free_port), 5) as stranger:
+                stranger.sendall(words)
+                stranger.recv(65536)  # it is answered, or the connection ended
+        with End(send_config(free_port)) as sender:
+            live(sender, receiver)
+            source.publish(5, 0.001)
+            follower.wait_for(5)
 
 
 def test_second_sender_is_refused_while_the_first_lives(free_port):

@@ -261,7 +261,14 @@ def test_foreign_changed_and_newer_messages_are_counted_and_dropped(free_port):
             good = wire.Header(wire.Kind.HEARTBEAT, 0, 0, 3, 2, 0, 0, 4, 4, session=5).pack()
             newer = good[:4] + b"\x07\x00" + good[6:]
             changed = good[:70] + bytes([good[70] ^ 1]) + good[71:]
-            messages = ([b"x"], [newer, b"", b""], [changed, b"", b""], [b"short", b"", b""])
+            beyond = wire.Header(
+                wire.Kind.FRAME, 0, 0, 3, 2, 0, 0, 4, 4, payload_bytes=32, session=5, sequence=1,
+                cnt0=2**64 - 1,
+            ).pack()  # fmt: skip
+            messages = (
+                [b"x"], [newer, b"", b""], [changed, b"", b""], [b"short", b"", b""], [good],
+                [beyond, b"", bytes(32)],
+            )  # fmt: skip
             count = 0
             for message in messages:
                 count += 1

@@ -82,6 +82,7 @@ def test_two_dimensional_stream_of_milk(free_port):
         ("milk16", b"x" * 500, "stream layout"),
         ("milk16", metadata(code=77), "pixel type 77"),
         ("milk16", metadata(shape=(0, 0, 0)), "0 axes"),
+        ("milk16", metadata(shape=(2**32 - 1, 2**32 - 1, 0)), "largest_stream"),
     ],
 )
 def test_what_cannot_be_is_refused_and_said(free_port, wire, data, words):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from binascii import crc32
 
 import pytest
 from hypothesis import example, given
@@ -117,6 +118,13 @@ def test_other_body_than_was_sent_is_refused(value, body):
     if body != message[wire.HEADER_BYTES :]:
         with pytest.raises(WireError):
             wire.parse_json(header, body)
+
+
+@pytest.mark.parametrize("text", [b"[" * 60_000, b'{"a":' * 10_000, b"[]", b"\xff", b""])
+def test_json_that_is_no_object_is_refused(text):
+    header = wire.Header(Kind.HELLO, body_bytes=len(text), body_crc=crc32(text))
+    with pytest.raises(WireError, match="without a JSON object"):
+        wire.parse_json(header, text)
 
 
 def test_json_that_is_too_long_is_not_sent():

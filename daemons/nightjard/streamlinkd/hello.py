@@ -29,7 +29,8 @@ from nightjard.streamlinkd.wire import (
 )
 
 TIMEOUT_S = 2.0
-_MOST_STREAMS = 1000
+_MOST_STREAMS = 200
+_REASON_CHARACTERS = 6000  # of all streams together: the answer must stay below the limit
 
 
 class NotWanted(NightjarError):
@@ -200,7 +201,7 @@ def welcome_sender(
     """Answer a hello; return the seals of what comes and of what is sent back."""
     streams = []
     for place, reason in zip(welcome.places, welcome.reasons, strict=True):
-        item: dict[str, Any] = {"reason": reason}
+        item: dict[str, Any] = {"reason": reason[: _REASON_CHARACTERS // len(hello.streams)]}
         if place is not None:
             item |= {"session": place.session, "counter": place.counter}
         streams.append(item)

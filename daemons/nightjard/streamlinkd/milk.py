@@ -11,7 +11,6 @@ before they are sent, because a torn one could not be marked.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
@@ -30,6 +29,7 @@ from nightjar.streams.layout import (
     parse_metadata,
 )
 from nightjar.streams.reader import StreamReader, Wake
+from nightjar.units import bytes_text
 from nightjard.streamlinkd import net
 from nightjard.streamlinkd.config import LinkConfig
 from nightjard.streamlinkd.counts import Latency
@@ -43,7 +43,7 @@ from nightjard.streamlinkd.state import (
     Trouble,
     link_snapshot,
 )
-from nightjard.streamlinkd.target import Target
+from nightjard.streamlinkd.target import LARGEST_STREAM, Target
 from nightjard.streamlinkd.wire import Header, Kind, WireError
 
 log = logging.getLogger(__name__)
@@ -258,10 +258,16 @@ class MilkReceiver(_MilkEnd):
         self._reason = f"waiting for a sender on {self._address}"
         with listener:
             while not self._stop.is_set():
-                with contextlib.suppress(TimeoutError):
+                try:
                     connection, _ = listener.accept()
-                    with connection:
-                        self._serve(connection)
+                except TimeoutError:
+                    continue
+                except OSError as error:
+                    self._trouble.note(f"cannot take a connection: {error.strerror}")
+                    self._clock.wait(self._stop, 0.5)
+                    continue
+                with connection:
+                    self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -286,6 +292,12 @@ class MilkReceiver(_MilkEnd):
             lane.session, lane.counter = header.session, 0
         target.announce(header, b"")
         octets = header.payload_bytes
+        limit = self._link.largest_stream or LARGEST_STREAM
+        if octets > limit:
+            raise WireError(
+                f"frames of {bytes_text(octets)} are announced, more than largest_stream of the "
+                f"link, {bytes_text(limit)}"
+            )
         spare = memoryview(bytearray(octets))
         tail = bytearray(self._words.size + KEYWORD_BYTES * header.keyword_count)
         while True:

@@ -233,6 +233,10 @@ class Receiver:
             connection.close()
             self._trouble.note(f"{peer}: {error.strerror}")
             return
+        except Exception:  # whatever a stranger sends: it must not end the link of others
+            connection.close()
+            log.exception("greeting of %s", peer)
+            return
         self._begin(inbound)
 
     def _choose(self, hello: greeting.Hello) -> list[InLane | None]:

@@ -157,7 +157,8 @@ class Subscriber:
                 lane.pending = None
                 try:
                     self._publish(lane, header, parts)
-                except WireError as error:
+                except NightjarError as error:
+                    lane.target.abandon()
                     self._bad(error)
 
     def _keep_connected(self, now_ns: int) -> None:
@@ -193,10 +194,10 @@ class Subscriber:
                 return
             try:
                 self._take([part.buffer for part in parts])
-            except WireError as error:
+            except NightjarError as error:
                 self._bad(error)
 
-    def _bad(self, error: WireError) -> None:
+    def _bad(self, error: NightjarError) -> None:
         self._failure = self._trouble.bad(error)
         if self._secret is not None:
             # Perhaps the sender was started anew: ask it again.
@@ -231,6 +232,8 @@ class Subscriber:
         self._check_seal(parts)
         self._hear()
         if header.kind == Kind.HEARTBEAT:
+            if len(parts) < 3:
+                raise WireError(f"{lane.wire}: a sign of life without keywords")
             body = bytes(parts[2])
             check_body(header, body)
             lane.is_source_missing = bool(header.flags & SOURCE_MISSING)

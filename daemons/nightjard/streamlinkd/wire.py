@@ -279,7 +279,7 @@ def parse_json(header: Header, body: bytes | bytearray | memoryview) -> dict[str
     check_body(header, body)
     try:
         value = json.loads(bytes(body))
-    except ValueError:
+    except (ValueError, RecursionError):  # the second: brackets without end
         value = None
     if not isinstance(value, dict):
         raise WireError(f"a {Kind(header.kind).name.lower()} without a JSON object")
