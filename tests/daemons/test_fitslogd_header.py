@@ -182,7 +182,7 @@ keywords = st.dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(at_start=keywords, at_end=keywords)
 def test_no_keyword_of_any_stream_keeps_a_cube_from_being_closed(
     at_start: dict[str, Any], at_end: dict[str, Any], tmp_path_factory: pytest.TempPathFactory

@@ -83,7 +83,7 @@ def test_killed_again_and_again_not_a_frame_is_lost_or_doubled(
         with Process(tmp_path, root=root) as logger:
             logger.prepare(60, fsync=fsync)
             logger.start("s1", time.time_ns())
-            for _ in range(4):
+            for _ in range(3):
                 time.sleep(rng.uniform(0.05, 0.4))  # when it dies is what is tried
                 logger.kill()
                 logger.begin()
@@ -346,7 +346,7 @@ def test_a_logger_stopped_for_less_than_the_ring_loses_nothing(tmp_path: Path) -
         status = logger.until("caught up", lambda s: s["ring_unread"] < 10)
         assert (status["missed"], status["torn"]) == (0, 0)
         os.kill(logger.pid, signal.SIGSTOP)
-        time.sleep(3.0)  # longer
+        time.sleep(2.6)  # longer
         os.kill(logger.pid, signal.SIGCONT)
         logger.until("caught up", lambda s: s["ring_unread"] < 10)
         logger.ask("pause", not_after_ns=time.time_ns())

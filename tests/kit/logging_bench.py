@@ -147,6 +147,34 @@ class Driver:
         )  # fmt: skip
 
 
+class _Patched:
+    """What is other for loggers inside a test; undone when the last of them has ended."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._patches: list[Any] = []
+
+    def enter(self) -> None:
+        self._count += 1
+        if self._count == 1:
+            # A logger freezes what it has; here that would be the whole test run.
+            self._patches = [
+                mock.patch("nightjard.fitslogd.logger.gc"),
+                mock.patch("nightjard.fitslogd.logger._RETRY_S", 0.2),
+            ]
+            for patch in self._patches:
+                patch.start()
+
+    def leave(self) -> None:
+        self._count -= 1
+        if self._count == 0:
+            for patch in self._patches:
+                patch.stop()
+
+
+_patched = _Patched()
+
+
 class Bench(Driver):
     """A logger in a thread of the test; its wall clock stands at `T0` until it is advanced."""
 
@@ -160,9 +188,7 @@ class Bench(Driver):
         self.parent = FakeParent()
         options = {"stream": stream, "state": str(self.state), "roots": [str(self.root)]}
         self.logger = Logger(options, self.parent, clock or self.clock)  # type: ignore[arg-type]
-        # A logger freezes what it has; here that would be the whole test run.
-        self._gc = mock.patch("nightjard.fitslogd.logger.gc")
-        self._gc.start()
+        _patched.enter()
         self._thread = threading.Thread(target=self.logger.run, name=f"logger-{stream}")
         self._thread.start()
         assert self.parent.ready.wait(READY_S)
@@ -206,7 +232,7 @@ class Bench(Driver):
     def close(self) -> None:
         self.parent.gone.set()
         self._thread.join(20)
-        self._gc.stop()
+        _patched.leave()
         assert not self._thread.is_alive()
 
     def __enter__(self) -> Bench:
