@@ -183,6 +183,25 @@ def test_a_pause_without_further_frames_ends_by_itself(source: Source, bench: Be
     assert reasons(read_cubes(bench.root)) == [(3, "paused", True)]
 
 
+def test_a_pause_waits_for_frames_that_a_slow_link_brings_late(
+    source: Source, bench: Bench
+) -> None:
+    bench.prepare(10)
+    bench.start()
+    source.publish(3)
+    bench.saved(3)
+    bench.ask("pause", not_after_ns=stamp(8))
+    for number in range(4, 8):
+        bench.clock.advance(1.5)
+        for _ in range(2):  # between the two it looks for the end
+            assert bench.ask("set", cube_frames=10)["state"] == "finishing"
+        source.publish(1)
+        bench.saved(number)
+    source.publish(1)
+    bench.over()
+    assert numbers(read_cubes(bench.root)) == list(range(1, 8))
+
+
 def test_the_length_changes_in_the_midst_of_a_cube(source: Source, bench: Bench) -> None:
     bench.prepare(10)
     bench.start()

@@ -45,6 +45,7 @@ _ANSWER_S = 0.06  # how long a command waits for the main thread before it answe
 _PREPARE_S = 15.0
 _LOOK_S = 0.5  # how often the stream's file is looked at, and the disk after a failure
 _RETRY_S = 2.0
+_LATE_NS = 10 * 10**9  # how late frames may come over a link that lags, and still be waited for
 _REOPEN_S = 0.25  # between two attempts to attach to a stream
 _LATEST_NS = 4_102_444_800_000_000_000  # 2100: a stamp beyond is none
 _NEWS_S = 0.02  # at most so often
@@ -118,6 +119,7 @@ class Logger:
         self._ended = ""  # the session that was over last
         self._known = 0  # counter of the stream's newest frame when it was attached to
         self._reopen_s = 0.0
+        self._came_ns = 0  # when the last frame was read
 
     # ------------------------------------------------------------ life
 
@@ -410,7 +412,7 @@ class Logger:
         orders, settings = self._orders, self._settings
         assert orders is not None
         assert settings is not None
-        now_ns = self._clock.now_ns()
+        self._came_ns = now_ns = self._clock.now_ns()
         if frame.atime_ns >= _LATEST_NS:  # words that nobody has set
             frame.atime_ns = 0
         if frame.writetime_ns >= _LATEST_NS:
@@ -464,8 +466,10 @@ class Logger:
         if orders is None or unread:
             return
         ends = [t for t in (orders.not_after_ns, orders.until_ns) if t is not None]
+        # Over a link that lags, frames of the session come when its time is over.
+        quiet_ns = min(max(min(ends), self._came_ns), min(ends) + _LATE_NS) if ends else 0
         patience_ns = round(self._watch.patience_s * 1e9)
-        if ends and self._clock.now_ns() > min(ends) + patience_ns:
+        if ends and self._clock.now_ns() > quiet_ns + patience_ns:
             self._end_session("paused" if orders.not_after_ns is not None else "end time")
         elif orders.finish and self._recorder.frames == 0:
             self._end_session("full")
