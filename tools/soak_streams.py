@@ -151,7 +151,7 @@ class Night:
         until = time.time_ns()
         finish = not is_last and self.random.random() < 0.3
         session = self.running[group]
-        session.until = until
+        session.until, session.fills = until, finish
         self.ask("pause", group=group, finish=finish, wait=True)
         self.sessions.append(self.running.pop(group))
         views = self.daemons["fitslogd"].status()["streams"]

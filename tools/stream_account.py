@@ -168,12 +168,16 @@ def _numbers_of(look: CubeLook) -> list[str]:
 
 @dataclass
 class Session:
-    """One session of a group: all frames acquired from `since` to `until` (ns UTC) belong to it."""
+    """One session of a group: all frames acquired from `since` to `until` (ns UTC) belong to it.
+
+    One that `fills` its last cube ends with the cube in which the logger is when it hears of it.
+    """
 
     name: str
     streams: Sequence[str]
     since: int
     until: int = 0
+    fills: bool = False
 
 
 @dataclass
@@ -319,7 +323,7 @@ class Judge:
             return
         if before is None:
             self._edge(account, session, "whole", noted[wanted])
-        elif 0 <= before[1] < wanted[-1]:
+        elif 0 <= before[1] < wanted[-1] and not session.fills:
             end = f"end ({cubes[-1].reason})"
             self._edge(account, session, end, noted[before[1] + 1 : wanted[-1] + 1])
 
