@@ -231,7 +231,7 @@ def test_work_without_end_is_interrupted(store: Store) -> None:
 
 def test_a_stuck_lane_refuses_when_too_much_waits(store: Store) -> None:
     release = threading.Event()
-    store._reader.submit(lambda connection: release.wait(20))
+    store._reader.submit(lambda connection: release.wait(100))
     try:
         with contextlib.suppress(Busy):
             for _ in range(1000):
