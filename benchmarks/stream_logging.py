@@ -58,7 +58,7 @@ def floor(folder: Path, rows: int, columns: int) -> tuple[float, float]:
     frames = np.empty((count, rows, columns), "u2")
     frames[:] = rng.integers(0, 60000, (rows, columns)).astype("u2")
     buffer = np.ones_like(frames[0])
-    path = folder / "floor.bin"
+    path = folder / f"floor-{os.getpid()}.bin"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     began, used = time.monotonic(), time.process_time()
     for index in range(count):
