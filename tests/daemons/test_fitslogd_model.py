@@ -452,6 +452,28 @@ def test_one_that_dies_while_it_fills_its_last_cube_fills_it(room: FakeRoom) -> 
     assert operation.outcome()["state"] == "armed"
 
 
+def test_one_that_dies_while_it_is_paused_saves_what_is_left_of_its_session(
+    room: FakeRoom,
+) -> None:
+    room.prep()
+    room.start()
+    room.pause()
+    ends_ns = room.orders("pause")["vcam1"]["not_after_ns"]
+    room.loggers["vcam1"].die()
+    room.asked.clear()
+    room.tick(0.05, times=8)
+    assert [name for _, name, _ in room.asked] == ["prepare", "start"]
+    again = room.orders("start")["vcam1"]
+    assert (again["until_ns"], again["resume"]) == (ends_ns, True)
+    room.loggers["vcam1"].end_session(100)
+    room.tick(30)
+    room.loggers["vcam1"].die()
+    room.asked.clear()
+    room.tick(0.05, times=8)
+    assert [name for _, name, _ in room.asked] == ["prepare"], "its frames are in no ring"
+    assert room.states()["vcam1"] == "armed"
+
+
 def test_it_is_tried_again_until_its_stream_is_back(room: FakeRoom) -> None:
     room.prep()
     room.start()

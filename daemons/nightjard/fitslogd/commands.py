@@ -284,8 +284,11 @@ class SessionCommands(Deed):
         model = self.model
         if finish:
             self._await_first_frames(active)
-        for stream in active:  # first: a logger that dies now is not to save again
-            model.ledger.change(stream, goal="finishing" if finish else "armed")
+        for stream in active:  # first: a logger that dies now is not to save what comes after
+            if finish:
+                model.ledger.change(stream, goal="finishing")
+            else:
+                model.ledger.change(stream, goal="armed", until_ns=self._end_ns(stream, stop_ns))
         arguments = {key: {"finish": finish, "not_after_ns": stop_ns} for key in active}
         answers = model.crew.ask("pause", arguments, self.config.command_timeout)
         self.sorted_out(chosen, answers, "finishing" if finish else "paused")
@@ -301,6 +304,11 @@ class SessionCommands(Deed):
             how = "ending with a full cube" if finish else "paused"
             text = f"{listed(active, 'is', 'are')} {how}"
             model.ledger.event(chosen.group, "info", text, is_told=True)
+
+    def _end_ns(self, stream: str, stop_ns: int | None) -> int | None:
+        run = self.model.ledger.run_of(stream)
+        ends = (stop_ns, run.until_ns if run is not None else None)
+        return min((end for end in ends if end is not None), default=None)
 
     # --- stop -----------------------------------------------------------------------------------
 

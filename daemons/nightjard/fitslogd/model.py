@@ -33,6 +33,7 @@ REPLY_S = 0.07  # what a caller waits for a command: he has his answer in a tent
 FACTS_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 10.0
 _STRAY_S = 3.0
+_RING_NS = 20 * NS_PER_S  # what ended longer ago is in no ring any more
 _STORE_PART = "sessions"
 
 class LoggerGroups:
@@ -232,10 +233,13 @@ class LoggerGroups:
         worker.ask("prepare", settings, self.config.prepare_timeout)
         if self.crew.settle([stream], lambda seen: seen.get("state") == "armed", timeout_s):
             raise TimedOut(f"{stream} was not prepared within {timeout_s:g} s")
-        if run.until_ns is not None and run.until_ns <= self.clock.now_ns():
+        until_ns, now_ns = run.until_ns, self.clock.now_ns()
+        if until_ns is not None and until_ns <= now_ns:
             run = replace(run, goal="armed")
             self.ledger.change(stream, goal="armed")
-        if run.goal != "armed":
+        # One that died at the end of its session: what belongs to it may still be in the ring.
+        is_behind = until_ns is not None and now_ns < until_ns + _RING_NS
+        if run.session is not None and (run.goal != "armed" or is_behind):
             worker.ask("start", run.start_arguments(resume=True), timeout_s)
         if run.goal == "finishing":
             worker.ask("pause", {"finish": True, "not_after_ns": None}, timeout_s)
