@@ -43,6 +43,12 @@ class StreamConfig(StrictModel):
         {}, description="Header cards of this stream's files: {keyword: [value, comment]}."
     )
 
+    stamps: Literal["utc", "tai"] = Field(
+        "utc",
+        description="Time scale of the stream's stamps: milk writes TAI, 37 s ahead, on machines "
+        "whose kernel knows the offset; files are in UTC in any case.",
+    )
+
     _check_cards = field_validator("cards")(_checked_cards)
 
 

@@ -218,4 +218,5 @@ def logger_settings(config: FitslogConfig, stream: str, settings: Settings) -> d
         "max_cube_seconds": config.max_cube_seconds,
         "minimum_free_bytes": config.minimum_free_bytes, "local_name": config.local_name,
         "local_offset_hours": config.local_offset_hours,
+        "stamps": config.streams[stream].stamps,
     }  # fmt: skip
