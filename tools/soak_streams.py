@@ -360,6 +360,7 @@ def main() -> int:
     parser.add_argument("--disk", type=Path, default=Path("/var/tmp"))
     parser.add_argument("--keep", type=Path, help="where logs and bad cubes go")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"seed {options.seed}, {options.minutes:g} minutes", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="nightjar-soak-", dir=options.disk) as folder,
