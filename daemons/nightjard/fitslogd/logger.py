@@ -425,7 +425,11 @@ class Logger:
             stamp = now_ns
         if stamp < orders.not_before_ns and self._recorder.totals.saved == 0:
             self._recorder.skip(frame.counter)
+            if not reader.unread:
+                self._judge_stamp(stamp, orders, now_ns)
             return
+        if self._warned_of == "behind":
+            self._warn("behind", None)
         if orders.not_after_ns is not None and stamp >= orders.not_after_ns:
             self._end_session("paused")
             return
@@ -443,6 +447,16 @@ class Logger:
             self._cube_over("full")
         elif settings.max_cube_seconds is not None:
             self._check_age(settings.max_cube_seconds)
+
+    def _judge_stamp(self, stamp: int, orders: Orders, now_ns: int) -> None:
+        """Warn where the newest frame is stamped before the start although that is long past."""
+        late_ns = now_ns - orders.not_before_ns
+        if late_ns > self._watch.patience_s * 1e9 and self._warned_of in (None, "behind"):
+            self._warn("behind", (
+                f"the time stamps of stream {self.stream} are {(now_ns - stamp) / 1e9:.1f} s "
+                f"behind this machine's clock: no frame is saved until they reach the start; "
+                f"see the camera's clock, and stamps in the stream's configuration"
+            ))  # fmt: skip
 
     def _check_age(self, longest_s: float) -> None:
         if self._recorder.frames and self._recorder.age_s >= longest_s:
@@ -592,6 +606,7 @@ class Logger:
         if is_over:
             self._ended = self._orders.session
         self._orders = None
+        self._warn("behind", None)
         self._close_reader()
         self._set_state("armed")
 
