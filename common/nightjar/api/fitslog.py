@@ -208,6 +208,7 @@ STREAM_KEYS: dict[str, str] = {
     "group": "group in which it is prepared; null where it is not",
     "pid": "process id of its logger; null while it is restarted",
     "restarts": "times that its logger died and was restarted",
+    "is_coming_back": "whether its logger died and does not yet do again what it is to do",
     "session": "id of the present or last session; null before the first",
     "is_alive": "whether frames arrive",
     "age_s": "age of the newest frame, s",

@@ -246,7 +246,7 @@ class StreamReader:
                 yield frame
                 deadline = time.monotonic() + timeout_s
                 # A writer may go on filling a file whose name was taken from it.
-                if time.monotonic() - checked > 1.0:
+                if time.monotonic() - checked > 1.0 and self.unread < 2:
                     checked = time.monotonic()
                     self.relink()
                 continue

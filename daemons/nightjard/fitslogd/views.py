@@ -52,6 +52,7 @@ def stream_view(
     state = str(snapshot.get("state") or "idle")
     view["state"] = state if state in STATES else "error"
     reason = worker.trouble if not worker.is_running else trouble
+    view["is_coming_back"] = bool(reason) and run is not None
     if reason or not worker.is_running:
         view["state"], view["error"] = "error", reason or "its logger is not running"
     return view

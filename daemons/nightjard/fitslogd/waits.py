@@ -75,8 +75,8 @@ class Wait:
     def _is_open(self, view: Mapping[str, Any]) -> bool:
         if view["state"] in ("saving", "finishing"):
             return True
-        if view["state"] == "error" and view["group"] and view["pid"] is None:
-            return True  # its logger died and is taken up again
+        if view["is_coming_back"]:
+            return True  # its logger died, and what it was to do is still to be taken up
         return self._until_in_place and bool(view["closing"])
 
     @staticmethod
