@@ -38,6 +38,7 @@ Handler = Callable[..., Any]
 _CHANNEL = "NIGHTJAR_CHANNEL"
 _LONGEST_LINE = 1 << 20
 _LINES_KEPT = 20
+_EXIT_S = 120.0  # a logger may have a gigabyte to bring to the disk after its last word
 _LEVELS = {"<7>": logging.DEBUG, "<6>": logging.INFO, "<5>": logging.INFO,
            "<4>": logging.WARNING, "<3>": logging.ERROR, "<2>": logging.CRITICAL}  # fmt: skip
 
@@ -278,7 +279,12 @@ class Child:
             for message in messages:
                 self._dispatch(message)
         self._lines.close()
-        status = self._process.wait()
+        try:
+            status = self._process.wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            log.error("%s has closed its channel and does not end: it is killed", self.name)
+            self._process.kill()
+            status = self._process.wait()
         how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         said = " | ".join(list(self._said)[-3:])
         words = f"; last words: {said}" if status and said else ""

@@ -352,3 +352,15 @@ def test_take_over_of_what_is_no_stream_is_refused(tmp_path):
         StreamWriter.attach(tmp_path / "bad.im.shm")
     with pytest.raises(InvalidArgument, match="end in"):
         StreamWriter.attach(tmp_path / "bad.fits")
+
+
+def test_a_stream_of_more_slots_than_wanted_is_taken_over_where_that_will_do():
+    for depth, shape, is_taken in ((8, (4, 20), True), (3, (4, 20), False), (8, (20, 4), False)):
+        with ring("left", depth, (4, 20)) as old:
+            old.write(image(1, (4, 20)), 5)
+        inode = old.path.stat().st_ino
+        writer = StreamWriter.open("left", shape, "u2", depth=5, least_depth=4)
+        assert (writer.path.stat().st_ino == inode) == is_taken
+        assert writer.geometry.depth == (depth if is_taken else 5)
+        assert writer.counter == (1 if is_taken else 0)
+        writer.close(unlink=True)

@@ -23,6 +23,7 @@ import struct
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -196,6 +197,7 @@ class StreamWriter:
         dtype: DTypeLike,
         *,
         depth: int | None = None,
+        least_depth: int | None = None,
         folder: Path | None = None,
         nkw: int = 50,
         **options: Any,
@@ -203,7 +205,7 @@ class StreamWriter:
         """Take over a stream left by a dead owner where it has this geometry, else make a new one.
 
         Parameters and errors are those of :meth:`create`; keywords of a stream taken over are
-        updated.
+        updated. With `least_depth` one of another depth, but not of fewer slots, is taken over.
         """
         path = stream_path(name, folder)
         wanted = StreamGeometry.make(
@@ -215,7 +217,13 @@ class StreamWriter:
             except StorageError as error:
                 logger.warning("stream %s is made anew: %s", path, error)
             else:
-                if writer.geometry == wanted:
+                found = writer.geometry
+                if found == wanted or (
+                    least_depth is not None
+                    and found.depth >= least_depth
+                    and found.frame_shape == wanted.frame_shape
+                    and replace(found, shape=wanted.shape) == wanted
+                ):
                     writer.set_keywords(options.get("keywords") or {})
                     return writer
                 writer.close()

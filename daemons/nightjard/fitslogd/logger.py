@@ -747,7 +747,8 @@ class Logger:
             self._watch, self._recorder, self._orders, self._settings,
         )  # fmt: skip
         totals, reader = recorder.totals, self._reader
-        rate, frame_bytes = watch.rate_hz, watch.frame_bytes
+        # A stream that stands still has no rate, whatever it was before.
+        rate, frame_bytes = watch.rate_hz if watch.is_alive else None, watch.frame_bytes
         flow = rate * frame_bytes if rate and frame_bytes else None
         file = recorder.file
         return {

@@ -113,8 +113,11 @@ class Publisher:
             "clock": self._clock, "populate": False,
         }  # fmt: skip
         # A stream that a killed grabber left goes on where it fits, its counter too.
-        make = StreamWriter.create if old else StreamWriter.open
-        self.writer = make(plan.name, plan.shape, plan.pixel_type, **options)
+        wanted = (plan.name, plan.shape, plan.pixel_type)
+        if old:
+            self.writer = StreamWriter.create(*wanted, **options)
+        else:
+            self.writer = StreamWriter.open(*wanted, least_depth=plan.least_depth, **options)
         held = self.writer.keywords()
         if OFFSET in held and self.writer.counter:
             self._offset = int(held[OFFSET].value)
