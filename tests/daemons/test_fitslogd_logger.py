@@ -172,6 +172,20 @@ def test_paused_twice_the_earlier_end_holds(source: Source, bench: Bench) -> Non
     assert bench.ask("pause")["state"] == "armed"  # a third time: nothing to do
 
 
+def test_frames_lost_right_before_the_end_are_counted(source: Source, bench: Bench) -> None:
+    bench.prepare(10)
+    bench.start()
+    source.publish(3)
+    bench.saved(3)
+    bench.ask("pause", not_after_ns=stamp(6))
+    slot = source.writer.next_slot
+    source.writer.begin(slot)
+    source.writer.publish(slot, stamp(10), counter=10)  # 4 to 9 went by; 4 and 5 were wanted
+    assert bench.over()["missed"] == 2
+    (cube,) = read_cubes(bench.root)
+    assert cube.header["NMISSED"] == 2
+
+
 def test_a_pause_without_further_frames_ends_by_itself(source: Source, bench: Bench) -> None:
     bench.prepare(10)
     bench.start()

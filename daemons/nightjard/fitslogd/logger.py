@@ -431,9 +431,11 @@ class Logger:
         if self._warned_of == "behind":
             self._warn("behind", None)
         if orders.not_after_ns is not None and stamp >= orders.not_after_ns:
+            self._recorder.count_gap(frame, orders.not_after_ns)
             self._end_session("paused")
             return
         if orders.until_ns is not None and stamp >= orders.until_ns:
+            self._recorder.count_gap(frame, orders.until_ns)
             self._end_session("end time")
             return
         if not self._recorder.take(frame, reader, settings, now_ns):

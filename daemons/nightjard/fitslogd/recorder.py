@@ -256,6 +256,27 @@ class Recorder:
         except OSError as error:
             raise _storage_error(cube.final, error) from error
 
+    def count_gap(self, frame: Frame, end_ns: int) -> None:
+        """Count the frames as missed that passed between the last one kept and the end.
+
+        Parameters
+        ----------
+        frame
+            The first one acquired at or after `end_ns`; those of the gap before it are taken to
+            have come at even intervals.
+        """
+        last, since_ns = self._last_counter, self._last_stamp
+        if last is None or not since_ns or frame.atime_ns <= since_ns:
+            return
+        gap = frame.counter - last - 1
+        if gap <= 0:
+            return
+        due = -(-(end_ns - since_ns) * (gap + 1) // (frame.atime_ns - since_ns)) - 1
+        missed = max(0, min(gap, due) - self._torn)
+        self.totals.missed += missed
+        if self._cube is not None:
+            self._cube.missed += missed
+
     def skip(self, counter: int) -> None:
         """Note a frame that came before the session's start."""
         self._last_counter = counter
