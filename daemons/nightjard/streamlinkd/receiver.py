@@ -259,7 +259,9 @@ class Receiver:
     def _refuse(
         self, connection: socket.socket, peer: str, error: NightjarError, look: greeting.Deadline
     ) -> None:
-        text = f"{peer} was refused: {error.message}"
+        # What a stranger sends may stand in the message: no line of its own in our log.
+        said = error.message.encode("unicode_escape").decode("ascii")
+        text = f"{peer} was refused: {said}"
         if error.message != self._refusal:
             log.warning("%s", text)
         self._refusal, self._refused_ns = error.message, self._clock.monotonic_ns()
