@@ -667,3 +667,25 @@ def test_file_that_is_no_stream_is_refused(tmp_path):
         path.write_bytes(writer.path.read_bytes()[:-8])
     with pytest.raises(StorageError, match="damaged"):
         StreamReader(path)
+
+
+def test_the_age_is_known_however_fast_frames_come():
+    stop = threading.Event()
+    with StreamWriter.create("fast", (4, 20), "u2", depth=4) as writer:
+        writer.write(np.zeros((4, 20), "u2"), 5)
+
+        def publish() -> None:
+            while not stop.is_set():
+                slot = writer.next_slot
+                writer.begin(slot)
+                writer.publish(slot, 5)
+
+        thread = threading.Thread(target=publish)
+        with StreamReader("fast") as reader:
+            thread.start()
+            try:
+                ages = [reader.age_s for _ in range(20_000)]
+            finally:
+                stop.set()
+                thread.join()
+    assert None not in ages

@@ -137,6 +137,15 @@ class Attachment:
             )
         return 0, 0
 
+    @property
+    def written_ns(self) -> int:
+        """When the newest frame was written, ns as stamped; 0 where the writer gives no times.
+
+        From the header, which has it however many frames come while one looks.
+        """
+        words = self._words
+        return words[Word.WRITE_S] * _NS + words[Word.WRITE_NS]
+
     def keywords(self) -> dict[str, Keyword]:
         """Return the used keywords."""
         return decode_keywords(self.keyword_block())

@@ -138,7 +138,7 @@ class StreamReader:
         """Seconds since the newest frame was written; None before the first, or without times."""
         if self.counter == 0:
             return None
-        written = self._at.times(self._at.counter, self._at.newest_slot)[1]
+        written = self._at.written_ns
         return (self._clock.now_ns() + self._ahead_ns - written) / NS_PER_S if written else None
 
     def keywords(self) -> dict[str, Keyword]:
