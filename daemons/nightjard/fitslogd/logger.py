@@ -41,6 +41,10 @@ from nightjard.fitslogd.watch import StreamWatch
 log = logging.getLogger(__name__)
 
 _WAIT_S = 0.05
+# Small frames come so fast that to be woken for each costs more than the frame: the ring holds
+# seconds of them, so they are fetched by the handful.
+_NAP_RATE_HZ = 200.0
+_NAP_S = 0.005
 _ANSWER_S = 0.06  # how long a command waits for the main thread before it answers "pending"
 _PREPARE_S = 15.0
 _LOOK_S = 0.5  # how often the stream's file is looked at, and the disk after a failure
@@ -392,6 +396,10 @@ class Logger:
                 self._check_end(reader.unread)
                 if self._orders is None or self._reader is not reader:
                     return
+                if (self._watch.rate_hz or 0.0) > _NAP_RATE_HZ:
+                    time.sleep(_NAP_S)
+                    if reader.unread:
+                        return
                 if reader.wait(_WAIT_S) is Wake.REPLACED:
                     self._follow(reader)
                 return
