@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from alembic import context
 
-from nightjard.archived.tables import metadata
+from nightjard.archived.nights.tables import TABLES
+
+metadata = TABLES[0].metadata  # the intake's tables are in it, too
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, transactional_ddl=True)
