@@ -174,3 +174,27 @@ def test_the_name_of_the_text_file() -> None:
 def test_rows_of_another_type_are_refused() -> None:
     with pytest.raises(ValueError, match="no frame table"):
         timing_text(np.zeros(3, ROW.newbyteorder(">")), program="p")
+
+
+def test_lines_out_of_column_are_read_as_those_in_column(tmp_path: Path) -> None:
+    rows = empty_rows(50)
+    rows["CNT0"] = np.arange(50) + 7
+    rows["LTIME"] = 1_780_000_000_123_456_789 + np.arange(50) * 1_999_999
+    rows["ATIME"] = rows["LTIME"] // 1000 * 1000 - 40_000
+    whole = timing_text(rows, program="test")
+    path = tmp_path / "a.txt"
+    path.write_bytes(whole)
+    expected = read_timing_text(path).rows
+    lines = whole.decode().splitlines(keepends=True)
+    for change in (
+        [*lines[:20], lines[20].replace("  ", " ", 1), *lines[21:]],  # one line is shorter
+        [line.replace("  ", " ") for line in lines],  # no columns at all
+        [*lines[:-1], lines[-1].rstrip() + "\r\n"],
+    ):
+        path.write_text("".join(change))
+        assert (read_timing_text(path).rows == expected).all()
+    good = lines[30]
+    for bad in (good.replace("1780000000.", "17x0000000."), good[:40] + "-" + good[41:]):
+        path.write_text("".join([*lines[:30], bad, *lines[31:]]))
+        with pytest.raises(StorageError, match="line 31"):
+            read_timing_text(path)
