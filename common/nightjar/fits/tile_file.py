@@ -37,7 +37,7 @@ _SYNC_FILE_RANGE_WRITE = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _primary() -> bytes:
+def empty_primary() -> bytes:
     """Return the empty unit before the table."""
     header = Header()
     header.add("SIMPLE", True, "conforms to the FITS standard")
@@ -129,7 +129,7 @@ class TileFile:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o644)
             try:
-                write_at(descriptor, _primary() + self._header((), 0, b"", is_open=True), 0)
+                write_at(descriptor, empty_primary() + self._header((), 0, b"", is_open=True), 0)
             except BaseException:
                 os.close(descriptor)
                 raise

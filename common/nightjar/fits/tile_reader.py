@@ -103,17 +103,65 @@ def read_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator
         The file cannot be read.
     """
     with opened(path) as (read, name):
-        hdu = _table(read, name)
-        layout = _layout(hdu, name)
-        compressor = TileCompressor(layout.dtype, layout.frame_shape)
-        count = int(str(hdu.header["NAXIS2"]))
-        for index in range(*slice(start, stop).indices(count)):
-            at = layout.rows_offset + index * DESCRIPTOR_BYTES
-            length, place = _row(read(at, DESCRIPTOR_BYTES))
+        tiles = Tiles(read, name)
+        compressor = TileCompressor(tiles.layout.dtype, tiles.layout.frame_shape)
+        for index in range(*slice(start, stop).indices(tiles.frames)):
             try:
-                yield compressor.expand(read(layout.heap_offset + place, length))
+                yield compressor.expand(tiles.tile(index))
             except ValueError as error:
                 raise NotFits(f"{name}: frame {index}: {error}", path=name) from None
+
+
+class Tiles:
+    """The tiles of a finished compressed cube of this module, as they are.
+
+    Parameters
+    ----------
+    read, name
+        From :func:`~nightjar.fits.hdus.opened`.
+
+    Attributes
+    ----------
+    layout : TileLayout
+        Where they lie.
+    frames : int
+        How many the header promises.
+    hdu : Hdu
+        The unit that holds them.
+
+    Raises
+    ------
+    NotFits
+        No such file, or it is damaged.
+    """
+
+    def __init__(self, read: Reader, name: str) -> None:
+        self._read, self._name = read, name
+        self.hdu = _table(read, name)
+        self.layout = _layout(self.hdu, name)
+        self.frames = int(str(self.hdu.header["NAXIS2"]))
+        self._most = 2 * self.layout.frame_bytes + 4096
+
+    def tile(self, index: int) -> bytes:
+        """Return the bytes of a frame's tile.
+
+        Raises
+        ------
+        NotFits
+            The file does not hold it whole.
+        """
+        length, place = self.row(index)
+        data = b""
+        if 0 < length <= self._most and place < _MAX_PLACE:
+            data = self._read(self.layout.heap_offset + place, length)
+        if not data or len(data) < length:
+            raise NotFits(f"{self._name}: frame {index}: no whole tile", path=self._name)
+        return data
+
+    def row(self, index: int) -> tuple[int, int]:
+        """Return the bytes of a frame's tile, and its place behind `layout.heap_offset`."""
+        at = self.layout.rows_offset + index * DESCRIPTOR_BYTES
+        return _row(self._read(at, DESCRIPTOR_BYTES))
 
 
 def _table(read: Reader, name: str) -> Hdu:

@@ -144,10 +144,40 @@ class TileCompressor:
                 first = start * self._size // 8
                 words = self._words[first : first + len(self._scratch)]
                 total += native_word_sum(words, self._scratch)
+        return self._sum_of_loaded(total)
+
+    @property
+    def _stored_native(self) -> Pixels:
+        """The pixels that are loaded, as the file has them but in the machine's byte order."""
+        return self._native.view(self._image.stored.newbyteorder("="))
+
+    def _sum_of_loaded(self, total: int) -> int:
         if self._size == 1:
             return datasum(self._native)
         # Of 16-bit pixels the halves of every word are the other way round in the file.
         return rotate_right(fold(total), 16) if self._size == 2 else fold(total)
+
+    def load_stored(self, data: Any) -> int:
+        """Copy a frame given as its bytes in an uncompressed file; see :meth:`load`.
+
+        Raises
+        ------
+        ValueError
+            Not as many bytes as a frame has.
+        """
+        stored = np.frombuffer(data, self._image.stored)
+        native = self._stored_native
+        if len(stored) != self._pixels:
+            raise ValueError(f"{len(stored)} pixels are no frame of {self._pixels}")
+        total = 0
+        for start in range(0, self._pixels, BLOCK_PIXELS):
+            block = stored[start : start + BLOCK_PIXELS]
+            np.copyto(native[start : start + len(block)], block)
+            if self._size > 1:
+                first = start * self._size // 8
+                words = self._words[first : first + len(self._scratch)]
+                total += native_word_sum(words, self._scratch)
+        return self._sum_of_loaded(total)
 
     def compress_loaded(self) -> memoryview:
         """Return the tile of the frame loaded last; valid until the next call.
@@ -157,7 +187,7 @@ class TileCompressor:
         if self.algorithm == "RICE_1":
             used = rice.encode(self._native, self._out)
             return memoryview(self._buffer)[:used]
-        big_endian = self._native.astype(self._image.stored)
+        big_endian = self._stored_native.astype(self._image.stored)
         shuffled = big_endian.view(np.uint8).reshape(-1, self._size).T.tobytes()
         return memoryview(zlib.compress(shuffled, _GZIP_LEVEL, _GZIP_WBITS))
 
@@ -165,6 +195,36 @@ class TileCompressor:
         """Return the tile of a frame; valid until the next call."""
         self.load(frame)
         return self.compress_loaded()
+
+    def expand_stored(self, tile: Any, out: Any) -> int:
+        """Put the frame of a tile into `out` as its bytes in an uncompressed file.
+
+        Returns
+        -------
+        int
+            As :meth:`load`. The frame is loaded, too.
+
+        Raises
+        ------
+        ValueError
+            The bytes are not such a tile, or `out` is not as long as a frame.
+        """
+        stored = np.frombuffer(out, self._image.stored)
+        if len(stored) != self._pixels:
+            raise ValueError(f"{len(stored)} pixels are no frame of {self._pixels}")
+        if self.algorithm == "RICE_1":
+            native = self._stored_native
+            rice.decode(tile, native)
+            for start in range(0, self._pixels, BLOCK_PIXELS):
+                block = native[start : start + BLOCK_PIXELS]
+                np.copyto(stored[start : start + len(block)], block)
+        else:
+            np.copyto(stored, self._unzipped(tile))
+            return self.load_stored(stored)
+        total = 0
+        for first in range(0, len(self._words), len(self._scratch)):
+            total += native_word_sum(self._words[first : first + len(self._scratch)], self._scratch)
+        return self._sum_of_loaded(total)
 
     def expand(self, tile: Any) -> Pixels:
         """Return the frame of a tile, a new array.
@@ -180,6 +240,10 @@ class TileCompressor:
             if self._sign is not None:
                 native ^= self._sign
             return native.reshape(self.frame_shape)
+        return self._unzipped(tile).astype(self._image.dtype).reshape(self.frame_shape)
+
+    def _unzipped(self, tile: Any) -> Pixels:
+        """Return the stored pixels of a tile of GZIP_2."""
         try:
             shuffled = zlib.decompress(tile, _GZIP_WBITS)
         except zlib.error as error:
@@ -187,8 +251,7 @@ class TileCompressor:
         if len(shuffled) != self._pixels * self._size:
             raise ValueError(f"{len(shuffled)} bytes are not {self._pixels} pixels")
         sorted_bytes = np.frombuffer(shuffled, np.uint8).reshape(self._size, -1)
-        pixels = np.ascontiguousarray(sorted_bytes.T).view(self._image.stored)
-        return pixels.astype(self._image.dtype).reshape(self.frame_shape)
+        return np.ascontiguousarray(sorted_bytes.T).view(self._image.stored).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
