@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightjar.errors import FrameInvalid, InvalidArgument
+from nightjar.fits.checksum import datasum
 
 TAG_WORDS = 8
 MAGIC = 0x4E53
@@ -200,6 +201,8 @@ class FramePool:
         self._seed = seed
         self._noise: npt.NDArray[np.float32] | None = None
         self._made: dict[tuple[str, int, int], Pixels] = {}
+        self._pieces: dict[tuple[str, int, int], list[memoryview]] = {}
+        self._sums: dict[tuple[str, int, int], npt.NDArray[np.uint64]] = {}
 
     def images(self, kind: str, camera: int, state: int) -> Pixels:
         """Return the pixel values of the frames of a kind, without tags.
@@ -241,6 +244,23 @@ class FramePool:
         turn = np.asarray(trigger, np.int64) * 5 + np.asarray(segment, np.int64) * 3
         chosen: npt.NDArray[np.int64] = turn % self.size
         return chosen
+
+    def pieces(self, kind: str, camera: int, state: int) -> list[memoryview]:
+        """Return the bytes of each frame in a file, those of its tag left out."""
+        key = (kind, camera, state)
+        if key not in self._pieces:
+            images = self.stored(kind, camera, state)
+            self._pieces[key] = [memoryview(image).cast("B")[2 * TAG_WORDS :] for image in images]
+        return self._pieces[key]
+
+    def sums(self, kind: str, camera: int, state: int) -> npt.NDArray[np.uint64]:
+        """Return the DATASUM of each frame in a file, its tag taken as zeros."""
+        key = (kind, camera, state)
+        if key not in self._sums:
+            images = self.stored(kind, camera, state).copy()
+            images[:, 0, :TAG_WORDS] = 0
+            self._sums[key] = np.array([datasum(image) for image in images], np.uint64)
+        return self._sums[key]
 
     def frame(self, tag: Tag, kind: str) -> Pixels:
         """Return one whole frame, tag and all, as it was written."""
