@@ -32,7 +32,7 @@ class Stream(StrictModel):
 
     folder: str = Field("vgen2", description="Folder of the products.")
     code: str = Field(
-        "VMPA", pattern=r"\A[A-Z]{4}\Z", description="Letters of the frame IDs: VMPA."
+        "VMPA", pattern=r"^[A-Z]{4}$", description="Letters of the frame IDs: VMPA."
     )
 
 
