@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where products begin and end.
+
+Paired frames are cut by their triggers, for all cameras at once, so that siblings share their
+boundaries by construction. Frames that nothing pairs stay with their cube; the few without a
+partner in a paired run are kept together for the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nightjar.times import NS_PER_S
+from nightjard.archived.nights.config import Chunks
+from nightjard.archived.nights.records import Reason, Rows
+from nightjard.archived.nights.runs import Places
+
+_KEPT_BY_CUBE = (Reason.UNTRIGGERED, Reason.ALONE, Reason.AMBIGUOUS, Reason.SINGLE)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames that go into sibling products.
+
+    Attributes
+    ----------
+    where : list of (n,)
+        One array of places in the night's table for each camera, in order of time.
+    is_paired
+        The cameras' frames belong to each other one by one.
+    """
+
+    where: list[Places]
+    is_paired: bool
+
+
+def paired_chunks(
+    where: Sequence[Places], rows: Rows, keys: Places, exposure_s: float, frame_bytes: int,
+    rules: Chunks,
+) -> Iterator[Chunk]:  # fmt: skip
+    """Cut the paired frames of a run.
+
+    Parameters
+    ----------
+    where
+        For each camera the places of its frames, in order.
+    keys : (cubes,)
+        For each cube a number that is the same where all break keys are.
+    exposure_s
+        A pause counts from the end of an exposure to the beginning of the next.
+    frame_bytes
+        Of the largest frame.
+    """
+    paired = [part[rows["reason"][part] == Reason.PAIRED] for part in where]
+    paired = [part[np.argsort(rows["TRIGGER"][part], kind="stable")] for part in paired]
+    triggers = np.unique(np.concatenate([rows["TRIGGER"][part] for part in paired]))
+    if not len(triggers):
+        return
+    times = np.zeros(len(triggers), np.int64)
+    breaks = np.zeros(len(triggers), bool)
+    for part in paired:
+        at = np.searchsorted(triggers, rows["TRIGGER"][part])
+        times[at] = rows["MTIME"][part]
+        key = keys[rows["cube"][part]]
+        breaks[at[1:]] |= key[1:] != key[:-1]
+    gap_ns = round((rules.gap_seconds + exposure_s) * NS_PER_S)
+    breaks[1:] |= np.diff(times) > gap_ns
+    starts = _starts(times, breaks, rules, frame_bytes)
+    for first, stop in zip(starts, [*starts[1:], len(triggers)], strict=True):
+        low, high = triggers[first], triggers[stop - 1]
+        yield Chunk(
+            [part[slice(*np.searchsorted(rows["TRIGGER"][part], (low, high + 1)))]
+             for part in paired], True,
+        )  # fmt: skip
+
+
+def _starts(
+    times: Places, breaks: np.ndarray[tuple[int], np.dtype[np.bool_]], rules: Chunks, octets: int
+) -> list[int]:
+    """Return where chunks begin: at breaks, and where the rules have had enough."""
+    most = max(2, min(rules.frames, rules.bytes // max(1, octets)))
+    long_ns = round(rules.seconds * NS_PER_S)
+    starts = []
+    for low, high in _pieces(breaks):
+        at = low
+        while at < high:
+            starts.append(at)
+            # A frame belongs to the chunk while it ends less than so long after the first one.
+            end = at + int(np.searchsorted(times[at:high], times[at] + long_ns))
+            at = min(high, at + most, max(end, at + 1))
+    return starts
+
+
+def _pieces(breaks: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[tuple[int, int]]:
+    edges = [0, *(np.flatnonzero(breaks[1:]) + 1).tolist(), len(breaks)]
+    return list(itertools.pairwise(edges))
+
+
+def lone_chunks(
+    where: Places, rows: Rows, keys: Places, frame_bytes: int, rules: Chunks
+) -> Iterator[Chunk]:
+    """Cut the frames of one camera that have no partner, in the order of their cubes."""
+    reason = rows["reason"][where]
+    rules_of: tuple[tuple[Places, Callable[[Places], Places]], ...] = (
+        (where[np.isin(reason, _KEPT_BY_CUBE)], lambda part: rows["cube"][part].astype(np.int64)),
+        (where[reason == Reason.UNMATCHED], lambda part: keys[rows["cube"][part]]),
+    )
+    most = max(2, min(rules.frames, rules.bytes // max(1, frame_bytes)))
+    for part, key_of in rules_of:
+        if not len(part):
+            continue
+        key = key_of(part)
+        breaks = np.concatenate([[True], key[1:] != key[:-1]])
+        for low, high in _pieces(breaks):
+            for at in range(low, high, most):
+                yield Chunk([part[at : min(at + most, high)]], False)

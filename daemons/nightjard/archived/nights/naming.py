@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Names of products, as the reduction programs downstream expect them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from nightjar.times import iso, parse_iso
+
+_CLOCK = re.compile(r"_(?:(\d{8})T)?(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?\Z", re.ASCII)
+
+
+def clock(utc_ns: int) -> str:
+    """Return ``HH:MM:SS.ffffff``."""
+    return iso(utc_ns, 6)[11:]
+
+
+def sync_name(group: str, time_ns: int, camera: int, state: str) -> str:
+    """Return ``vsync_HH:MM:SS.ffffff.cam1.A``; without state ``vsync_HH:MM:SS.ffffff.cam1``."""
+    return f"{group}_{clock(time_ns)}.cam{camera}{_dotted(state)}"
+
+
+def solo_name(stream: str, time_ns: int, state: str) -> str:
+    """Return ``vcam1_HH:MM:SS.ffffff`` or ``vcam1_HH:MM:SS.ffffff.A``."""
+    return f"{stream}_{clock(time_ns)}{_dotted(state)}"
+
+
+def bad_name(path: str) -> str:
+    """Return the name of the product of a cube whose times or exposure are not known."""
+    return f"{stem(path)}.bad"
+
+
+def stem(path: str) -> str:
+    """Return the name of a raw file without its folders and endings."""
+    return PurePosixPath(path).name.removesuffix(".fz").removesuffix(".fits")
+
+
+def name_time(night: str, path: str) -> int:
+    """Return the UTC (ns) that a raw file's name tells of; 0 where it tells of none.
+
+    Parameters
+    ----------
+    night
+        ``YYYYMMDD``: names like ``vcam1_HH:MM:SS.nnnnnnnnn`` have no date.
+    """
+    match = _CLOCK.search(stem(path))
+    if match is None:
+        return 0
+    date, hour, minute, second, fraction = match.groups()
+    day = date or night
+    text = f"{day[:4]}-{day[4:6]}-{day[6:]}T{hour}:{minute}:{second}.{fraction or '0'}"
+    try:
+        return parse_iso(text)
+    except ValueError:
+        return 0
+
+
+def _dotted(state: str) -> str:
+    return f".{state}" if state else ""
