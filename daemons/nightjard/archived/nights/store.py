@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is kept of nights: how far they are, their cubes, products, steps and history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from nightjard.archived.database import Database
+from nightjard.archived.nights.records import Product
+from nightjard.archived.nights.scan import RawFile
+from nightjard.archived.nights.tables import attempt, cube, night, night_event, product, step
+
+Row = sa.RowMapping
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """How a step of a night stands."""
+
+    key: str
+    state: str
+    result: Any
+    error: str | None
+    started_ns: int
+    ended_ns: int | None
+
+
+class NightStore:
+    """All access to the tables of nights; thread-safe.
+
+    Raises
+    ------
+    StorageError
+        From every method: the database failed or does not answer.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # --- nights ---
+
+    def see(self, family: str, date: str, folder: str, now_ns: int) -> Row:
+        """Return the row of a night, made if it is new."""
+        found = self.find(family, date)
+        if found is not None:
+            return found
+        with self.database.write("note a night") as connection:
+            present = _one(connection, sa.select(night).where(_is(family, date)))
+            if present is None:
+                connection.execute(sa.insert(night).values(
+                    family=family, date=date, folder=folder, state="new", seen_ns=now_ns
+                ))  # fmt: skip
+        row = self.find(family, date)
+        assert row is not None
+        return row
+
+    def find(self, family: str, date: str) -> Row | None:
+        """Return the row of a night."""
+        with self.database.read() as connection:
+            return _one(connection, sa.select(night).where(_is(family, date)))
+
+    def get(self, identity: int) -> Row:
+        """Return the row of a night that is there."""
+        with self.database.read() as connection:
+            row = _one(connection, sa.select(night).where(night.c.id == identity))
+        assert row is not None
+        return row
+
+    def nights(self, family: str | None = None) -> list[Row]:
+        """Return all nights, oldest first."""
+        statement = sa.select(night).order_by(night.c.date, night.c.family)
+        if family is not None:
+            statement = statement.where(night.c.family == family)
+        with self.database.read() as connection:
+            return list(connection.execute(statement).mappings())
+
+    def set_night(self, identity: int, **values: Any) -> None:
+        """Change a night."""
+        with self.database.write("note how far a night is") as connection:
+            connection.execute(sa.update(night).where(night.c.id == identity).values(**values))
+
+    def say(self, identity: int, now_ns: int, kind: str, text: str, by: str | None = None) -> None:
+        """Add to a night's history."""
+        with self.database.write("write a night's history") as connection:
+            connection.execute(sa.insert(night_event).values(
+                night_id=identity, time_ns=now_ns, kind=kind, text=text, by=by
+            ))  # fmt: skip
+
+    def events(self, identity: int, limit: int = 200) -> list[Row]:
+        """Return the last events of a night, oldest first."""
+        statement = (
+            sa.select(night_event).where(night_event.c.night_id == identity)
+            .order_by(night_event.c.id.desc()).limit(limit)
+        )  # fmt: skip
+        with self.database.read() as connection:
+            return list(connection.execute(statement).mappings())[::-1]
+
+    # --- cubes ---
+
+    def put_cubes(self, identity: int, files: Sequence[RawFile]) -> None:
+        """Keep what was seen of a night's raw files; files that are gone stay known."""
+        known = {row["path"]: row for row in self.cubes(identity)}
+        new, changed = [], []
+        for each in files:
+            ref = each.ref
+            values = {
+                "stream": ref.stream, "size": ref.size, "mtime_ns": ref.mtime_ns,
+                "frames": ref.frames, "begin_ns": each.begin_ns, "end_ns": each.end_ns,
+                "problem": ref.problem or None,
+            }  # fmt: skip
+            row = known.get(ref.path)
+            if row is None:
+                new.append({"night_id": identity, "path": ref.path, **values})
+            elif any(row[key] != value for key, value in values.items()):
+                changed.append({"b_id": row["id"], "content_hash": None, **values})
+        with self.database.write("note a night's cubes") as connection:
+            if new:
+                connection.execute(sa.insert(cube), new)
+            for values in changed:
+                where = cube.c.id == values.pop("b_id")
+                connection.execute(sa.update(cube).where(where).values(**values))
+
+    def announce(
+        self, identity: int, path: str, stream: str, size: int, mtime_ns: int, now_ns: int
+    ) -> bool:
+        """Keep that a recorder announced a cube; False where that is known."""
+        where = sa.and_(cube.c.night_id == identity, cube.c.path == path)
+        with self.database.write("note a cube") as connection:
+            row = _one(connection, sa.select(cube).where(where))
+            if row is not None and row["announced_ns"] is not None and row["size"] == size:
+                return False
+            values = {"size": size, "mtime_ns": mtime_ns, "announced_ns": now_ns}
+            if row is None:
+                connection.execute(sa.insert(cube).values(
+                    night_id=identity, path=path, stream=stream, **values
+                ))  # fmt: skip
+            else:
+                connection.execute(sa.update(cube).where(where).values(**values))
+            connection.execute(
+                sa.update(night).where(night.c.id == identity).values(changed_ns=now_ns)
+            )
+        return True
+
+    def cubes(self, identity: int) -> list[Row]:
+        """Return the cubes of a night by path."""
+        statement = sa.select(cube).where(cube.c.night_id == identity).order_by(cube.c.path)
+        with self.database.read() as connection:
+            return list(connection.execute(statement).mappings())
+
+    def put_raw_hashes(self, identity: int, hashes: Mapping[str, str]) -> None:
+        """Keep the content hashes of cubes, by path."""
+        with self.database.write("keep the hashes of raw cubes") as connection:
+            for path, value in hashes.items():
+                connection.execute(
+                    sa.update(cube)
+                    .where(cube.c.night_id == identity, cube.c.path == path)
+                    .values(content_hash=value)
+                )
+
+    # --- products ---
+
+    def put_plan(
+        self, identity: int, plan_hash: str, products: Sequence[Product], **values: Any
+    ) -> None:
+        """Make a plan the one of its night; products of earlier ones are forgotten.
+
+        What is known of a product that both plans have (same name, frames, times) is kept.
+        """
+        with self.database.write("keep a plan") as connection:
+            old = {
+                row["name"]: row
+                for row in connection.execute(
+                    sa.select(product).where(product.c.night_id == identity)
+                ).mappings()
+            }
+            same = {row["plan_hash"] for row in old.values()} == {plan_hash}
+            if not same or len(old) != len(products):
+                connection.execute(sa.delete(product).where(product.c.night_id == identity))
+                rows = [_product_row(identity, plan_hash, each, old) for each in products]
+                if rows:
+                    connection.execute(sa.insert(product), rows)
+            connection.execute(
+                sa.update(night)
+                .where(night.c.id == identity)
+                .values(plan_hash=plan_hash, **values)
+            )
+
+    def products(self, identity: int) -> list[Row]:
+        """Return the products of a night's plan in their order."""
+        statement = (
+            sa.select(product).where(product.c.night_id == identity).order_by(product.c.number)
+        )
+        with self.database.read() as connection:
+            return list(connection.execute(statement).mappings())
+
+    def product_named(self, text: str) -> list[Row]:
+        """Return products by frame ID, name or the file's name, in any night."""
+        stem = text.removesuffix(".fz").removesuffix(".fits")
+        where = sa.or_(
+            product.c.frame_id == stem, product.c.exp_id == stem, product.c.name == stem,
+            product.c.path.like(f"%/{text}"),
+        )  # fmt: skip
+        with self.database.read() as connection:
+            return list(connection.execute(sa.select(product).where(where)).mappings())
+
+    def set_products(self, values: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Change products, (id, values) each, in one transaction."""
+        with self.database.write("keep what became of products") as connection:
+            for identity, changes in values:
+                connection.execute(
+                    sa.update(product).where(product.c.id == identity).values(**changes)
+                )
+
+    def forget(self, identity: int) -> None:
+        """Forget plan, products and steps of a night; its history and cubes stay."""
+        with self.database.write("forget a plan") as connection:
+            connection.execute(sa.delete(product).where(product.c.night_id == identity))
+            connection.execute(sa.delete(step).where(step.c.night_id == identity))
+            connection.execute(
+                sa.update(night).where(night.c.id == identity).values(
+                    state="new", plan_hash=None, inputs_hash=None, processed_ns=None,
+                    transferred_ns=None, safe_ns=None, raw_frames=None, lost_frames=None,
+                    dubious_frames=None, ledger_frames=None, product_bytes=None, error=None,
+                )
+            )  # fmt: skip
+
+    # --- steps ---
+
+    def steps(self, identity: int) -> dict[str, StepRow]:
+        """Return the steps of a night by name."""
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(step).where(step.c.night_id == identity))
+            return {
+                row.name: StepRow(
+                    row.key, row.state, json.loads(row.result) if row.result else None,
+                    row.error, row.started_ns, row.ended_ns,
+                )
+                for row in rows
+            }  # fmt: skip
+
+    def begin_step(self, identity: int, name: str, key: str, now_ns: int) -> int:
+        """Keep that a step is begun; return the number of the attempt."""
+        values = {"key": key, "state": "running", "started_ns": now_ns, "ended_ns": None,
+                  "result": None, "error": None}  # fmt: skip
+        where = sa.and_(step.c.night_id == identity, step.c.name == name)
+        with self.database.write("begin a step") as connection:
+            changed = connection.execute(sa.update(step).where(where).values(**values))
+            if changed.rowcount == 0:
+                connection.execute(sa.insert(step).values(night_id=identity, name=name, **values))
+            made = connection.execute(
+                sa.insert(attempt)
+                .values(night_id=identity, step=name, started_ns=now_ns)
+                .returning(attempt.c.id)
+            )
+            return int(made.scalar_one())
+
+    def end_step(
+        self, identity: int, name: str, number: int, now_ns: int, *, result: Any = None,
+        error: str | None = None,
+    ) -> None:  # fmt: skip
+        """Keep how a step ended."""
+        state = "failed" if error is not None else "done"
+        where = sa.and_(step.c.night_id == identity, step.c.name == name)
+        text = json.dumps(result, sort_keys=True)
+        with self.database.write("end a step") as connection:
+            connection.execute(sa.update(step).where(where).values(
+                state=state, ended_ns=now_ns, result=text, error=error
+            ))  # fmt: skip
+            connection.execute(sa.update(attempt).where(attempt.c.id == number).values(
+                ended_ns=now_ns, outcome=state, error=error
+            ))  # fmt: skip
+
+    def note_attempt(
+        self, identity: int, name: str, task: str, started_ns: int, ended_ns: int, error: str
+    ) -> None:
+        """Keep that a task of a step failed."""
+        with self.database.write("note a failure", durable=False) as connection:
+            connection.execute(sa.insert(attempt).values(
+                night_id=identity, step=name, task=task, started_ns=started_ns,
+                ended_ns=ended_ns, outcome="failed", error=error,
+            ))  # fmt: skip
+
+    def attempts(self, identity: int) -> list[Row]:
+        """Return all attempts of a night, oldest first."""
+        statement = (
+            sa.select(attempt).where(attempt.c.night_id == identity).order_by(attempt.c.id)
+        )
+        with self.database.read() as connection:
+            return list(connection.execute(statement).mappings())
+
+
+def _is(family: str, date: str) -> sa.ColumnElement[bool]:
+    return sa.and_(night.c.family == family, night.c.date == date)
+
+
+def _one(connection: sa.Connection, statement: sa.Select[Any]) -> Row | None:
+    return connection.execute(statement).mappings().first()
+
+
+def _product_row(
+    identity: int, plan_hash: str, each: Product, old: Mapping[str, Row]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "night_id": identity, "plan_hash": plan_hash, "number": each.number, "name": each.name,
+        "folder": each.folder, "kind": each.kind.value, "stream": each.stream,
+        "group": each.group, "flc": each.state, "frames": each.frames,
+        "first_ns": each.first_ns, "last_ns": each.last_ns, "state": "planned",
+    }  # fmt: skip
+    before = old.get(each.name)
+    # The numbers stay with the name; whether the file is still right its maker finds out.
+    row["frame_id"] = before["frame_id"] if before else None
+    row["exp_id"] = before["exp_id"] if before else None
+    row["path"] = before["path"] if before else None
+    return row
+
