@@ -84,6 +84,7 @@ product = sa.Table(
     sa.Column("frame_id", sa.String(16)),
     sa.Column("exp_id", sa.String(16)),
     sa.Column("path", sa.String(600)),  # of the file that was made
+    sa.Column("task_hash", sa.String(64)),  # of what was asked for when it was made
     sa.Column("size", _BIG),
     sa.Column("file_hash", sa.String(64)),
     sa.Column("payload_hash", sa.String(64)),

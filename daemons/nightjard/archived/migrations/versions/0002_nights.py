@@ -78,6 +78,7 @@ def upgrade() -> None:
         sa.Column("frame_id", sa.String(16)),
         sa.Column("exp_id", sa.String(16)),
         sa.Column("path", sa.String(600)),
+        sa.Column("task_hash", sa.String(64)),
         sa.Column("size", big),
         sa.Column("file_hash", sa.String(64)),
         sa.Column("payload_hash", sa.String(64)),
