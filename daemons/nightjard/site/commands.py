@@ -266,3 +266,26 @@ def simulate_streams(
             "  stop it:   nightjar down",
         ],
     )
+
+
+@simulate.command("gen2")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="PORT",
+              help="TCP port (default: any that is free).")  # fmt: skip
+@click.option("--host", default="127.0.0.1", metavar="ADDRESS",
+              help="Address to listen at (default 127.0.0.1).")  # fmt: skip
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("gen2"),
+              metavar="DIR", help="For the counter and the truth (default gen2).")  # fmt: skip
+@click.option("--first", type=click.IntRange(0, 99_999_999), default=1, metavar="NUMBER",
+              help="Number of the first ID of each code (default 1).")  # fmt: skip
+@click.option("--faults", default="", metavar="FAULTS",
+              help="KIND@N, KIND@P% or KIND@*, with commas; KIND is slow, hang, stale, repeat, "
+              "duplicate, short, unsorted, cut or crash; N the number of a request.")  # fmt: skip
+@click.option("--seed", type=int, default=1, help="Of faults that come by chance (default 1).")
+@pass_session
+def simulate_gen2(
+    session: Session, port: int, host: str, folder: Path, first: int, faults: str, seed: int
+) -> None:
+    """Run the observatory's service of frame IDs, with faults where they are asked for."""
+    from nightjard.site.simulate_gen2 import serve
+
+    serve(session, folder, host=host, port=port, first=first, faults=faults, seed=seed)
