@@ -75,7 +75,7 @@ class Format:
             return cls(text, "b")
         match = _PRINTF.match(text)
         if match is None:
-            raise ValueError(f"unknown format {text!r}: a printf format of s, d, f, e, g or BOOLEAN")
+            raise ValueError(f"unknown format {text!r}: printf's s, d, f, e, g, or BOOLEAN")
         code = match["code"].lower().replace("i", "d")
         if code == "d" and match["precision"]:
             raise ValueError(f"unknown format {text!r}: a whole number has no decimals")
