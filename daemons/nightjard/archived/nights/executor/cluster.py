@@ -8,11 +8,13 @@ are admitted by what they hold; else by the threads of the workers.
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import logging
 import queue
+import socket
 import threading
 import time
+import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 from nightjar import __version__
 from nightjar.errors import Busy, Cancelled, Code, ConfigError, NightjarError, Unreachable
 from nightjard.archived.nights.executor.functions import ALLOWED
-from nightjard.archived.nights.executor.progress import Progress, use_for_thread
+from nightjard.archived.nights.executor.remote import RESOURCE, cancel_run, census, work
 from nightjard.archived.nights.executor.tasks import (
     Event,
     Failure,
@@ -28,68 +30,14 @@ from nightjard.archived.nights.executor.tasks import (
     OnFailure,
     OnResult,
     Task,
-    call,
     check,
     error_of,
     failure_of,
 )
 
-log = logging.getLogger(__name__)
-
-RESOURCE = "MEMORY"
-_LOOK_S = 0.2
-_CENSUS_S = 5.0  # between two looks at who is there
-_AHEAD = 2  # tasks per thread that are given out, so that no worker waits for us
-
-
-# --- what runs in the workers -------------------------------------------------------------------
-
-_cancelled_runs: set[str] = set()
-
-
-def _cancel_run(run: str) -> None:
-    _cancelled_runs.add(run)
-
-
-def _work(version: str, run: str, task: str, function: str, arguments: Any) -> Failure:
-    """Run one task in a Dask worker; return ``{"result"}`` or ``{"error"}``: it never raises."""
-    from distributed import get_worker
-
-    worker: Any = get_worker()
-
-    def send(frames: int, size: int, stage: str) -> None:
-        worker.log_event(run, {"task": task, "told": [frames, size, stage]})
-
-    progress = Progress(send, lambda: run in _cancelled_runs)
-    use_for_thread(progress)
-    try:
-        if version != __version__:
-            raise ConfigError(
-                f"Dask worker {worker.address} has Nightjar {__version__}, not {version}: its "
-                "files would not be the same; install the same version on all hosts"
-            )
-        worker.log_event(run, {"task": task, "started": worker.address})
-        progress.add(0, 0, "")
-        result = call(function, arguments)
-        progress.flush()
-        return {"result": result, "worker": worker.address}
-    except Exception as error:
-        if not isinstance(error, NightjarError):
-            log.exception("task %s", task)
-        return {"error": failure_of(error), "worker": worker.address}
-    finally:
-        use_for_thread(None)
-
-
-def _census(dask_scheduler: Any) -> dict[str, tuple[int, float | None]]:
-    """Return threads and declared memory of every worker; runs in the scheduler."""
-    return {
-        address: (state.nthreads, state.resources.get(RESOURCE))
-        for address, state in dask_scheduler.workers.items()
-    }
-
-
-# --- what runs here -----------------------------------------------------------------------------
+_LOOK_S = 0.05
+_REPLY_S = 5.0
+_CENSUS_S = 1.0  # between two looks at who is there
 
 
 class DaskExecutor:
@@ -164,6 +112,10 @@ class DaskExecutor:
             return self._client
         self.close()
         try:
+            # A Client that finds nobody leaves its thread behind.
+            parts = urllib.parse.urlsplit(self._scheduler)
+            if parts.hostname and parts.port:
+                socket.create_connection((parts.hostname, parts.port), self._connect_s).close()
             connect: Any = distributed.Client
             self._client = connect(
                 self._scheduler, timeout=self._connect_s, set_as_default=False, name="nightjar"
@@ -187,7 +139,8 @@ class DaskExecutor:
         """Run tasks; see :class:`~nightjard.archived.nights.executor.tasks.Executor`.
 
         A task whose worker dies goes to another one, as often as the scheduler's setting
-        ``distributed.scheduler.allowed-failures`` (3) says.
+        ``distributed.scheduler.allowed-failures`` (3) says, and as often again when all others
+        have ended.
 
         Raises
         ------
@@ -218,9 +171,11 @@ class _Run:
         self._on_event = on_event or (lambda _event: None)
         self._name = f"nightjar-{uuid.uuid4().hex}"
         self._given: dict[str, tuple[Task, Any]] = {}
+        self._suspects: collections.deque[Task] = collections.deque()
+        self._lost_s: dict[str, float] = {}
+        self._alone = ""  # key of the suspect that runs now
         self._where: dict[str, str] = {}
-        # Filled by Dask's threads: (key, None) for a future that ended, (None, news) for an event.
-        self._news: queue.SimpleQueue[tuple[str | None, Any]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # from Dask's thread
         self._workers: dict[str, tuple[int, float | None]] = {}
         self._census_s = float("-inf")
         self._well_s = time.monotonic()
@@ -242,19 +197,21 @@ class _Run:
     def until_done(self, tasks: Iterator[Task], cancelled: Callable[[], bool]) -> None:
         """Run all tasks."""
         is_over = False
-        while self._given or not is_over:
+        while self._given or self._suspects or not is_over:
             if cancelled():
                 self._cancel()
                 raise Cancelled("the step was cancelled")
             self._look_round()
-            while not is_over and len(self._given) < _AHEAD * self._threads():
+            # No more than can run: who waits behind a task that kills its worker is blamed too.
+            while not is_over and len(self._given) < self._threads():
                 task = next(tasks, None)
                 if task is None:
                     is_over = True
                 else:
                     self._submit(task)
-            if self._given or not is_over:
-                self._take_news(_LOOK_S)
+            if self._suspects and is_over and not self._given and self._threads():
+                self._alone = self._submit(self._suspects.popleft())
+            self._take_news(_LOOK_S)
 
     # --- who is there ---
 
@@ -268,7 +225,7 @@ class _Run:
         self._census_s = now_s
         if self._client.status == "running":
             with contextlib.suppress(OSError, TimeoutError):
-                self._workers = self._client.run_on_scheduler(_census)
+                self._workers = self._client.run_on_scheduler(census)
                 if self._workers:
                     self._well_s = now_s
         if now_s - self._well_s > self._away_s:
@@ -280,21 +237,21 @@ class _Run:
 
     # --- giving out ---
 
-    def _submit(self, task: Task) -> None:
+    def _submit(self, task: Task) -> str:
         try:
             check(task, self._allowed)
             resources = self._resources(task)
         except NightjarError as error:
             self._on_failure(task, error)
-            return
+            return ""
         key = f"{self._name}-{len(self._where)}-{task.id}"
         self._where[key] = ""
         future = self._client.submit(
-            _work, __version__, self._name, key, task.function, task.arguments,
+            work, __version__, self._name, key, task.function, task.arguments,
             key=key, pure=False, resources=resources,
         )  # fmt: skip
         self._given[key] = (task, future)
-        future.add_done_callback(lambda done: self._news.put((done.key, None)))
+        return key
 
     def _resources(self, task: Task) -> dict[str, float] | None:
         declared = [memory for _threads, memory in self._workers.values()]
@@ -313,17 +270,25 @@ class _Run:
     # --- hearing from them ---
 
     def _hear(self, event: tuple[float, Any]) -> None:
-        self._news.put((None, event[1]))
+        self._news.put(event[1])
 
     def _take_news(self, wait_s: float) -> None:
         with contextlib.suppress(queue.Empty):
-            key, news = self._news.get(timeout=wait_s)
+            self._tell(self._news.get(timeout=wait_s))
             while True:
-                if key is None:
-                    self._tell(news)
-                else:
-                    self._end(key)
-                key, news = self._news.get_nowait()
+                self._tell(self._news.get_nowait())
+        # Asked for, not told by add_done_callback: that starts a thread which nobody ends.
+        for key, (_task, future) in list(self._given.items()):
+            if future.status not in ("pending", "lost") or self._is_given_up(key, future):
+                self._end(key)
+
+    def _is_given_up(self, key: str, future: Any) -> bool:
+        """Tell whether a reply that died with its worker, and is made anew, takes too long."""
+        if future.status != "lost":
+            self._lost_s.pop(key, None)
+            return False
+        now_s = time.monotonic()
+        return now_s - self._lost_s.setdefault(key, now_s) > self._away_s
 
     def _tell(self, news: dict[str, Any]) -> None:
         key = news["task"]
@@ -336,47 +301,51 @@ class _Run:
             self._where[key] = news["started"]
             self._on_event(Event("started", task, news["started"]))
         else:
-            frames, size, stage = news["told"]
-            self._on_event(Event("progress", task, self._where[key], frames, size, stage))
+            self._on_event(Event("progress", task, self._where[key], *news["told"]))
 
     def _end(self, key: str) -> None:
-        if key not in self._given:
-            return
         task, future = self._given[key]
         try:
             reply = self._outcome(task, future)
         except TimeoutError:  # the worker that held the reply is gone: the task runs again
-            future.add_done_callback(lambda done: self._news.put((done.key, None)))
             return
         del self._given[key]
         future.release()
+        if reply.get("killed") and key != self._alone:
+            # Perhaps it only stood beside the one that did it: once more, with nobody near.
+            self._suspects.append(task)
+            text = "its worker died"
+            self._on_event(Event("again", task, self._where[key], text=text))
+            return
         if "error" in reply:
             self._on_failure(task, error_of(reply["error"]))
-        else:
-            self._on_result(task, reply["result"])
+            return
+        if any(reply["told"]):  # what was told on the way may come later than the reply
+            self._on_event(Event("progress", task, self._where[key], *reply["told"]))
+        self._on_result(task, reply["result"])
 
     def _outcome(self, task: Task, future: Any) -> Failure:
         """Return the reply of a task that ended; raises TimeoutError where it is out of reach."""
         if future.status == "finished":
-            reply: Failure = future.result(timeout=_CENSUS_S)
+            reply: Failure = future.result(timeout=_REPLY_S)
             return reply
         if future.status in ("cancelled", "lost"):
             text = f"task {task.id}: the Dask scheduler lost it; run the step again"
             return {"error": failure_of(Unreachable(text))}
-        error = future.exception(timeout=_CENSUS_S)
+        error = future.exception(timeout=_REPLY_S)
         if hasattr(error, "last_worker"):  # distributed.scheduler.KilledWorker
             text = (
                 f"task {task.id}: every Dask worker that had it died, the last one "
                 f"{error.last_worker.address}; its log says why, often memory ran out"
             )
-            return {"error": failure_of(NightjarError(text))}
+            return {"error": failure_of(NightjarError(text)), "killed": True}
         return {"error": failure_of(error)}  # what Dask could not do: import us, for one
 
     def _cancel(self) -> None:
         """Have running tasks end at their next report; what has its result by then is told."""
         on_failure, self._on_failure = self._on_failure, lambda _task, _error: None
         with contextlib.suppress(OSError, TimeoutError):
-            self._client.run(_cancel_run, self._name, wait=False)
+            self._client.run(cancel_run, self._name, wait=False)
         deadline = time.monotonic() + self._cancel_s
         while self._given and self._client.status == "running" and time.monotonic() < deadline:
             self._take_news(_LOOK_S)

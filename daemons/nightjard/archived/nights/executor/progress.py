@@ -50,6 +50,11 @@ class Progress:
             self._sent_s = now_s
             self._send(self._frames, self._bytes, self._stage)
 
+    @property
+    def sums(self) -> tuple[int, int, str]:
+        """Frames, bytes and stage so far."""
+        return self._frames, self._bytes, self._stage
+
     def flush(self) -> None:
         """Send the last sums."""
         if self._frames or self._bytes:
