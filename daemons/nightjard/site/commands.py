@@ -289,3 +289,32 @@ def simulate_gen2(
     from nightjard.site.simulate_gen2 import serve
 
     serve(session, folder, host=host, port=port, first=first, faults=faults, seed=seed)
+
+
+@simulate.command("night")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--preset", type=click.Choice(("small", "realistic", "big")), default="small",
+              show_default=True, help="3000 small frames, 10^5 of them, or 10 GB.")  # fmt: skip
+@click.option("--params", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Parameters instead of a preset: JSON, as params.json of a night.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Of all that is random.")
+@click.option("--date", metavar="YYYYMMDD", help="Name of the night's folder.")
+@click.option("--frames", type=click.IntRange(1), metavar="N",
+              help="About so many of both cameras together.")  # fmt: skip
+@click.option("--size", metavar="ROWSxCOLS", help="Pixels of a frame, such as 536x536.")
+@click.option("--form", type=click.Choice(("milk", "fitslogd")),
+              help="Files as milk-streamFITSlog or as our own logger writes them.")  # fmt: skip
+@click.option("--damage", "damages", multiple=True, metavar="NAME",
+              help="Break the night: txt-missing, fits-truncated ...; may come again.")  # fmt: skip
+@pass_session
+def simulate_night(session: Session, /, folder: Path, **chosen: Any) -> None:
+    """Write the raw night of two fast cameras into FOLDER/YYYYMMDD, and the truth beside it.
+
+    The same options give the same bytes. Truth files are in FOLDER/truth/YYYYMMDD.
+    """
+    from nightjard.site.simulate_night import describe, make, night_parameters
+
+    parameters = night_parameters(**chosen)
+    truth, seconds = make(session, folder, parameters)
+    value, lines = describe(truth, seconds)
+    session.result(value, lines)

@@ -153,12 +153,28 @@ class NightParameters:
         total = sum(segment.frames for segment in self.segments) * self.cameras
         factor = frames / total
         return dataclasses.replace(
-            self,
-            segments=tuple(
-                dataclasses.replace(segment, frames=max(12, round(segment.frames * factor)))
-                for segment in self.segments
-            ),
+            self, segments=tuple(_scaled(segment, factor) for segment in self.segments)
         )
+
+
+def _scaled(segment: Segment, factor: float) -> Segment:
+    frames = max(12, round(segment.frames * factor))
+    actual = frames / segment.frames
+
+    def at(trigger: int) -> int:
+        return max(1, min(frames - 1, int(trigger * actual)))
+
+    timings = tuple(
+        dataclasses.replace(
+            timing,
+            lost=tuple((at(trigger), where) for trigger, where in timing.lost),
+            bursts=tuple((at(trigger), count) for trigger, count in timing.bursts),
+            duplicates=tuple(at(trigger) for trigger in timing.duplicates),
+        )
+        for timing in segment.timings
+    )
+    restarts = tuple((at(trigger), gap_s) for trigger, gap_s in segment.restarts)
+    return dataclasses.replace(segment, frames=frames, timings=timings, restarts=restarts)
 
 
 def parse_parameters(value: Mapping[str, Any]) -> NightParameters:
@@ -201,8 +217,13 @@ def check(parameters: NightParameters) -> None:
             raise InvalidArgument(
                 f"{where}: timings, cube_frames and skew_s have {lengths} entries, not {cameras}"
             )
-        if any(not lengths or min(lengths) < 1 for lengths in segment.cube_frames):
-            raise InvalidArgument(f"{where}: a cube has at least one frame")
+        if any(not each or min(each) < 1 or max(each) > 65535 for each in segment.cube_frames):
+            raise InvalidArgument(f"{where}: a cube has 1 to 65535 frames")
+        triggers = [*(trigger for trigger, _ in segment.restarts)]
+        triggers += [trigger for timing in segment.timings for trigger, _ in timing.lost]
+        if any(not 0 < trigger < segment.frames for trigger in triggers):
+            last = segment.frames - 1
+            raise InvalidArgument(f"{where}: restarts and lost must be at 1 to {last}")
         unknown = set(segment.loss_places) - set(PLACES)
         if unknown:
             raise InvalidArgument(f"{where}: no loss places {sorted(unknown)}: {PLACES}")
