@@ -36,6 +36,8 @@ from nightjard.archived.nights.scan import RawFile, Unreadable
 
 VERSION = 1  # of what a plan means: another one makes every night's plan anew
 FOLDER = "record"
+_HASHED = ("index", "reason", "STATE", "ATIME", "LTIME", "MTIME", "CNT0", "CNT1", "TRIGGER",
+           "OFFSET", "SYNCCONF", "FLCCONF")  # fmt: skip
 
 
 class PlanError(NightjarError):
@@ -105,6 +107,20 @@ class Plan:
     def rows_of(self, product: Product) -> Rows:
         """Return a product's rows."""
         return self.rows[product.start : product.stop]
+
+    def product_hash(self, product: Product) -> str:
+        """Return the hash of what a product is made of, the same in every plan that makes it."""
+        rows = self.rows_of(product)
+        cubes = [self.cubes[number] for number in product.cubes]
+        hasher = blake3(json.dumps([
+            product.name, product.first_ns, product.last_ns, product.state,
+            [(cube.path, cube.size, cube.mtime_ns, cube.head_hash) for cube in cubes],
+        ]).encode())  # fmt: skip
+        places = np.searchsorted(np.sort(product.cubes), rows["cube"])
+        hasher.update(places.astype("<i4").tobytes())
+        for name in _HASHED:
+            hasher.update(np.ascontiguousarray(rows[name]).tobytes())
+        return hasher.hexdigest()
 
     def _text(self) -> str:
         value = {

@@ -16,6 +16,8 @@ from nightjard.archived.nights.scan import RawFile
 from nightjard.archived.nights.tables import attempt, cube, night, night_event, product, step
 
 Row = sa.RowMapping
+_CARRIED = ("frame_id", "exp_id", "path", "task_hash", "size", "file_hash", "payload_hash",
+            "written_ns", "verified_ns", "error")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -312,9 +314,9 @@ def _product_row(
         "first_ns": each.first_ns, "last_ns": each.last_ns, "state": "planned",
     }  # fmt: skip
     before = old.get(each.name)
-    # The numbers stay with the name; whether the file is still right its maker finds out.
-    row["frame_id"] = before["frame_id"] if before else None
-    row["exp_id"] = before["exp_id"] if before else None
-    row["path"] = before["path"] if before else None
+    # The numbers stay with the name. Whether the file is still right the task's hash tells.
+    for column in _CARRIED:
+        row[column] = before[column] if before else None
+    row["state"] = before["state"] if before else "planned"
     return row
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 ALLOWED: frozenset[str] = frozenset(
     (
         "nightjard.archived.nights.executor.probes:look",
+        "nightjard.archived.nights.writing:write_product",
+        "nightjard.archived.nights.writing:verify_product",
+        "nightjard.archived.nights.writing:compress_task",
     )
 )  # fmt: skip
 """``module:name`` of every function that a task may call."""

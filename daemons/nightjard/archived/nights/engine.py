@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs the steps of a night: in order, each once, from where it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nightjar.errors import Busy, Cancelled, NightjarError, Refused
+from nightjar.files import locked
+from nightjard.archived.nights.plan import FOLDER
+from nightjard.archived.nights.steps.checking import Check
+from nightjard.archived.nights.steps.compressing import Compress
+from nightjard.archived.nights.steps.context import Context, Progress, Step, Tools
+from nightjard.archived.nights.steps.copying import Transfer
+from nightjard.archived.nights.steps.listing import Manifest
+from nightjard.archived.nights.steps.making import Consolidate
+from nightjard.archived.nights.steps.numbering import Number
+from nightjard.archived.nights.steps.planning import Sync, summary_of
+from nightjard.archived.nights.steps.proving import Verify
+from nightjard.archived.nights.store import Row
+
+log = logging.getLogger(__name__)
+
+STEPS: tuple[Step, ...] = (
+    Sync(), Check(), Number(), Consolidate(), Compress(), Verify(), Manifest(), Transfer(),
+)  # fmt: skip
+_BY_NAME = {step.name: step for step in STEPS}
+_PROCESSED_BY = "verify"  # from then on the night counts as processed, as observers know it
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a step of a night stands.
+
+    Attributes
+    ----------
+    state
+        ``done``; ``due``: not done, or not with the present inputs; ``failed``; ``running``: by
+        somebody, or it was killed; ``unwanted`` in this family.
+    """
+
+    name: str
+    state: str
+    error: str | None = None
+    result: Any = None
+    started_ns: int | None = None
+    ended_ns: int | None = None
+
+
+class Engine:
+    """Steps of nights; one night is in the hands of one process at a time.
+
+    Parameters
+    ----------
+    tools
+        What does the work.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def context(self, night: Row, **more: Any) -> Context:
+        """Return what the steps of a night are given."""
+        family = self._tools.config.families.get(night["family"])
+        if family is None:
+            raise Refused(f"family {night['family']} is not configured any more")
+        return Context(self._tools, night, Path(night["folder"]), family, **more)
+
+    def standing(self, night: Row) -> list[Standing]:
+        """Return how all steps stand; looks at names and sizes of files, at nothing in them."""
+        context = self.context(night)
+        known = self._tools.store.steps(context.identity)
+        found: list[Standing] = []
+        is_stale = False
+        for step in STEPS:
+            if not step.is_wanted(context):
+                found.append(Standing(step.name, "unwanted"))
+                continue
+            row = known.get(step.name)
+            if row is None:
+                found.append(Standing(step.name, "due"))
+                is_stale = True
+                continue
+            state = row.state
+            if state == "done" and (is_stale or not self._is_done(step, context, known)):
+                state = "due"
+            is_stale = is_stale or state != "done"
+            found.append(
+                Standing(step.name, state, row.error, row.result, row.started_ns, row.ended_ns)
+            )
+        return found
+
+    def _is_done(self, step: Step, context: Context, known: Any) -> bool:
+        row = known.get(step.name)
+        return (
+            row is not None and row.state == "done" and row.key == step.key(context)
+            and step.still_holds(context, row.result)
+        )  # fmt: skip
+
+    def run(
+        self, night: Row, names: Sequence[str], *,
+        progress: Callable[[Progress], None] = lambda _: None,
+        cancelled: Callable[[], bool] = lambda: False, is_forced: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Do steps that are not done; return name -> result or ``"done before"``.
+
+        Parameters
+        ----------
+        names
+            Of steps, in any order; those that the family does not want are passed over.
+        is_forced
+            Do them although they are done.
+
+        Raises
+        ------
+        Refused
+            A step before the first one has not been done: it is named.
+        Busy
+            Another process has this night.
+        NightjarError
+            A step failed; those after it were not begun.
+        """
+        context = self.context(
+            night, progress=progress, cancelled=cancelled, is_forced=is_forced
+        )
+        results: dict[str, Any] = {}
+        with self._held(context):
+            context.refresh()
+            for step in STEPS:
+                if not step.is_wanted(context):
+                    continue
+                if step.name in names:
+                    results[step.name] = self._do(step, context)
+                elif any(name in names for name in _after(step)):
+                    self._require_done(step, context)
+            self._settle(context)
+        return results
+
+    @contextlib.contextmanager
+    def _held(self, context: Context) -> Iterator[None]:
+        record = context.folder / FOLDER
+        record.mkdir(exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(record / ".lock", f"night {context.night['date']}"))
+            except Refused as error:
+                raise Busy(
+                    f"night {context.night['date']} is being worked on by another process (pid "
+                    f"{error.detail.get('pid')}): wait until it has ended"
+                ) from error
+            yield
+
+    def _require_done(self, step: Step, context: Context) -> None:
+        known = self._tools.store.steps(context.identity)
+        if not self._is_done(step, context, known):
+            row = known.get(step.name)
+            was = "has not been done" if row is None else "must be done again: its inputs changed"
+            if row is not None and row.state != "done":
+                was = "has failed" if row.state == "failed" else "was not finished"
+            date = context.night["date"]
+            raise Refused(
+                f"night {date}: step {step.name} {was}; first: archive run {date} "
+                f"--step {step.name}"
+            )
+
+    def _do(self, step: Step, context: Context) -> Any:
+        context.require_going()
+        store, clock = self._tools.store, self._tools.clock
+        if not context.is_forced and self._is_done(step, context, store.steps(context.identity)):
+            return "done before"
+        number = store.begin_step(context.identity, step.name, step.key(context), clock.now_ns())
+        context.progress(Progress(step.name))
+        try:
+            result = step.run(context)
+        except NightjarError as error:
+            text = "stopped" if isinstance(error, Cancelled) else error.message
+            store.end_step(context.identity, step.name, number, clock.now_ns(), error=text)
+            if not isinstance(error, Cancelled):
+                store.set_night(context.identity, state="failed", error=f"{step.name}: {text}")
+                context.say("failed", f"{step.name}: {text}")
+            raise
+        except Exception as error:
+            log.exception("step %s of night %s", step.name, context.night["date"])
+            text = f"internal error: {type(error).__name__}: {error}"
+            store.end_step(context.identity, step.name, number, clock.now_ns(), error=text)
+            store.set_night(context.identity, state="failed", error=f"{step.name}: {text}")
+            raise NightjarError(f"step {step.name}: {text}") from error
+        context.refresh()
+        # What a step makes may be part of its own key (sync: the plan it made stays the input).
+        self._finish(step, context, number, result)
+        return result
+
+    def _finish(self, step: Step, context: Context, number: int, result: Any) -> None:
+        store, now_ns = self._tools.store, self._tools.clock.now_ns()
+        store.end_step(context.identity, step.name, number, now_ns, result=result)
+        context.say("done", f"{step.name}: {_line(result)}")
+
+    def _settle(self, context: Context) -> None:
+        """Write down how far the night is."""
+        store, now_ns = self._tools.store, self._tools.clock.now_ns()
+        context.refresh()
+        standing = self.standing(context.night)
+        values: dict[str, Any] = {"error": None}
+        open_steps = [each.name for each in standing if each.state not in ("done", "unwanted")]
+        processed_at = [step.name for step in STEPS].index(_PROCESSED_BY)
+        is_processed = not any(
+            step.name in open_steps for step in STEPS[: processed_at + 1]
+        )
+        night = context.night
+        values["processed_ns"] = (night["processed_ns"] or now_ns) if is_processed else None
+        if not is_processed:
+            values["safe_ns"] = values["transferred_ns"] = None
+        done = [each.name for each in standing if each.state == "done"]
+        state = done[-1] if done else "new"
+        if not open_steps:
+            state = "safe" if night["safe_ns"] else "done"
+        values["state"] = state
+        store.set_night(context.identity, **values)
+
+    def preview(self, night: Row, names: Sequence[str]) -> dict[str, Any]:
+        """Return what :meth:`run` would do, changing nothing."""
+        context = self.context(night)
+        found: dict[str, Any] = {}
+        known = self._tools.store.steps(context.identity)
+        is_stale = False
+        for step in STEPS:
+            if step.name not in names or not step.is_wanted(context):
+                continue
+            is_due = is_stale or not self._is_done(step, context, known)
+            is_stale = is_stale or is_due
+            found[step.name] = "would be done" if is_due else "done before"
+        if found.get("sync") == "would be done":
+            plan, _, _ = Sync().make(context)
+            found["plan"] = summary_of(plan)
+        return found
+
+
+def _after(step: Step) -> list[str]:
+    return [each.name for each in STEPS[STEPS.index(step) + 1 :]]
+
+
+def _line(result: Any) -> str:
+    if not isinstance(result, dict):
+        return str(result)
+    return ", ".join(f"{key} {value}" for key, value in result.items())[:400]

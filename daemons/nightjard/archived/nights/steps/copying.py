@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Step `transfer`: the night is copied to its destinations, and they prove what they have."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from nightjar.errors import Refused, StorageError, Unreachable
+from nightjar.files import is_temporary
+from nightjard.archived.nights.plan import FOLDER
+from nightjard.archived.nights.steps.context import Context, Progress, hash_of
+from nightjard.archived.nights.steps.making import SUPERSEDED
+
+_CHUNK_BYTES = 4 << 20
+LOCK = f"{FOLDER}/.lock"
+
+Expected = dict[str, tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class NightName:
+    """What transfers need to know of a night."""
+
+    id: int
+    family: str
+    date: str
+
+
+def night_name(context: Context) -> NightName:
+    """Return it."""
+    night = context.night
+    return NightName(night["id"], night["family"], night["date"])
+
+
+def expected_files(context: Context) -> Expected:
+    """Return path -> (size, blake3) of every file of the night that is not raw.
+
+    Of products as they were recorded when they were written; others are read now.
+
+    Raises
+    ------
+    StorageError
+        A product is not there, or a file cannot be read.
+    """
+    folder = context.folder
+    found: Expected = {}
+    for row in context.store.products(context.identity):
+        if row["path"] is None or row["file_hash"] is None:
+            raise StorageError(f"product {row['name']} was not written")
+        found[row["path"]] = (row["size"], row["file_hash"])
+    skipped = {*context.config.streams, SUPERSEDED}
+    for top, folders, names in os.walk(folder):
+        if Path(top) == folder:
+            folders[:] = sorted(set(folders) - skipped)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in sorted(names):
+            path = Path(top) / name
+            relative = str(path.relative_to(folder))
+            if relative in found or name.startswith(".") or is_temporary(path):
+                continue
+            found[relative] = (path.stat().st_size, file_hash(path))
+    return found
+
+
+def file_hash(path: Path) -> str:
+    """Return blake3 (hex) of a file.
+
+    Raises
+    ------
+    StorageError
+        It cannot be read.
+    """
+    hasher = blake3()
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while data := file.read(_CHUNK_BYTES):
+                hasher.update(data)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", path=str(path)) from error
+    return hasher.hexdigest()
+
+
+class Transfer:
+    """The copies."""
+
+    name = "transfer"
+
+    def is_wanted(self, context: Context) -> bool:
+        """Where the family is copied and there is somewhere to copy it to."""
+        return context.family.transfer and bool(
+            context.tools.transfers.names(context.night["family"])
+        )
+
+    def key(self, context: Context) -> str:
+        """The products, and where they go."""
+        names = context.tools.transfers.names(context.night["family"])
+        return hash_of(
+            [(row["path"], row["file_hash"]) for row in context.store.products(context.identity)],
+            {name: context.config.destinations[name].model_dump() for name in names},
+        )
+
+    def still_holds(self, context: Context, result: Any) -> bool:
+        """All that was proven is."""
+        return context.night["transferred_ns"] is not None
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Copy to every destination; one that does not answer does not hold up the others."""
+        transfers, night = context.tools.transfers, night_name(context)
+        names = transfers.names(context.night["family"])
+        if not names:
+            raise Refused("no destination is configured: key destinations")
+        expected = expected_files(context)
+        outcomes, errors, waiting = {}, [], []
+        for name in names:
+            context.require_going()
+
+            def tell(
+                fraction: float | None = None, stage: str | None = None,
+                message: str | None = None, eta_s: float | None = None, name: str = name,
+            ) -> None:  # fmt: skip
+                done = round((fraction or 0.0) * len(expected))
+                text = f"{name}: {stage or ''} {message or ''}".strip()
+                context.progress(
+                    Progress("transfer", done, len(expected), unit="files", text=text)
+                )
+
+            try:
+                outcome = transfers.transfer(
+                    night, context.folder, expected, name, tell, context.cancelled
+                )
+            except (Unreachable, StorageError, Refused) as error:
+                errors.append(f"{name}: {error.message}")
+                continue
+            outcomes[name] = outcome
+            context.say("transfer", outcome.text)
+            if outcome.is_waiting:
+                waiting.append(f"{name} has not fetched it yet")
+            elif not outcome.is_complete:
+                path, why = next(iter(outcome.bad.items()))
+                errors.append(
+                    f"{name}: {len(outcome.bad)} files are not proven, first {path}: {why}"
+                )
+        self._note(context, expected, is_whole=not errors and not waiting)
+        if errors or waiting:
+            raise StorageError("; ".join(errors + waiting))
+        return {
+            name: {"verified": outcome.verified, "host": outcome.host, "counts": outcome.counts,
+                   "repaired": list(outcome.repaired)}
+            for name, outcome in outcomes.items()
+        }  # fmt: skip
+
+    def _note(self, context: Context, expected: Expected, *, is_whole: bool) -> None:
+        now_ns = context.tools.clock.now_ns()
+        is_safe = context.tools.transfers.is_safe(context.identity, expected)
+        night = context.night
+        context.store.set_night(
+            context.identity,
+            transferred_ns=(night["transferred_ns"] or now_ns) if is_whole else None,
+            safe_ns=(night["safe_ns"] or now_ns) if is_safe else None,
+        )
+        context.refresh()

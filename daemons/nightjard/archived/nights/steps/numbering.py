@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Step `ids`: every product of the plan gets its frame ID, in order of time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nightjard.archived.nights.ids import Item
+from nightjard.archived.nights.steps.context import Context, hash_of
+
+
+class Number:
+    """Frame IDs."""
+
+    name = "ids"
+
+    def is_wanted(self, context: Context) -> bool:
+        """Only the families that are archived."""
+        return context.family.ids
+
+    def key(self, context: Context) -> str:
+        """The plan."""
+        return hash_of(context.night["plan_hash"], context.config.ids.kind)
+
+    def still_holds(self, context: Context, result: Any) -> bool:
+        """All products have one."""
+        return all(row["frame_id"] for row in context.store.products(context.identity))
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Assign; a product that had one keeps it."""
+        plan, streams = context.plan(), context.config.streams
+        items = [Item(each.name, streams[each.stream].code, each.first_ns)
+                 for each in plan.products]  # fmt: skip
+        if not items:
+            return {"products": 0}
+        night = context.night
+        given = context.tools.ids.assign(
+            night["family"], night["date"], items, allow_older=context.is_forced
+        )
+        rows = context.store.products(context.identity)
+        context.store.set_products(
+            (row["id"], {"frame_id": given[row["name"]].frame_id,
+                         "exp_id": given[row["name"]].exp_id})
+            for row in rows
+            if row["frame_id"] != given[row["name"]].frame_id
+        )  # fmt: skip
+        numbers = sorted(each.frame_id for each in given.values())
+        return {"products": len(items), "first": numbers[0], "last": numbers[-1]}

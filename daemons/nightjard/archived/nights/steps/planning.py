@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Step `sync`: look at the raw files, find what belongs together, make the plan."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from nightjar.errors import Refused
+from nightjar.fits.timing_text import text_path
+from nightjard.archived.nights.plan import VERSION, Plan, make_plan, plan_path, rows_path
+from nightjard.archived.nights.scan import RawFile, Unreadable, look, raw_paths
+from nightjard.archived.nights.steps.context import Context, Progress, hash_of
+
+
+def inputs_hash(context: Context) -> str:
+    """Return the hash of names, sizes and times of all raw files and their texts."""
+    listed = []
+    for _, path in raw_paths(context.folder, tuple(context.config.streams)):
+        for each in (path, text_path(path)):
+            try:
+                status = os.stat(each)
+            except OSError:
+                continue
+            listed.append((str(each.relative_to(context.folder)), status.st_size,
+                           status.st_mtime_ns))  # fmt: skip
+    return hash_of(sorted(listed))
+
+
+def scanned(context: Context) -> list[RawFile | Unreadable]:
+    """Return what all raw files' headers and times say."""
+    paths = list(raw_paths(context.folder, tuple(context.config.streams)))
+    found = []
+    for number, (stream, path) in enumerate(paths):
+        context.require_going()
+        if number % 50 == 0:
+            context.progress(Progress("sync", number, len(paths), unit="files", text=path.name))
+        found.append(look(context.folder, stream, path))
+    return found
+
+
+class Sync:
+    """The plan."""
+
+    name = "sync"
+
+    def is_wanted(self, context: Context) -> bool:
+        """Every family needs it."""
+        return True
+
+    def key(self, context: Context) -> str:
+        """Raw files, rules, version."""
+        config = context.config
+        return hash_of(
+            VERSION, inputs_hash(context), config.chunks.model_dump(),
+            {name: each.model_dump() for name, each in config.groups.items()},
+            {name: each.model_dump() for name, each in config.streams.items()}, config.high_is,
+        )  # fmt: skip
+
+    def still_holds(self, context: Context, result: Any) -> bool:
+        """The plan's files are there."""
+        name = context.night["plan_hash"]
+        return name is not None and all(
+            path.exists() for path in (plan_path(context.folder, name),
+                                       rows_path(context.folder, name))
+        )  # fmt: skip
+
+    def make(self, context: Context) -> tuple[Plan, list[RawFile | Unreadable], str]:
+        """Return the plan, what was seen, and the hash of the inputs; writes nothing."""
+        before = inputs_hash(context)
+        found = scanned(context)
+        plan = make_plan(context.night["date"], found, context.config)
+        if inputs_hash(context) != before:
+            raise Refused(
+                f"raw files of night {context.night['date']} came or changed while they were "
+                "looked at: it is still being recorded; try again when it is not"
+            )
+        return plan, found, before
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Make the plan and the rows of products in the database."""
+        if any(row["released_ns"] for row in context.store.cubes(context.identity)):
+            raise Refused(
+                f"raw cubes of night {context.night['date']} were released: it cannot be "
+                "planned again"
+            )
+        plan, found, inputs = self.make(context)
+        name = plan.save(context.folder)
+        context.store.put_cubes(
+            context.identity, [each for each in found if isinstance(each, RawFile)]
+        )
+        summary = summary_of(plan)
+        context.store.put_plan(
+            context.identity, name, plan.products, inputs_hash=inputs,
+            raw_frames=summary["raw_frames"], lost_frames=plan.lost,
+            dubious_frames=plan.dubious, ledger_frames=summary["ledger_frames"],
+            raw_bytes=sum(cube.size for cube in plan.cubes),
+        )  # fmt: skip
+        context.refresh()
+        context.keep(plan)
+        return {"plan": name, **summary}
+
+
+def summary_of(plan: Plan) -> dict[str, Any]:
+    """Return the numbers of a plan as plain JSON."""
+    kinds: dict[str, int] = {}
+    for product in plan.products:
+        kinds[product.kind.value] = kinds.get(product.kind.value, 0) + product.frames
+    return {
+        "raw_files": len(plan.cubes), "raw_frames": len(plan.rows),
+        "products": len(plan.products), "frames": kinds,
+        "ledger_frames": sum(line.count for line in plan.ledger),
+        "ledger_lines": len(plan.ledger), "lost": plan.lost, "dubious": plan.dubious,
+        "ambiguous": [run.text for run in plan.runs if run.verdict == "ambiguous"],
+    }  # fmt: skip
