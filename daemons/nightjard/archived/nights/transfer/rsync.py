@@ -8,10 +8,13 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nightjar.errors import Code, ConfigError, NightjarError, StorageError, TimedOut, Unreachable
-from nightjard.archived.nights.config import Destination
 from nightjard.archived.nights.transfer.reading import PARTIAL_FOLDER
+
+if TYPE_CHECKING:  # the far side, which runs rsync too, has no pydantic
+    from nightjard.archived.nights.config import Destination
 
 STALL_S = 120  # neither side says anything for so long: give up, try again later
 # Ours, and what no archive wants: unfinished files of this and other programs.

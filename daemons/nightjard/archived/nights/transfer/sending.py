@@ -76,7 +76,9 @@ class Outcome:
     spoiled
         Path -> why, of files here that are not what was recorded; they are never sent.
     repaired
-        Files that were mended on either side.
+        Files that were sent again.
+    restored
+        Files here that were brought back from a good copy.
     extra
         Files there that nobody expected.
     counts
@@ -92,6 +94,7 @@ class Outcome:
     bad: Mapping[str, str] = field(default_factory=dict)
     spoiled: Mapping[str, str] = field(default_factory=dict)
     repaired: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     counts: bool = False
     is_waiting: bool = False
@@ -108,7 +111,9 @@ class Outcome:
             return f"{self.destination}: asked; it fetches by itself and has not answered yet"
         parts = [f"{self.destination}: {self.verified} files proven by {self.host}"]
         if self.repaired:
-            parts.append(f"{len(self.repaired)} sent again or fetched ({told(self.repaired)})")
+            parts.append(f"{len(self.repaired)} sent again ({told(self.repaired)})")
+        if self.restored:
+            parts.append(f"{len(self.restored)} brought back here ({told(self.restored)})")
         if self.bad:
             parts.append(f"{len(self.bad)} NOT: {told(self.bad)}")
         if self.spoiled:
@@ -249,7 +254,7 @@ class Sender:
         skew_s = (comparison.receipt.time_ns - now_ns) / 1e9
         # It began to read some time ago, so only a clock that is ahead shows at once.
         if skew_s > SKEW_S or (kind == "transfer" and skew_s < -86400):
-            self._say(night, "clock", f"the clock of {link.name} is {skew_s:+.0f} s from ours")
+            self.say(night, "clock", f"the clock of {link.name} is {skew_s:+.0f} s from ours")
         return comparison
 
     def prove(
@@ -266,7 +271,7 @@ class Sender:
             again = [path for path in bad if path not in spoiled]
             if not again:
                 break
-            self._say(night, "bad copy", f"{link.name}: {told(bad)}")
+            self.say(night, "bad copy", f"{link.name}: {told(bad)}")
             spoiled |= local_faults(
                 folder, ours, again, link.report, link.is_cancelled
             )  # a file that is wrong here must not replace what is there
@@ -282,13 +287,14 @@ class Sender:
                 comparison.reasons
             )
         outcome = Outcome(
-            destination=link.name, host=whole.receipt.host,
-            machine_id=whole.receipt.machine_id, verified=verified, bad=bad, spoiled=spoiled, repaired=tuple(sorted(repaired)), extra=whole.extra,
-            counts=whole.counts and comparison.counts,
+            destination=link.name, host=whole.receipt.host, machine_id=whole.receipt.machine_id,
+            verified=verified, bad=bad, spoiled=spoiled, repaired=tuple(sorted(repaired)),
+            extra=whole.extra, counts=whole.counts and comparison.counts,
         )  # fmt: skip
-        self._say(night, kind, outcome.text)
+        self.say(night, kind, outcome.text)
         return outcome
 
-    def _say(self, night: Night, kind: str, text: str) -> None:
+    def say(self, night: Night, kind: str, text: str) -> None:
+        """Add to the events of a night, and to the log."""
         log.info("%s: %s", label(night), text)
         self._store.say(night.id, kind, text, self._clock.now_ns())

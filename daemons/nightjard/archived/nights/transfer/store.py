@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -66,7 +67,7 @@ class CopyStore:
             By the clock of this side; the far one may be wrong.
         """
         host = comparison.receipt.machine_id
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"path": storable(path), "size": there.size, "file_hash": there.hash, "state": state}
             for state, files in ((VERIFIED, comparison.verified), (DIFFERENT, comparison.different))
             for path, there in files.items()
@@ -76,6 +77,7 @@ class CopyStore:
             for path in comparison.missing
         ]
         copy = tables.copy
+        mine = sa.and_(copy.c.night_id == night_id, copy.c.destination == destination)
         with self._database.write(f"record a receipt of {destination}") as connection:
             made = connection.execute(
                 sa.insert(tables.receipt).values(
@@ -85,14 +87,16 @@ class CopyStore:
             )  # fmt: skip
             assert made.inserted_primary_key is not None
             receipt_id = int(made.inserted_primary_key[0])
+            if comparison.receipt.is_whole:
+                known = connection.execute(
+                    sa.select(copy.c.path, copy.c.size, copy.c.file_hash).where(mine)
+                ).all()
+                rows += _others(known, {str(row["path"]) for row in rows}, comparison)
             if rows:
                 connection.execute(
-                    sa.delete(copy).where(
-                        copy.c.night_id == night_id, copy.c.destination == destination,
-                        copy.c.path == sa.bindparam("old_path"),
-                    ),
+                    sa.delete(copy).where(mine, copy.c.path == sa.bindparam("old_path")),
                     [{"old_path": row["path"]} for row in rows],
-                )  # fmt: skip
+                )
                 shared = {
                     "night_id": night_id, "destination": destination, "host": host,
                     "verified_ns": now_ns, "receipt_id": receipt_id,
@@ -201,3 +205,24 @@ class CopyStore:
         with self._database.read() as connection:
             reason: str | None = connection.execute(query).scalar()
             return reason
+
+
+def _others(
+    known: Iterable[Any], told: Collection[str], comparison: Comparison
+) -> list[dict[str, Any]]:
+    """Return rows of files that were not asked about this time: the host has read them, too.
+
+    They were recorded before, as part of another request, or under a name that is not used now.
+    """
+    there = {storable(path): found for path, found in comparison.receipt.files.items()}
+    rows = []
+    for path, size, name in known:
+        if path in told:
+            continue
+        found = there.get(path)
+        state = MISSING if found is None else VERIFIED if found == (size, name) else DIFFERENT
+        rows.append(
+            {"path": path, "size": found.size if found else 0, "state": state,
+             "file_hash": found.hash if found else ""}
+        )  # fmt: skip
+    return rows

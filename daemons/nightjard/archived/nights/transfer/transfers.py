@@ -3,19 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from nightjar.clock import Clock
-from nightjar.errors import Code, Refused
+from nightjar.errors import Cancelled, Code, NightjarError, Refused
 from nightjard.archived.database import Database
 from nightjard.archived.nights.config import Destination, Retention
-from nightjard.archived.nights.transfer import receipts
+from nightjard.archived.nights.transfer import patterns, receipts
 from nightjard.archived.nights.transfer.accepting import Expected
+from nightjard.archived.nights.transfer.evidence import Evidence
 from nightjard.archived.nights.transfer.link import Link
+from nightjard.archived.nights.transfer.policy import Decision
 from nightjard.archived.nights.transfer.process import Cancelled_, Progress, say_nothing
-from nightjard.archived.nights.transfer.sending import Night, Outcome, Sender
+from nightjard.archived.nights.transfer.pulling import Puller
+from nightjard.archived.nights.transfer.releasing import Release
+from nightjard.archived.nights.transfer.scrubbing import Due, Scrubber
+from nightjard.archived.nights.transfer.sending import Night, Outcome, Sender, label
 from nightjard.archived.nights.transfer.store import Copy, CopyStore
+
+_NOWHERE = Destination(host="localhost", path=Path("/"))
 
 
 def _never() -> bool:
@@ -50,6 +58,11 @@ class Transfers:
         self._clock = clock
         self._store = CopyStore(database)
         self._sender = Sender(self._store, clock, self.machine_id)
+        self._scrubber = Scrubber(self._store, self._sender, clock)
+        self._puller = Puller(self._store, self._sender, clock)
+        self._release = Release(
+            database, self._store, clock, retention, self.counting, self.machine_id
+        )
 
     def names(self, family: str) -> list[str]:
         """Return the destinations of a family."""
@@ -98,6 +111,8 @@ class Transfers:
             The far side could not be reached or asked; what arrived is kept.
         """
         link = self._link(destination, progress, cancelled)
+        if link.destination.mode == "pull":
+            return self._puller.transfer(night, folder, expected, link)
         return self._sender.transfer(night, folder, expected, link)
 
     def copies(self, night_id: int) -> list[Copy]:
@@ -121,3 +136,112 @@ class Transfers:
                 code=Code.UNKNOWN_ITEM,
             )
         return Link(name, destination, self._clock, progress, cancelled)
+
+    # --- reading again ---
+
+    def scrub_due(self, now_ns: int) -> list[Due]:
+        """Return the copies that `retention.scrub_days` want read again, the oldest first."""
+        every_days = self.retention.scrub_days
+        known = self._scrubber.due(now_ns, every_days)
+        return [each for each in known if each.destination in self.destinations]
+
+    def scrub(
+        self, night: Night, folder: Path, expected: Expected, destination: str | None,
+        progress: Progress = say_nothing, cancelled: Cancelled_ = _never,
+    ) -> Outcome:  # fmt: skip
+        """Read a night again, here and at a destination, and mend what is damaged on either side.
+
+        Parameters
+        ----------
+        destination
+            None: only here.
+
+        Returns
+        -------
+        Outcome
+            `bad`: damaged there still; `spoiled`: damaged here still; `repaired`, `restored`:
+            mended there, here.
+        """
+        links = [
+            self._link(name, progress, cancelled)
+            for name in sorted(self.names(night.family), key=lambda name: name != destination)
+            if self.destinations[name].mode == "push"
+        ]
+        if destination is None:
+            first = Link("here", _NOWHERE, self._clock, progress, cancelled)
+            left, restored = self._scrubber.check_here(night, folder, expected, links, first)
+            verified = len(expected) - len(left)
+            return Outcome("here", verified=verified, spoiled=left, restored=restored)
+        link = self._link(destination, progress, cancelled)
+        if link.destination.mode == "pull":
+            first = link
+            left, restored = self._scrubber.check_here(night, folder, expected, links, first)
+            outcome = self._puller.transfer(night, folder, expected, link, "scrub")
+            return replace(outcome, spoiled={**left, **outcome.spoiled}, restored=restored)
+        return self._scrubber.scrub(night, folder, expected, link, links)
+
+    # --- release of raw ---
+
+    def decide_release(self, night: Night, evidence: Evidence) -> Decision:
+        """Say whether the raw cubes of a night may go into quarantine now, and if not why."""
+        return self._release.decide(night, evidence)
+
+    def quarantine(self, night: Night, evidence: Evidence, by: str) -> tuple[str, ...]:
+        """Move the raw cubes of a night into quarantine; return their paths.
+
+        Raises
+        ------
+        Refused
+            They may not go; the message says why.
+        StorageError
+            One could not be moved. Calling it again goes on; :meth:`unquarantine` undoes.
+        """
+        return self._release.quarantine(night, evidence, by)
+
+    def unquarantine(self, night: Night, folder: Path, by: str) -> tuple[str, ...]:
+        """Move the raw cubes back to where they were; return their paths."""
+        return self._release.unquarantine(night, folder, by)
+
+    def purge_due(
+        self, nights: Iterable[tuple[Night, Evidence, Expected]],
+        progress: Progress = say_nothing, cancelled: Cancelled_ = _never,
+    ) -> dict[str, tuple[str, ...]]:  # fmt: skip
+        """Delete what was in quarantine long enough and is still proven, by fresh receipts.
+
+        Parameters
+        ----------
+        nights
+            Those that may have something in quarantine, with their plans and their files.
+
+        Returns
+        -------
+        dict
+            ``archival/20251106`` -> paths that were deleted.
+        """
+        deleted = {}
+        for night, evidence, expected in nights:
+            paths = self._purge(night, evidence, expected, progress, cancelled)
+            if paths:
+                deleted[label(night)] = paths
+        return deleted
+
+    def _purge(
+        self, night: Night, evidence: Evidence, expected: Expected, progress: Progress,
+        cancelled: Cancelled_,
+    ) -> tuple[str, ...]:  # fmt: skip
+        if not self._release.is_purge_due(night, evidence):
+            return ()
+        for name in self.names(night.family):
+            if name in self.counting and self._release.is_stale(night, name):
+                link = self._link(name, progress, cancelled)
+                try:
+                    if link.destination.mode == "pull":
+                        self._puller.transfer(night, evidence.folder, expected, link, "scrub")
+                    else:
+                        ours = patterns.wanted(expected, link.destination.exclude)
+                        self._sender.inquire(night, ours, link, "scrub")
+                except Cancelled:
+                    raise
+                except NightjarError as error:  # without its receipt it proves nothing
+                    self._sender.say(night, "release", f"not deleted: {error.message}")
+        return self._release.purge(night, evidence)
