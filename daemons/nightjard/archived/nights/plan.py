@@ -36,6 +36,7 @@ from nightjard.archived.nights.scan import RawFile, Unreadable
 
 VERSION = 1  # of what a plan means: another one makes every night's plan anew
 FOLDER = "record"
+FACTS = ("OBJECT", "DATA-TYP", "EXPTIME", "FILTER01", "FILTER02", "RET-ANG1", "U_DETMOD", "OBS-MOD")
 _HASHED = ("index", "reason", "STATE", "ATIME", "LTIME", "MTIME", "CNT0", "CNT1", "TRIGGER",
            "OFFSET", "SYNCCONF", "FLCCONF")  # fmt: skip
 
@@ -77,6 +78,8 @@ class Plan:
         Numbered by their place.
     rows : (frames,)
         Of :data:`~nightjard.archived.nights.records.ROW`.
+    facts
+        For each cube some cards of its header, for tables and summaries.
     notes
         path -> what is remarkable about a raw file.
     """
@@ -87,6 +90,7 @@ class Plan:
     runs: tuple[RunReport, ...]
     ledger: tuple[LedgerLine, ...]
     rows: Rows
+    facts: tuple[Mapping[str, Any], ...] = ()
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -133,6 +137,7 @@ class Plan:
             ],
             "runs": [asdict(each) for each in self.runs],
             "ledger": [asdict(each) for each in self.ledger],
+            "facts": [dict(each) for each in self.facts],
             "notes": {path: list(texts) for path, texts in sorted(self.notes.items())},
         }
         return json.dumps(value, indent=1, sort_keys=True) + "\n"
@@ -199,6 +204,8 @@ class Plan:
         path = plan_path(folder, name)
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
+            if value["version"] != VERSION:
+                raise ValueError("another version of this program made it")
             rows = np.load(rows_path(folder, name), mmap_mode="r")
             plan = cls(
                 value["night"],
@@ -207,7 +214,8 @@ class Plan:
                 tuple(_product(each) for each in value["products"]),
                 tuple(_run(each) for each in value["runs"]),
                 tuple(LedgerLine(**each) for each in value["ledger"]),
-                rows, {path: tuple(texts) for path, texts in value["notes"].items()},
+                rows, tuple(value["facts"]),
+                {path: tuple(texts) for path, texts in value["notes"].items()},
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(
@@ -277,11 +285,15 @@ def make_plan(
     lost = [each for each in found if isinstance(each, Unreadable)]
     plan = Plan(
         night, tuple(each.ref for each in files), products, tuple(report for report, _ in runs),
-        _ledger(files, lost), ordered,
+        _ledger(files, lost), ordered, tuple(_facts(each.header) for each in files),
         {each.ref.path: each.notes for each in files if each.notes},
     )  # fmt: skip
     plan.check()
     return plan
+
+
+def _facts(header: Header) -> dict[str, Any]:
+    return {key: header[key] for key in FACTS if header.get(key) is not None}
 
 
 def _table(files: Sequence[RawFile]) -> tuple[Rows, list[int]]:
