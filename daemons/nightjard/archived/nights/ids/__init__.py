@@ -14,9 +14,10 @@ from nightjard.archived.nights.ids.changes import read_name_changes, write_name_
 from nightjard.archived.nights.ids.existing import Row, check
 from nightjard.archived.nights.ids.gen2 import Gen2Allocator
 from nightjard.archived.nights.ids.names import exp_id, frame_id, parse, parse_file_name
+from nightjard.archived.nights.ids.renaming import Change, complete, fix
 
 __all__ = [
     "Allocator", "Assigned", "Change", "FrameIds", "Gen2Allocator", "Item", "LocalAllocator",
-    "Row", "check", "exp_id", "fix", "frame_id", "parse", "parse_file_name", "read_name_changes",
-    "write_name_changes",
+    "Row", "check", "complete", "exp_id", "fix", "frame_id", "parse", "parse_file_name",
+    "read_name_changes", "write_name_changes",
 ]  # fmt: skip

@@ -49,8 +49,8 @@ class Row:
 
     @property
     def ut(self) -> str:
-        """Start, ISO; "" where it is not known."""
-        return "" if self.time_ns is None else iso(self.time_ns, 6)
+        """Start, ISO, to the nearest ms (what MJD holds is a us off); "" where it is not known."""
+        return "" if self.time_ns is None else iso(self.time_ns + 500_000, 3)
 
     @property
     def is_right(self) -> bool:

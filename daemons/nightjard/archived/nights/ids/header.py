@@ -29,6 +29,7 @@ from nightjar.fits.verify import verify_image
 
 _PIECE = 1 << 20
 _END = b"END".ljust(CARD_BYTES)
+_DAMAGED = "{}. It changed since it was written: not touched; fetch a good copy first"
 _COMMENTS = {"FRAMEID": "Image sequential number", "EXP-ID": "ID of the exposure this was taken in"}
 
 
@@ -65,6 +66,23 @@ def read_main_header(path: Path) -> Header:
     return main_unit(path, units).header
 
 
+def require_patchable(source: Path, values: Mapping[str, str]) -> None:
+    """Raise what :func:`write_patched` would; the whole file is read, nothing is written."""
+    found = verify_image(source, checksums_required=False)
+    if found.datasum_ok is False or found.checksum_ok is False:
+        raise Refused(_DAMAGED.format(f"{source}: {'; '.join(found.problems)}"))
+    with opened(source) as (read, name):
+        units = list(walk(read, name, is_lenient=True))
+        _require_whole(units, source.stat().st_size, name)
+        main = main_unit(source, units)
+        _with_values(read(main.start, main.data_offset - main.start), values, name)
+
+
+def _require_whole(units: list[Hdu], size: int, name: str) -> None:
+    if units[-1].end > size:
+        raise Refused(f"{name} is cut short ({size} bytes of {units[-1].end}): not touched")
+
+
 def write_patched(source: Path, target: Path, values: Mapping[str, str]) -> None:
     """Write `target` (made anew) with other values in cards of `source`; durable, read back.
 
@@ -86,8 +104,7 @@ def write_patched(source: Path, target: Path, values: Mapping[str, str]) -> None
         units = list(walk(read, name, is_lenient=True))
         main = main_unit(source, units)
         size = source.stat().st_size
-        if units[-1].end > size:
-            raise Refused(f"{name} is cut short ({size} bytes of {units[-1].end}): not touched")
+        _require_whole(units, size, name)
         try:
             descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             try:
@@ -148,10 +165,7 @@ def _require_sums(unit: Hdu, head: bytes, data_sum: int, name: str) -> None:
     if unit.header.get("CHECKSUM") is not None and running.value != MODULUS:
         is_good = False
     if not is_good:
-        raise Refused(
-            f"{name}, unit {unit.number}: DATASUM or CHECKSUM does not agree, the file changed "
-            f"since it was written: not touched; fetch a good copy first"
-        )
+        raise Refused(_DAMAGED.format(f"{name}, unit {unit.number}: the sums do not agree"))
 
 
 def _images(head: bytes) -> list[bytes]:

@@ -31,8 +31,8 @@ from nightjar.files import (
 from nightjar.times import file_stamp
 from nightjard.archived.nights.ids import changes
 from nightjard.archived.nights.ids.existing import Row, check, expanded
-from nightjard.archived.nights.ids.header import write_patched
-from nightjard.archived.nights.ids.names import ending, exp_id
+from nightjard.archived.nights.ids.header import require_patchable, write_patched
+from nightjard.archived.nights.ids.names import ending, exp_id, parse_file_name
 
 JOURNAL = ".ids-fix.json"
 FORMAT = "nightjar-ids-fix-1"
@@ -191,6 +191,9 @@ def _change(row: Row, names: set[str]) -> Change:
 
 def _begin(folder: Path, planned: Sequence[Change], now_ns: int) -> None:
     """Write the journal; from here on the changes are meant."""
+    for one in planned:
+        if one.is_patched:  # one that cannot be changed must not stop the others half-way
+            require_patchable(folder / one.old, _values(one.new_id))
     entries: list[_Entry] = []
     for one in planned:
         for old, new in ((one.old, one.new), *one.sidecars):
@@ -208,17 +211,20 @@ def _begin(folder: Path, planned: Sequence[Change], now_ns: int) -> None:
     })  # fmt: skip
 
 
+def _values(frame_id: str) -> dict[str, str]:
+    return {"FRAMEID": frame_id, "EXP-ID": exp_id(frame_id)}
+
+
 def _new_list(folder: Path, planned: Sequence[Change]) -> list[list[str]] | None:
     """Return the pairs of the list of old names after the change; None where it stays."""
     pairs = changes.read_name_changes(folder)
     renamed = {f"{one.old.removesuffix(ending(one.old))}.fits": f"{one.new_id}.fits"
                for one in planned}  # fmt: skip
-    known = {new for _, new in pairs}
-    result = [[old, renamed.get(new, new)] for old, new in pairs]
-    listed = {new for _, new in result}
-    for before, after in renamed.items():
-        if before not in known and after not in listed:
-            result.append([before, after])
+    # A file that has an old name yet may be in the list: the list is written before the rename.
+    first = {old for old in renamed if not parse_file_name(old)}
+    result = [[old, renamed[old] if old in first else renamed.get(new, new)] for old, new in pairs]
+    listed = {old for old, _ in pairs}
+    result += [[old, new] for old, new in renamed.items() if old in first and old not in listed]
     return None if result == [list(pair) for pair in pairs] else result
 
 
@@ -274,9 +280,7 @@ def _park(folder: Path, entry: _Entry) -> None:
         # Made anew where a part of it was left; its ending tells what kind of file it is.
         copy = folder / f"{entry.parked}{ending(entry.old)}"
         try:
-            write_patched(
-                old, copy, {"FRAMEID": entry.frame_id, "EXP-ID": exp_id(entry.frame_id)}
-            )
+            write_patched(old, copy, _values(entry.frame_id))
         except BaseException:
             copy.unlink(missing_ok=True)
             raise
