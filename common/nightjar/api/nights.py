@@ -1,0 +1,538 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The morning after: states, steps and commands of the archive pipeline, and what they return."""
+
+from __future__ import annotations
+
+import enum
+
+from nightjar.api.commands import Command, Parameter
+
+
+class NightState(enum.Enum):
+    """How far a night has come; the values are stored. Later ones include the earlier ones."""
+
+    RECORDING = "recording"  # cubes still come, or came a moment ago
+    WAITING = "waiting"  # there is work to do, and nothing hinders it
+    PLANNED = "planned"  # every raw frame has its destination
+    WRITTEN = "written"  # every product is in its place
+    VERIFIED = "verified"  # every product was read back and compared: the night is processed
+    TRANSFERRED = "transferred"  # every destination has all files
+    SAFE = "safe"  # every destination has read all files and signed what it read
+    RELEASED = "released"  # raw is in quarantine or gone
+    FAILED = "failed"  # a step failed; what was done is kept
+
+
+class ProductState(enum.Enum):
+    """How far a product has come; the values are stored."""
+
+    PLANNED = "planned"
+    WRITTEN = "written"
+    VERIFIED = "verified"
+    RELEASED = "released"
+    FAILED = "failed"
+
+
+class StepState(enum.Enum):
+    """How a step of a night stands."""
+
+    WAITING = "waiting"  # not done, or its inputs have changed since
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    NOT_WANTED = "not wanted"  # the family has no such step
+
+
+NIGHT_STATES = tuple(state.value for state in NightState)
+PRODUCT_STATES = tuple(state.value for state in ProductState)
+STEPS = ("sync", "headers", "ids", "consolidate", "compress", "verify", "manifest", "transfer")
+"""The steps in their order of work. The final header, frame ID included, is there at the first
+write, therefore headers and ids come before consolidate; compress is for files that arrive
+uncompressed."""
+STEP_MEANINGS: dict[str, str] = {
+    "sync": "Find which frames belong together, and plan where each goes; reads no pixels.",
+    "headers": "Make the header of every product by the dictionary.",
+    "ids": "Give frame IDs, in order of time.",
+    "consolidate": "Write the products, compressed.",
+    "compress": "Compress files that arrived uncompressed.",
+    "verify": "Read every product back and compare it with raw.",
+    "manifest": "List the products for the observatory's archive.",
+    "transfer": "Copy to the destinations, which read all files and sign what they read.",
+}
+DEFAULT_FAMILY = "archival"
+ENGINEERING_FAMILY = "engineering"
+
+TABLE_COLUMNS = (
+    "scexao5_path", "utc_date", "processed", "processed_timestamp", "transferred_to_scexao6",
+    "transferred_timestamp", "safe_on_scexao6", "safe_timestamp",
+)  # fmt: skip
+"""What `archive table` prints; the names are those that observers know."""
+
+# --- parameters ---------------------------------------------------------------------------------
+
+_NIGHT_HELP = "20260611, 2026-06-11, or the absolute path of its folder."
+_NIGHT = Parameter("night", "str", _NIGHT_HELP)
+_MAYBE_NIGHT = Parameter(
+    "night", "str", _NIGHT_HELP + " All nights if null.", default=None, is_nullable=True
+)
+_NIGHTS = Parameter("nights", "strs", "Nights, each " + _NIGHT_HELP)
+_FAMILY = Parameter(
+    "family", "str", "Family of the night; a path names it by itself.", default=DEFAULT_FAMILY
+)
+_MAYBE_FAMILY = Parameter(
+    "family", "str", "Only this family; all if null.", default=None, is_nullable=True
+)
+_DRY_RUN = Parameter("dry_run", "bool", "Say what would be done, change nothing.", default=False)
+_DESTINATION = Parameter(
+    "destination", "str", "Only this one, by its name in the configuration; all if null.",
+    default=None, is_nullable=True,
+)  # fmt: skip
+
+
+def _step(name: str, text: str) -> Parameter:
+    return Parameter(name, "str", text, default=None, is_nullable=True, choices=STEPS)
+
+
+NIGHT_COMMANDS: tuple[Command, ...] = (
+    # --- looking ---
+    Command(
+        "nights_table", "Return all nights of a family, oldest first: TABLE_KEYS each.",
+        (Parameter("family", "str", "Family; all if null.", default=DEFAULT_FAMILY,
+                   is_nullable=True),),
+        access="query", is_safe=True,
+    ),
+    Command(
+        "night_status", "Return all that is known of a night: NIGHT_KEYS.", (_NIGHT, _FAMILY),
+        access="query", is_safe=True,
+    ),
+    Command(
+        "nights_settings",
+        "Return the configuration of the pipeline in force, the key `nights` of the file.",
+        access="query", is_safe=True,
+    ),
+    Command(
+        "nights_progress", "Return what runs now: a list of PROGRESS_KEYS, empty for nothing.",
+        access="query", is_safe=True,
+    ),
+    Command(
+        "summary", "Return the frames of a night by minute, its totals and losses: SUMMARY_KEYS.",
+        (_NIGHT, _FAMILY), access="query", is_safe=True,
+    ),
+    Command(
+        "why", "Return the whole story of a frame or product: WHY_KEYS.",
+        (
+            Parameter("frame", "str", "Name of a product, frame ID, or STREAM/CUBE/INDEX."),
+            Parameter("night", "str", _NIGHT_HELP + " Found by the frame's name if null.",
+                      default=None, is_nullable=True),
+            _MAYBE_FAMILY,
+        ),
+        access="query", is_safe=True,
+    ),
+    Command(
+        "forecast", "Return when the disks will be full, and what could go: FORECAST_KEYS.",
+        access="query", is_safe=True,
+    ),
+    Command(
+        "doctor",
+        "Try everything that the pipeline needs: folders, space, database, programs, "
+        "destinations, allocator of IDs, workers. Result: DOCTOR_KEYS.",
+        is_operation=True,
+    ),
+    # --- working ---
+    Command(
+        "plan_night",
+        "Give every raw frame a destination; reads headers and times only. Result: PLAN_KEYS.",
+        (_NIGHT, _FAMILY, _DRY_RUN), is_operation=True,
+    ),
+    Command(
+        "run_night",
+        "Do the steps of a night that are not done: all, one, or a stretch. A step whose "
+        "forerunner is missing is refused with its name. Result: RUN_KEYS.",
+        (
+            _NIGHT, _FAMILY,
+            _step("step", "Only this step."),
+            _step("from_step", "Begin with this step."),
+            _step("until_step", "End with this step."),
+            _DRY_RUN,
+            Parameter("force", "bool", "Do the steps again although nothing has changed.",
+                      default=False),
+        ),
+        is_operation=True,
+    ),
+    Command(
+        "process_all",
+        "Do all steps of every night that needs work, oldest first; nights that are still "
+        "recorded are left out. Result: PROCESS_KEYS.",
+        (_MAYBE_FAMILY, _DRY_RUN), is_operation=True,
+    ),
+    Command(
+        "verify_night",
+        "Read all products of a night again and compare them with what was written. "
+        "Result: VERIFY_KEYS.",
+        (_NIGHT, _FAMILY), is_operation=True,
+    ),
+    Command(
+        "resend",
+        "Copy what a destination lacks or has otherwise once more. Result: COPY_KEYS by "
+        "destination.",
+        (_NIGHT, _FAMILY, _DESTINATION, _DRY_RUN), is_operation=True,
+    ),
+    Command(
+        "scrub",
+        "Have destinations read their copies again, and compare. Result: COPY_KEYS by "
+        "destination.",
+        (_MAYBE_NIGHT, _MAYBE_FAMILY, _DESTINATION), is_operation=True,
+    ),
+    Command(
+        "restore_night",
+        "Bring a night back to its original state: removes all products; raw, given IDs and far "
+        "copies stay. Result: RESTORE_KEYS.",
+        (
+            _NIGHT, _FAMILY, _DRY_RUN,
+            Parameter("confirm", "str",
+                      "What the dry run returned under `confirm`; refused where the night has "
+                      "changed since.", default=None, is_nullable=True),
+        ),
+        is_operation=True,
+    ),
+    Command(
+        "release",
+        "Move raw that is proven elsewhere to quarantine, and remove what has been there long "
+        "enough, as the policy says. Result: RELEASE_KEYS.",
+        (_MAYBE_NIGHT, _MAYBE_FAMILY, _DRY_RUN), is_operation=True,
+    ),
+    Command(
+        "make_manifest", "Write the manifest of nights. Result: MANIFEST_KEYS.",
+        (
+            _NIGHTS, _FAMILY,
+            Parameter("combine", "bool", "One manifest for all, beside one for each.",
+                      default=False),
+            Parameter("text", "bool", "Return its text as well.", default=False),
+        ),
+        is_operation=True,
+    ),
+    Command(
+        "send_mail",
+        "Write the letter that goes with the manifest of nights, and send it where a server is "
+        "configured. Result: MAIL_KEYS.",
+        (_NIGHTS, _FAMILY, _DRY_RUN), is_operation=True,
+    ),
+    # --- headers and IDs ---
+    Command(
+        "check_ids",
+        "Compare the IDs in files, names and database. Result: IDS_KEYS.",
+        (_NIGHT, _FAMILY), is_operation=True,
+    ),
+    Command(
+        "fix_ids", "Put the IDs of a night right; files are never overwritten. Result: IDS_KEYS.",
+        (_NIGHT, _FAMILY, _DRY_RUN), is_operation=True,
+    ),
+    Command(
+        "check_headers",
+        "Compare headers with the dictionary: products of a night, or files. Result: HEADERS_KEYS.",
+        (
+            _MAYBE_NIGHT, _FAMILY,
+            Parameter("paths", "strs", "Files or folders below a family's root, instead of a "
+                      "night.", default=()),
+        ),
+        is_operation=True,
+    ),
+    Command(
+        "fix_headers",
+        "Write values of products as the dictionary wants them; what would not come out the same "
+        "is left and listed. Result: HEADERS_KEYS.",
+        (_NIGHT, _FAMILY, _DRY_RUN), is_operation=True,
+    ),
+    Command(
+        "repair_headers",
+        "Take values of keywords from the night's telemetry log, by time. Result: HEADERS_KEYS.",
+        (_NIGHT, _FAMILY, Parameter("keys", "strs", "Keywords, RET-ANG1 for one."), _DRY_RUN),
+        is_operation=True,
+    ),
+    # --- small ones ---
+    Command(
+        "veto", "Forbid that anything of a night is released. Returns its TABLE_KEYS.",
+        (
+            _NIGHT, _FAMILY,
+            Parameter("reason", "str", "Why; null takes the veto back.", is_nullable=True),
+        ),
+        is_safe=True,
+    ),
+    Command(
+        "seal", "Say that no more cubes come for a night. Returns its TABLE_KEYS.",
+        (_NIGHT, _FAMILY), is_safe=True,
+    ),
+    Command(
+        "notify_cube",
+        "Take note of a cube that has its final name. Repeating it is harmless; a look at the "
+        "folder heals what was missed. Accepted from notify_machines only. Returns NOTIFY_KEYS.",
+        (
+            Parameter("family", "str", "Family whose root it is below."),
+            Parameter("night", "str", "Folder of the night, YYYYMMDD."),
+            Parameter("stream", "str", "Folder of the stream, vcam1."),
+            Parameter("filename", "str", "Name of the cube; no path."),
+            Parameter("size", "int", "Its size.", "byte", low=1, high=2**53),
+        ),
+        access="query", is_safe=True,
+    ),
+)  # fmt: skip
+"""Commands of the pipeline; an archive daemon has them after those of its intake."""
+
+# --- results ------------------------------------------------------------------------------------
+
+TABLE_KEYS: dict[str, str] = {
+    "scexao5_path": "folder of the night, absolute",
+    "utc_date": "YYYY-MM-DD",
+    "processed": "whether all steps up to verify are done",
+    "processed_timestamp": "when, UTC, YYYY-MM-DDThh:mm:ss; null before",
+    "transferred_to_scexao6": "whether every destination has all files",
+    "transferred_timestamp": "when; null before",
+    "safe_on_scexao6": "whether every destination has signed that it read all files as they are "
+    "here",
+    "safe_timestamp": "when; null before",
+    "family": "archival, engineering",
+    "night": "YYYYMMDD",
+    "state": "one of NightState",
+    "step": "the step that runs or failed; null",
+    "sealed": "whether no more cubes are expected",
+    "released_timestamp": "when raw went to quarantine; null before",
+    "raw_frames": "frames that the raw cubes say they have; null before the plan",
+    "ledger_frames": "of these in no product: the ledger tells why",
+    "lost_frames": "frames that the cameras exposed and no cube has",
+    "dubious_frames": "frames whose modulator state is not known",
+    "raw_bytes": "size of all raw cubes",
+    "product_bytes": "size of all products",
+    "veto": "why nothing may be released; null",
+    "error": "why the last step failed; null",
+}
+"""Row of nights_table."""
+
+NIGHT_KEYS: dict[str, str] = {
+    **TABLE_KEYS,
+    "plan_hash": "of the plan in force; null before",
+    "steps": "STEP_KEYS for each of STEPS, in order",
+    "cubes": "{stream: {files, frames, bytes, problems}} of raw",
+    "products": "{state: count} over ProductState",
+    "runs": "RUN_REPORT_KEYS for each stretch of frames with one set-up",
+    "copies": "COPY_KEYS by destination",
+    "events": "the last 20, oldest first: {time, kind, text, by}",
+    "operation": "id of the operation that works on it; null",
+    "next": "what will happen next or has to be done, as a sentence",
+}
+"""Result of night_status."""
+
+STEP_KEYS: dict[str, str] = {
+    "name": "of STEPS",
+    "state": "one of StepState",
+    "started": "UTC; null before",
+    "ended": "UTC; null before",
+    "text": "what it did, or why it failed or waits",
+}
+RUN_REPORT_KEYS: dict[str, str] = {
+    "number": "of the run",
+    "streams": "of its cameras",
+    "frames": "of each",
+    "first": "UTC of its first frame",
+    "last": "UTC of its last frame",
+    "triggers": "triggers that it had, seen or not",
+    "lost": "{stream: {evidence: count}}",
+    "dubious": "frames whose modulator state is not known",
+    "verdict": "ok, untriggered, alone or ambiguous",
+    "text": "the verdict, as a sentence",
+    "offsets_us": "of each camera against the first one",
+    "period_us": "of the trigger; null where there is none",
+}
+PROGRESS_KEYS: dict[str, str] = {
+    "operation": "id",
+    "command": "run_night, process_all, ...",
+    "family": "of the night",
+    "night": "YYYYMMDD",
+    "step": "of STEPS",
+    "text": "what is being done",
+    "fraction": "0..1 of the step; null where that is not known",
+    "tasks_done": "tasks of the step that have ended",
+    "tasks": "all its tasks",
+    "frames_done": "frames so far",
+    "frames": "all frames of the step; null where that is not known",
+    "bytes_done": "bytes of raw pixels so far",
+    "bytes": "all of the step; null where that is not known",
+    "frames_per_s": "over the last seconds",
+    "bytes_per_s": "over the last seconds",
+    "eta_s": "seconds until the step ends; null",
+    "workers": "tasks at work now",
+    "started": "UTC",
+}
+SUMMARY_KEYS: dict[str, str] = {
+    "night": "YYYYMMDD",
+    "family": "of the night",
+    "state": "one of NightState",
+    "local_offset_hours": "local time is UTC plus this",
+    "minutes": "MINUTE_KEYS for each minute (UTC) with data",
+    "totals": "{`stream suffix`: frames} over the night, as in a minute's counts",
+    "raw_frames": "frames that the raw cubes say they have",
+    "product_frames": "frames in products",
+    "ledger": "{reason: frames} of frames in no product",
+    "lost": "{stream: frames} exposed and in no cube",
+    "lost_fraction": "lost of all that were exposed",
+    "dubious_frames": "frames whose modulator state is not known",
+    "dubious_fraction": "of the frames with modulation",
+    "ambiguous_frames": "frames whose partner cannot be told",
+    "thresholds": "{lost_fraction, dubious_fraction} above which a night is not good",
+    "is_good": "below the thresholds, and products + ledger = raw",
+    "reasons": "why it is not, as sentences",
+}
+MINUTE_KEYS: dict[str, str] = {
+    "begin": "UTC of its first frame, YYYY-MM-DDThh:mm:ss",
+    "end": "UTC of its last frame",
+    "local_begin": "hh:mm:ss",
+    "local_end": "hh:mm:ss",
+    "targets": "values of OBJECT",
+    "exptimes_s": "values of EXPTIME",
+    "counts": "{`stream suffix`: frames}, `vsync .cam1.A`, `vcam1` for no suffix",
+}
+WHY_KEYS: dict[str, str] = {
+    "frame": "what was asked for, as it is known: a path, a frame ID, or STREAM/CUBE/INDEX",
+    "kind": "raw or product",
+    "night": "YYYYMMDD",
+    "family": "of the night",
+    "verdict": "where it is and why, as one sentence",
+    "facts": "{name: value}: of a raw frame its cube, index, times, counters, trigger, state, "
+    "confidences, product and position; of a product its path, ID, frames, siblings, sources, "
+    "hashes",
+    "copies": "[{destination, host, path, state, verified}]",
+    "story": "[{time, kind, text}], oldest first",
+}
+PLAN_KEYS: dict[str, str] = {
+    "night": "YYYYMMDD",
+    "family": "of the night",
+    "plan_hash": "of the plan",
+    "path": "of the plan's file; null for a dry run",
+    "is_new": "whether it differs from the one before",
+    "raw_frames": "frames that the raw cubes say they have",
+    "product_frames": "frames in products",
+    "ledger_frames": "frames in the ledger",
+    "is_conserved": "whether products and ledger are raw, each frame once",
+    "products": "[{folder, kind, stream, suffix, files, frames}]",
+    "ledger": "[{cube, reason, frames}]",
+    "runs": "RUN_REPORT_KEYS each",
+    "seconds": "it took",
+}
+RUN_KEYS: dict[str, str] = {
+    "night": "YYYYMMDD",
+    "family": "of the night",
+    "state": "one of NightState, at the end",
+    "steps": "[{name, outcome, text, seconds}]; outcome is done, unchanged, not wanted or, in a "
+    "dry run, would run",
+    "frames": "worked on",
+    "bytes": "of raw pixels",
+    "seconds": "it took",
+}
+PROCESS_KEYS: dict[str, str] = {
+    "nights": "RUN_KEYS each, oldest first",
+    "skipped": "[{night, family, reason}]: still recorded, or nothing to do",
+    "failed": "[{night, family, error}]; the others go on",
+}
+VERIFY_KEYS: dict[str, str] = {
+    "night": "YYYYMMDD",
+    "family": "of the night",
+    "files": "that were read",
+    "bytes": "that were read",
+    "bad": "[{path, problem}]",
+    "is_good": "nothing bad, nothing missing",
+    "seconds": "it took",
+}
+COPY_KEYS: dict[str, str] = {
+    "host": "machine-id of the far side; null before the first receipt",
+    "files": "that it shall have",
+    "verified": "that it read as they are here",
+    "different": "[path] that are not as they are here",
+    "missing": "[path] that it has not",
+    "bytes": "of all files",
+    "sent": "files that were copied by this command",
+    "receipt": "UTC of its last signed receipt; null",
+    "is_good": "all verified",
+}
+RESTORE_KEYS: dict[str, str] = {
+    "night": "YYYYMMDD",
+    "family": "of the night",
+    "folder": "of the night",
+    "state": "one of NightState",
+    "files": "products that are removed",
+    "bytes": "of them",
+    "ids": "frame IDs that stay given: products get the same again",
+    "confirm": "to be given back, after a dry run; null else",
+}
+RELEASE_KEYS: dict[str, str] = {
+    "nights": "[{night, family, action, reasons, cubes, bytes}]; action is keep, quarantine or "
+    "remove",
+    "quarantined_bytes": "moved to quarantine",
+    "freed_bytes": "removed",
+}
+MANIFEST_KEYS: dict[str, str] = {
+    "manifests": "[{path, json_path, nights, files, bytes, text}]; text is null unless asked for",
+}
+MAIL_KEYS: dict[str, str] = {
+    "path": "of the letter's file; null for a dry run",
+    "to": "addresses",
+    "subject": "of the letter",
+    "body": "of the letter",
+    "attachments": "[path]",
+    "sent": "whether a server took it",
+    "server": "HOST:PORT; null: none is configured",
+}
+IDS_KEYS: dict[str, str] = {
+    "night": "YYYYMMDD",
+    "family": "of the night",
+    "files": "products",
+    "ids": "that have an ID",
+    "problems": "[{path, frame_id, problem}]: missing, twice, out of order, not that of the "
+    "database, of the name, of EXP-ID, of a sidecar",
+    "changes": "[{path, old, new}] that were made, or would be",
+    "is_good": "no problem is left",
+}
+HEADERS_KEYS: dict[str, str] = {
+    "files": "that were looked at",
+    "findings": "[{path, keyword, problem, value, text}]; problem is missing, type, length, range "
+    "or precision",
+    "changes": "[{path, keyword, old, new}] that were made, or would be",
+    "is_good": "no finding is left",
+}
+DOCTOR_KEYS: dict[str, str] = {
+    "checks": "[{name, level, text, advice}]; level is ok, warning or bad",
+    "is_good": "nothing bad",
+}
+FORECAST_KEYS: dict[str, str] = {
+    "disks": "[{path, families, free_bytes, bytes_per_night, nights_left, full}]; full is a date "
+    "or null",
+    "releasable": "[{night, family, bytes, when}]: what the policy lets go, and when",
+}
+NOTIFY_KEYS: dict[str, str] = {
+    "state": "noted or known",
+    "family": "of the night",
+    "night": "YYYYMMDD",
+}
+
+RESULT_KEYS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("A row of the table", "What nights_table, veto and seal return.", TABLE_KEYS),
+    ("A night", "What night_status returns.", NIGHT_KEYS),
+    ("A step of a night", "Each of `steps`.", STEP_KEYS),
+    ("A run", "A stretch of frames with one set-up: each of `runs`.", RUN_REPORT_KEYS),
+    ("Progress", "Each of what nights_progress returns.", PROGRESS_KEYS),
+    ("Summary", "What summary returns.", SUMMARY_KEYS),
+    ("A minute", "Each of a summary's `minutes`.", MINUTE_KEYS),
+    ("Why", "What why returns.", WHY_KEYS),
+    ("Plan", "Result of plan_night.", PLAN_KEYS),
+    ("Steps that were run", "Result of run_night.", RUN_KEYS),
+    ("All nights", "Result of process_all.", PROCESS_KEYS),
+    ("Verification", "Result of verify_night.", VERIFY_KEYS),
+    ("Copies", "By destination: result of resend and scrub, and `copies` of a night.", COPY_KEYS),
+    ("Restoring", "Result of restore_night.", RESTORE_KEYS),
+    ("Releasing", "Result of release.", RELEASE_KEYS),
+    ("Manifests", "Result of make_manifest.", MANIFEST_KEYS),
+    ("Mail", "Result of send_mail.", MAIL_KEYS),
+    ("Frame IDs", "Result of check_ids and fix_ids.", IDS_KEYS),
+    ("Headers", "Result of check_headers, fix_headers and repair_headers.", HEADERS_KEYS),
+    ("Doctor", "Result of doctor.", DOCTOR_KEYS),
+    ("Forecast", "What forecast returns.", FORECAST_KEYS),
+    ("A cube's notice", "What notify_cube returns.", NOTIFY_KEYS),
+)
+"""Tables of the reference page: heading, sentence, key -> meaning."""
