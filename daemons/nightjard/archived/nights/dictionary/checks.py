@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,17 @@ def _card_findings(key: str, value: Value, dictionary: Dictionary) -> list[Findi
         except Unformattable as error:
             found.append(Finding(error.kind, key, value, f"{key}: {error}"))
     elif key not in OWN and not _OWN.fullmatch(key):
-        found.append(Finding(FindingKind.UNKNOWN_KEY, key, value, f"{key} is not in dictionary"))
+        found.append(_unknown(key))
     if not any(finding.kind is FindingKind.WRONG_TYPE for finding in found):
         text = limits.fault(key, value)
         if text:
             found.append(Finding(FindingKind.OUT_OF_RANGE, key, value, f"{key}: {text}"))
     return found
+
+
+@cache
+def _unknown(key: str) -> Finding:
+    return Finding(FindingKind.UNKNOWN_KEY, key, None, f"{key} is not in the dictionary")
 
 
 def _decimals(value: Value) -> int:
@@ -231,6 +237,10 @@ class _Remembering:
         return found
 
     def _look(self, image: bytes) -> tuple[str, Value, list[Finding]]:
+        match = _PLAIN.match(image)
+        if match is not None and (key := match[1].decode("ascii")) not in self._dictionary.entries:
+            if key not in OWN and not is_structural(key) and not _OWN.fullmatch(key):
+                return key, None, [_unknown(key)]  # whatever number it holds
         try:
             card = parse_card(image)
         except ValueError as error:
@@ -244,6 +254,10 @@ class _Remembering:
         return card.keyword, card.value, remarks
 
 
+#: A card that certainly follows the standard and holds a number or a logical.
+_PLAIN = re.compile(
+    rb"(?=.{8}= )([A-Z0-9_-]{1,8}) *= +(?:[TF]|[+-]?\d+\.?\d*(?:E[+-]?\d+)?) *(?:/[ -~]*)?\Z"
+)
 _NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][+-]?\d+)?\Z")
 
 

@@ -125,7 +125,7 @@ class Format:
                     FindingKind.TOO_LONG,
                     f"{shown(value)} has {length} characters, {self.text} has room for {most}",
                 )
-        elif self.code == "d" and exact(value) % 1:
+        elif self.code == "d" and (number := exact(value)) != number.to_integral_value():
             raise Unformattable(
                 FindingKind.WRONG_TYPE, f"{value} is not a whole number ({self.text})"
             )

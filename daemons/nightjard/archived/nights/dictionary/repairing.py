@@ -16,7 +16,7 @@ from nightjard.archived.nights.dictionary.fixing import Result
 from nightjard.archived.nights.dictionary.formats import shown
 from nightjard.archived.nights.dictionary.images import grouped
 from nightjard.archived.nights.dictionary.rewriting import rewrite
-from nightjard.archived.nights.dictionary.table import Dictionary, Entry, is_structural
+from nightjard.archived.nights.dictionary.table import Dictionary, is_structural
 from nightjard.archived.nights.dictionary.telemetry import How, Reading, TelemetryLog
 
 #: The plan cut the night by these, and pairs cameras by them: a log of every ten seconds that says
@@ -96,11 +96,15 @@ def logged_value(
     """
     if key in NEVER or is_structural(key) or key in COMMENTARY:
         return None, None, _refusal(key, "is not taken from telemetry")
+    entry = dictionary.entries.get(key)
+    kind = entry.format.kind if entry is not None else _kind_of(like)
+    if how == "linear" and kind is not float:
+        how = "nearest"  # nothing lies between two texts, not even if they look like numbers
     reading = log.at(key, time_ns, how, limit_s=limit_s)
     if reading is None:
         return None, None, _refusal(key, _why_not(log, key, time_ns, how, limit_s))
     try:
-        value = _typed(reading.value, dictionary.entries.get(key), like)
+        value = _typed(reading.value, kind)
     except ValueError as error:
         return None, None, Finding(
             FindingKind.WRONG_TYPE, key, str(reading.value), f"{key}: telemetry has {error}"
@@ -125,11 +129,10 @@ def _refusal(key: str, text: str) -> Finding:
     return Finding(FindingKind.TELEMETRY, key, None, f"{key}: {text}")
 
 
-def _typed(value: str | float, entry: Entry | None, like: Card | None) -> Value:
-    """Return a value in the dictionary's type; ValueError where it is not of it."""
+def _typed(value: str | float, kind: type) -> Value:
+    """Return a value in a type; ValueError where it is not of it."""
     if isinstance(value, float):
         return value
-    kind = entry.format.kind if entry is not None else _kind_of(like)
     if kind is str:
         return value
     if kind is bool:
@@ -143,7 +146,7 @@ def _typed(value: str | float, entry: Entry | None, like: Card | None) -> Value:
     if not number.is_finite():
         raise ValueError(f"{value!r}, which is not a number")
     if kind is int:
-        if number % 1:
+        if number != number.to_integral_value():
             raise ValueError(f"{value!r}, which is not a whole number")
         return int(number)
     return number

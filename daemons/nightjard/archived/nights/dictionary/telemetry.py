@@ -114,7 +114,8 @@ class TelemetryLog:
             UTC.
         how
             ``previous``: the last row at or before the time. ``nearest``: before or behind.
-            ``linear``: between the two, where both hold numbers and are near enough; else nearest.
+            ``linear``: between the two, where both can be read as numbers and are near enough, else
+            nearest; for keywords that are numbers.
         limit_s
             Rows further away are not used.
         """
