@@ -174,7 +174,10 @@ def _scaled(segment: Segment, factor: float) -> Segment:
         for timing in segment.timings
     )
     restarts = tuple((at(trigger), gap_s) for trigger, gap_s in segment.restarts)
-    return dataclasses.replace(segment, frames=frames, timings=timings, restarts=restarts)
+    skew_s = tuple(delay_s * min(1.0, actual) for delay_s in segment.skew_s)
+    return dataclasses.replace(
+        segment, frames=frames, timings=timings, restarts=restarts, skew_s=skew_s
+    )
 
 
 def parse_parameters(value: Mapping[str, Any]) -> NightParameters:
@@ -191,8 +194,23 @@ def parse_parameters(value: Mapping[str, Any]) -> NightParameters:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"parameters of the night: {where}: {first['msg']}") from None
+    parameters = dataclasses.replace(
+        parameters, segments=tuple(_with_tuples(segment) for segment in parameters.segments)
+    )
     check(parameters)
     return parameters
+
+
+def _with_tuples(segment: Segment) -> Segment:
+    """Return the segment with tuples where JSON has lists: it compares equal."""
+    timings = tuple(
+        dataclasses.replace(
+            timing, bursts=tuple(timing.bursts), lost=tuple(timing.lost),
+            duplicates=tuple(timing.duplicates),
+        )
+        for timing in segment.timings
+    )  # fmt: skip
+    return dataclasses.replace(segment, timings=timings)
 
 
 def check(parameters: NightParameters) -> None:

@@ -89,6 +89,7 @@ def simulate_runs(parameters: NightParameters) -> list[Run]:
         first = group[0][1]
         if runs:
             at_ns = runs[-1].end_ns + round(first.pause_s * NS_PER_S)
+        at_ns -= at_ns % 1000  # stamps of the grabber are whole microseconds
         timed = _trigger_segment(group, at_ns)
         seed = [parameters.seed, len(runs)]
         truth = _simulate(timed, seed, counters, parameters.buffer_frames)
@@ -221,11 +222,6 @@ def _with_losses(timed: TriggerSegment, truth: SegmentTruth, first: Segment) -> 
     """Return the segment with further losses at the places that it asks for."""
     lost: list[list[tuple[int, str]]] = [list(timing.lost) for timing in timed.cameras]
     last = len(truth.trigger_ns) - 1
-    for number, camera in enumerate(truth.cameras):
-        skew_ns = round(first.skew_s[number] * NS_PER_S)
-        seen = camera.trigger[camera.exposed_ns >= timed.start_ns + skew_ns]
-        if "cube-border" in first.loss_places and len(seen):
-            lost[number] += [(t, AFTER) for t in _borders(seen, first.cube_frames[number])]
     cameras = range(len(lost))
     if "chunk-border" in first.loss_places:
         times = truth.trigger_ns - truth.trigger_ns[0]
@@ -242,6 +238,12 @@ def _with_losses(timed: TriggerSegment, truth: SegmentTruth, first: Segment) -> 
     if "alternating" in first.loss_places:
         for step, number in zip(range(6), itertools.cycle(cameras), strict=False):
             lost[number].append((last // 3 + 2 * step, BEFORE if step % 4 < 2 else AFTER))
+    for number, camera in enumerate(truth.cameras):  # last: the others move the borders
+        skew_ns = round(first.skew_s[number] * NS_PER_S)
+        seen = camera.trigger[camera.exposed_ns >= timed.start_ns + skew_ns]
+        seen = seen[~np.isin(seen, [trigger for trigger, _ in lost[number]])]
+        if "cube-border" in first.loss_places and len(seen):
+            lost[number] += [(t, AFTER) for t in _borders(seen, first.cube_frames[number])]
     timings: tuple[CameraTiming, ...] = tuple(
         dataclasses.replace(
             timing, lost=tuple((t, where) for t, where in sorted(set(places)) if 0 <= t <= last)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,9 @@ def write_log(
     for time_ns in range(int(begin[0]) // NS_PER_S * NS_PER_S, end_ns + step, step):
         number = max(0, int(np.searchsorted(begin, time_ns, side="right")) - 1)
         setup = changes[number][1]
+        # One set of WCS cards, whatever the crop: a log's columns never change.
         values = sky_keywords(setup, time_ns) | {
-            name: item for name, item in bench_keywords(setup, 1).items()
+            name: item for name, item in bench_keywords(replace(setup, columns=536), 1).items()
             if not name.startswith("U_")
         }  # fmt: skip
         if not lines:
