@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,25 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from astropy.io import fits
 from blake3 import blake3
 
+from kit.simulated_night import content, pixels_of, tiny
 from nightjar.errors import (
     ConfigError,
     FrameInvalid,
     InvalidArgument,
     NightjarError,
     Refused,
-    StorageError,
 )
-from nightjar.fits.frame_table import read_table
 from nightjar.fits.header import read_header
-from nightjar.fits.timing_text import read_timing_text, text_path
-from nightjar.fits.verify import verify_image
+from nightjar.fits.timing_text import text_path
 from nightjar.times import NS_PER_S, parse_iso
-from nightjard.simulators.night import damage
 from nightjard.simulators.night.headers import Setup
-from nightjard.simulators.night.parameters import NightParameters, Segment, parse_parameters
+from nightjard.simulators.night.parameters import Segment, parse_parameters
 from nightjard.simulators.night.pixels import (
     FramePool,
     Tag,
@@ -46,30 +41,6 @@ from nightjard.simulators.night.presets import PRESETS, small
 from nightjard.simulators.night.program import make_night
 from nightjard.simulators.night.triggers import CameraTiming
 from nightjard.simulators.night.truth import Fate, NightTruth, read_truth
-
-ROW = re.compile(
-    r"^[ \d]{10}  [ \d]{10}  [ \d.]{15}   [ \d.]{20}  [ \d.]{17}   [ \d]{10}   [ \d]{10}$"
-)
-
-
-def tiny(**changes: Any) -> NightParameters:
-    """A night of 160 frames in 8 cubes."""
-    segment = Segment(frames=40, cube_frames=((20,), (25,)))
-    night = NightParameters((segment, segment), frame_shape=(16, 16), telemetry_s=0)
-    return dataclasses.replace(night, **changes)
-
-
-def pixels_of(path: Path) -> np.ndarray:
-    with fits.open(path) as hdus:
-        return np.array(hdus[0].data)
-
-
-def content(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): blake3(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module", params=["milk", "fitslogd"])
@@ -303,101 +274,6 @@ def test_a_whole_cube_can_vanish(tmp_path: Path) -> None:
     assert [cube.number for cube in truth.cubes] == list(range(5))
 
 
-# --- files as milk leaves them -----------------------------------------------------------------
-
-
-def test_text_has_the_form_of_milk_and_the_times_of_the_truth(milk: NightTruth) -> None:
-    for cube in milk.cubes:
-        path = text_path(milk.folder / cube.path)
-        lines = path.read_text().splitlines()
-        assert all(line.startswith("# ") for line in lines[:11])
-        assert all(ROW.match(line) for line in lines[11:])
-        text, rows = read_timing_text(path), milk.of_cube(cube.number)
-        assert (text.columns, text.is_cut) == (7, False)
-        assert (text.rows["FRAME"] == rows["index"]).all()
-        assert (text.rows["ATIME"] == rows["acquired_ns"]).all()
-        assert np.abs(text.rows["LTIME"] - rows["logged_ns"]).max() < 500  # doubles
-        assert (text.rows["CNT0"] == rows["counter"]).all()
-        assert (text.rows["MAIN"] == rows["counter"]).all()
-        assert (text.rows["CNT1"] == rows["counter"] % 100).all()
-        stamp = parse_iso(f"2026-06-12T{Path(cube.path).stem[6:]}")
-        assert (stamp - rows["logged_ns"][0]) % (86_400 * NS_PER_S) == 0
-
-
-def test_header_has_the_form_of_milk(milk: NightTruth) -> None:
-    cube = milk.cubes[6]
-    data = (milk.folder / cube.path).read_bytes()
-    cards = [data[at : at + 80].decode("latin-1") for at in range(0, 2880 * 6, 80)]
-    end = cards.index("END".ljust(80))
-    names = [card[:8].rstrip() for card in cards[:end]]
-    assert len(names) == len(set(names))
-    assert names[:7] == ["SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "EXTEND"]
-    assert names[-12:] == ["UT", "MJD", "HST", "UT-STR", "MJD-STR", "HST-STR", "UT-END", "MJD-END",
-                           "HST-END", "BSCALE", "BZERO", "DATE"]  # fmt: skip
-    aux = names[7 : names.index("BIN-FCT1")]
-    assert aux == sorted(aux)
-    assert "BZERO   =                32768 /" in cards[names.index("BZERO")]
-    assert "U_SYNC" not in names
-    header, rows = read_header(milk.folder / cube.path), milk.of_cube(cube.number)
-    assert header["U_FLC"] is None
-    assert header["EXTTRIG"] is True
-    assert header["U_TRIGJT"] == 500
-    assert header["PRD-RNG2"] == 536
-    assert len(repr(header["EXPTIME"])) > 15  # more digits than the dictionary has
-    start = rows["logged_ns"][0]
-    mjd = 40587 + start / 86_400e9
-    assert header["MJD-STR"] == pytest.approx(mjd, abs=1e-11)
-
-
-def test_pixels_are_unsigned_and_short_cubes_are_cut(milk: NightTruth) -> None:
-    lengths = []
-    for cube in milk.cubes:
-        with fits.open(milk.folder / cube.path) as hdus:
-            assert len(hdus) == 1
-            assert hdus[0].header["BITPIX"] == 16
-            assert hdus[0].data.dtype == np.uint16
-            assert len(hdus[0].data) == cube.frames
-        assert (milk.folder / cube.path).stat().st_size % 2880 == 0
-        lengths.append(cube.frames)
-    assert max(lengths) == 70
-    assert sum(length < 50 for length in lengths) > 10
-
-
-@pytest.mark.needs("fitsverify")
-def test_fitsverify_finds_no_error(night: NightTruth) -> None:
-    paths = sorted(night.folder.glob("vcam*/*.fits"))
-    done = subprocess.run(["fitsverify", *paths], capture_output=True, text=True, check=False)
-    ends = re.findall(r"found (\d+) warning\(s\) and (\d+) error", done.stdout)
-    assert len(ends) == len(paths)
-    # milk leaves U_FLC without a value
-    most = "1" if night.parameters["form"] == "milk" else "0"
-    assert {warnings for warnings, _ in ends} <= {"0", most}
-    assert {errors for _, errors in ends} == {"0"}
-
-
-def test_times_may_count_tai(tmp_path: Path) -> None:
-    truth = make_night(tmp_path, tiny(tai_s=37))
-    rows, cube = truth.of_cube(0), truth.cubes[0]
-    text = read_timing_text(text_path(truth.folder / cube.path)).rows
-    assert np.abs(text["LTIME"] - rows["logged_ns"] - 37 * NS_PER_S).max() < 500
-    assert (text["ATIME"] == rows["acquired_ns"]).all()
-    # Hour and minute of UTC, seconds of TAI: as the recorder does.
-    assert Path(cube.path).name.startswith("vcam1_05:00:37.")
-
-
-def test_our_form_has_a_table_and_right_sums(tmp_path: Path) -> None:
-    truth = make_night(tmp_path, tiny(form="fitslogd"))
-    for cube in truth.cubes:
-        path, rows = truth.folder / cube.path, truth.of_cube(cube.number)
-        assert verify_image(path).is_good
-        table = read_table(path)
-        assert (table["ATIME"] == rows["acquired_ns"]).all()
-        assert (table["LTIME"] == rows["logged_ns"]).all()
-        assert (table["CNT0"] == rows["counter"]).all()
-        text = read_timing_text(text_path(path)).rows
-        assert (text["LTIME"] == rows["logged_ns"]).all()
-
-
 # --- the telemetry -----------------------------------------------------------------------------
 
 
@@ -420,138 +296,6 @@ def test_telemetry_knows_the_true_angle_where_the_headers_do_not(milk: NightTrut
         assert read_header(milk.folder / cube.path)["RET-ANG1"] == 0.0
         time_ns = int(milk.of_cube(cube.number)["acquired_ns"][0])
         assert log[max(key for key in log if key <= time_ns)] == 45.0
-
-
-# --- damage ------------------------------------------------------------------------------------
-
-
-def damaged(tmp_path: Path, name: str, **changes: Any) -> tuple[NightTruth, damage.Damage, Path]:
-    truth = make_night(tmp_path, tiny(**changes))
-    done = damage.apply(truth.folder, name, np.random.default_rng(6))
-    return truth, done, truth.folder / done.cube
-
-
-@pytest.mark.parametrize(
-    ("name", "lines", "columns", "is_cut"),
-    [("txt-short", -1, 7, False), ("txt-long", 1, 7, False), ("txt-cut", -1, 7, True),
-     ("txt-six-columns", 0, 6, False), ("txt-no-acquisition", 0, 7, False)],
-)  # fmt: skip
-def test_damaged_texts(tmp_path: Path, name: str, lines: int, columns: int, is_cut: bool) -> None:
-    truth, done, cube = damaged(tmp_path, name)
-    (whole,) = [c for c in truth.cubes if c.path == done.before]
-    text = read_timing_text(text_path(cube))
-    assert (len(text.rows), text.columns, text.is_cut) == (whole.frames + lines, columns, is_cut)
-    has_times = bool((text.rows["ATIME"] > 0).all())
-    assert has_times == (name not in ("txt-six-columns", "txt-no-acquisition"))
-    assert blake3(cube.read_bytes()).hexdigest() == whole.blake3
-
-
-def test_damaged_names(tmp_path: Path) -> None:
-    truth, done, cube = damaged(tmp_path / "hst", "hst-name")
-    (whole,) = [c for c in truth.cubes if c.path == done.before]
-    assert cube.name[6:9] == "19:"
-    assert blake3(cube.read_bytes()).hexdigest() == whole.blake3
-    assert text_path(cube).is_file()
-    assert not (truth.folder / done.before).exists()
-    truth, done, cube = damaged(tmp_path / "blank", "blank-name")
-    assert " " in cube.name
-    assert text_path(cube).is_file()
-    truth, done, cube = damaged(tmp_path / "twin", "name-collision")
-    twins = list(cube.parent.glob(cube.name[:-6] + "*.fits"))
-    assert len(twins) == 2
-    assert len({blake3(path.read_bytes()).hexdigest() for path in twins}) == 1
-
-
-@pytest.mark.parametrize("form", ["milk", "fitslogd"])
-def test_damaged_headers_stay_fits_files(tmp_path: Path, form: str) -> None:
-    truth, _, cube = damaged(tmp_path / "exptime", "exptime-missing", form=form)
-    assert "EXPTIME" not in read_header(cube)
-    assert np.array_equal(read_tags(pixels_of(cube))["index"], np.arange(len(pixels_of(cube))))
-    _, _, other = damaged(tmp_path / "trigger", "untriggered", form=form)
-    assert read_header(other)["EXTTRIG"] is False
-    if form == "fitslogd":
-        assert verify_image(cube).is_good
-        assert verify_image(other).is_good
-    assert len(truth.cubes) == 8
-
-
-def test_truncated_cube_keeps_the_frames_that_it_says(tmp_path: Path) -> None:
-    truth, done, cube = damaged(tmp_path, "fits-truncated")
-    header = read_header(cube)
-    held = cube.stat().st_size - header.data_offset
-    assert held // (16 * 16 * 2) == done.frames_left < header["NAXIS3"]
-    assert str(done.frames_left) in done.text
-    assert (truth.folder / done.cube).is_file()
-
-
-def test_one_bit_is_flipped(tmp_path: Path) -> None:
-    truth, done, cube = damaged(tmp_path, "bit-flip")
-    (whole,) = [c for c in truth.cubes if c.path == done.before]
-    assert blake3(cube.read_bytes()).hexdigest() != whole.blake3
-    pool = FramePool((16, 16), 1)
-    rows = truth.of_cube(whole.number)
-    wanted = np.array([
-        pool.frame(Tag(*(int(row[n]) for n in ("camera", "segment", "trigger", "state", "index"))),
-                   "star") for row in rows
-    ])  # fmt: skip
-    assert int(np.bitwise_count(wanted ^ pixels_of(cube)).sum()) == 1
-
-
-def test_leftovers_and_empty_cubes(tmp_path: Path) -> None:
-    truth, _, cube = damaged(tmp_path / "tmp", "tmp-left")
-    (left,) = truth.folder.glob("vcam*/*.tmp")
-    assert cube.read_bytes().startswith(left.read_bytes())
-    truth, _, cube = damaged(tmp_path / "zero", "zero-frames")
-    (empty,) = [p for p in damage.cubes_of(truth.folder) if read_header(p)["NAXIS3"] == 0]
-    assert not len(read_timing_text(text_path(empty)).rows)
-    truth, _, cube = damaged(tmp_path / "text", "txt-missing")
-    assert not text_path(cube).exists()
-    truth, _, cube = damaged(tmp_path / "ro", "read-only")
-    assert not cube.stat().st_mode & 0o222
-
-
-def test_short_cubes_hold_the_same_frames(tmp_path: Path) -> None:
-    truth, done, cube = damaged(tmp_path, "short-cubes")
-    cubes = damage.cubes_of(truth.folder)
-    lengths = sorted(int(str(read_header(path)["NAXIS3"])) for path in cubes)
-    assert lengths[:3] == [1, 2, 3]
-    assert truth.conservation([read_tags(pixels_of(path)) for path in cubes]).is_exact
-    parts = [path for path in cubes if str(path.relative_to(truth.folder)) not in
-             {c.path for c in truth.cubes} or path == cube]  # fmt: skip
-    times = np.concatenate([read_timing_text(text_path(path)).rows["ATIME"] for path in parts])
-    (whole,) = [c for c in truth.cubes if c.path == done.before]
-    assert (times == truth.of_cube(whole.number)["acquired_ns"]).all()
-
-
-def test_night_without_the_second_camera(tmp_path: Path) -> None:
-    truth, done, _ = damaged(tmp_path, "one-camera")
-    assert done.cube == ""
-    assert {path.parent.name for path in damage.cubes_of(truth.folder)} == {"vcam1"}
-
-
-def test_growing_night_becomes_the_whole_one(tmp_path: Path) -> None:
-    truth, _, _ = damaged(tmp_path, "growing")
-    assert len(damage.cubes_of(truth.folder)) == len(truth.cubes) - 2
-    assert len(list(truth.folder.glob("vcam*/*.fits.*.tmp"))) == 2
-    assert len(damage.grow(truth.folder)) == 2
-    for cube in truth.cubes:
-        assert blake3((truth.folder / cube.path).read_bytes()).hexdigest() == cube.blake3
-    assert not list(truth.folder.glob("vcam*/*.tmp"))
-
-
-def test_damage_is_repeatable_and_refuses_unknown_names(tmp_path: Path) -> None:
-    texts = []
-    for name in ("one", "two"):
-        truth = make_night(tmp_path / name, tiny(damages=("fits-truncated", "txt-cut")))
-        texts.append(content(truth.folder))
-    assert texts[0] == texts[1]
-    rng = np.random.default_rng(1)
-    with pytest.raises(InvalidArgument, match="there are: txt-missing"):
-        damage.apply(truth.folder, "txt-gone", rng)
-    shutil.rmtree(truth.folder / "vcam1")
-    shutil.rmtree(truth.folder / "vcam2")
-    with pytest.raises(StorageError, match="nothing to damage"):
-        damage.apply(truth.folder, "txt-cut", rng)
 
 
 # --- parameters and the command ----------------------------------------------------------------

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -395,11 +394,3 @@ DAMAGES: dict[str, Callable[[Path, Path, np.random.Generator], _Done]] = {
     "growing": _growing,
     "bit-flip": _bit_flip,
 }
-
-
-def age(night: Path, seconds: float) -> None:
-    """Make every file of a night look as if last changed so long ago."""
-    then = time.time_ns() - round(seconds * NS_PER_S)
-    for path in night.rglob("*"):
-        if path.is_file():
-            os.utime(path, ns=(then, then))
