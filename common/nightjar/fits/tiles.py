@@ -48,7 +48,8 @@ _RENAMED = {
         *((f"NAXIS{number}", f"ZNAXIS{number}") for number in range(1, 10)),
     )
 }  # fmt: skip
-_OF_THE_TABLE = re.compile(
+#: Keywords that describe the table or the compression and cannot be cards of an image.
+OF_THE_TABLE = re.compile(
     r"TFIELDS|THEAP|T(?:TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|DIM)\d+"
     r"|Z(?:IMAGE|CMPTYPE|SIMPLE|EXTEND|BITPIX|NAXIS\d*|TILE\d+|NAME\d+|VAL\d+|PCOUNT|GCOUNT"
     r"|TENSION|BLOCKED|MASKCMP|QUANTIZ|DITHER0|SCALE|ZERO|BLANK|HECKSUM|DATASUM)"
@@ -308,7 +309,7 @@ def compressed_header(
     """
     cards = list(cards.cards if isinstance(cards, Header) else cards)
     for card in cards:
-        if _OF_THE_TABLE.fullmatch(card.keyword):
+        if OF_THE_TABLE.fullmatch(card.keyword):
             raise ValueError(f"{card.keyword} cannot stand in the header of a compressed cube")
     image = image_format(dtype)
     header = _table_cards(image, frame_shape, table)

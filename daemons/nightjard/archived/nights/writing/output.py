@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Output(Protocol):
-    """A file that grows at its end and gets its first bytes last.
+    """A file that grows at its end; what depends on later bytes is put in its place afterwards.
 
     Attributes
     ----------
@@ -49,8 +49,16 @@ class Output(Protocol):
         """Put bytes at the end."""
         ...
 
-    def finish(self, start: bytes) -> int:
-        """Put the first bytes in their place; all is in the file now. Return its size."""
+    def reserve(self, count: int) -> int:
+        """Leave bytes out at the end; return where they begin."""
+        ...
+
+    def put(self, data: bytes, offset: int) -> None:
+        """Put bytes where they were left out."""
+        ...
+
+    def finish(self) -> int:
+        """Have everything in the file; return its size."""
         ...
 
     def sync(self) -> None:
@@ -66,8 +74,8 @@ class Output(Protocol):
         ...
 
 
-def open_output(path: Path, begin: int) -> Output:
-    """Return the output for a file whose appended bytes begin at `begin`.
+def open_output(path: Path) -> Output:
+    """Return the output for a file.
 
     Raises
     ------
@@ -79,7 +87,7 @@ def open_output(path: Path, begin: int) -> Output:
             path.parent.mkdir(parents=True, exist_ok=True)
             files.fsync_folder(path.parent.parent)
         remove_leftovers(path)
-        return SameFile(path, begin) if os.path.lexists(path) else NewFile(path, begin)
+        return SameFile(path) if os.path.lexists(path) else NewFile(path)
     except OSError as error:
         raise storage_error(path, error) from error
 
@@ -135,8 +143,6 @@ class NewFile:
     ----------
     path
         Its name, when it is done.
-    begin
-        Where what is appended begins.
 
     Raises
     ------
@@ -146,14 +152,12 @@ class NewFile:
 
     was_there = False
 
-    def __init__(self, path: Path, begin: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.written = 0
-        self._end = self._writeback_from = begin
+        self._end = self._writeback_from = 0
         self._buffer = bytearray(WRITE_BYTES)
-        # The first write is shorter, so that all others begin at a multiple of their size.
-        self._room = WRITE_BYTES - begin % WRITE_BYTES
-        self._used = 0
+        self._room, self._used = WRITE_BYTES, 0
         self._descriptor, self.file = _create(path)
 
     def append(self, data: Any) -> None:
@@ -166,6 +170,15 @@ class NewFile:
             view = view[count:]
             if self._used == self._room:
                 self._flush()
+
+    def reserve(self, count: int) -> int:
+        """Leave bytes out at the end; return where they begin."""
+        self._flush()
+        begin = self._end
+        self._end += count
+        # The next write is shorter, so that all others begin at a multiple of their size.
+        self._room = WRITE_BYTES - self._end % WRITE_BYTES
+        return begin
 
     def _flush(self) -> None:
         try:
@@ -184,14 +197,17 @@ class NewFile:
             )  # fmt: skip
             self._writeback_from = self._end
 
-    def finish(self, start: bytes) -> int:
-        """Put the first bytes in their place; return the size of the file."""
-        self._flush()
+    def put(self, data: bytes, offset: int) -> None:
+        """Put bytes where they were left out."""
         try:
-            files.write_at(self._descriptor, start, 0)
+            files.write_at(self._descriptor, data, offset)
         except OSError as error:
             raise storage_error(self.path, error) from error
-        self.written += len(start)
+        self.written += len(data)
+
+    def finish(self) -> int:
+        """Have everything in the file; return its size."""
+        self._flush()
         return self._end
 
     def sync(self) -> None:
@@ -241,7 +257,7 @@ class SameFile:
 
     Parameters
     ----------
-    path, begin
+    path
         As of :class:`NewFile`.
 
     Raises
@@ -253,9 +269,9 @@ class SameFile:
     was_there = True
     written = 0
 
-    def __init__(self, path: Path, begin: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = self.file = path
-        self._end = begin
+        self._end = 0
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def append(self, data: Any) -> None:
@@ -264,9 +280,18 @@ class SameFile:
         self._compare(view, self._end)
         self._end += len(view)
 
-    def finish(self, start: bytes) -> int:
-        """Compare the first bytes, and the size."""
-        self._compare(memoryview(start), 0)
+    def reserve(self, count: int) -> int:
+        """Leave bytes out, which will be compared later; return where they begin."""
+        begin = self._end
+        self._end += count
+        return begin
+
+    def put(self, data: bytes, offset: int) -> None:
+        """Compare bytes that were left out."""
+        self._compare(memoryview(data), offset)
+
+    def finish(self) -> int:
+        """Compare the size, and return it."""
         size = os.fstat(self._descriptor).st_size
         if size != self._end:
             raise _different(self.path, f": it has {size} bytes, not {self._end}")

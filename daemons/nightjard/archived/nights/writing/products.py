@@ -88,8 +88,9 @@ def write_product(task: dict[str, Any], *, threads: int = 1) -> dict[str, Any]:
         size = layout.begin + layout.frames * layout.frame_bytes
         require_space(asked.path.parent, size, f"cannot write {asked.path}")
     raw = RawFrames(Path(asked.night), asked.cube_refs(), accepts_damage=asked.accepts_damage)
-    output = open_output(asked.path, layout.begin)
+    output = open_output(asked.path)
     try:
+        output.reserve(layout.begin)
         with _Encoders(layout, threads) as encoders:
             writer = _Writer(layout, raw, output, stages)
             writer.take(rows, encoders)
@@ -262,4 +263,5 @@ class _Writer:
         layout, output = self._layout, self._output
         with self._stages.of("write"):
             output.append(layout.tail(layout.begin + sum(self._lengths)))
-            return output.finish(layout.start(self._lengths, self._image.value, self._pieces))
+            output.put(layout.start(self._lengths, self._image.value, self._pieces), 0)
+            return output.finish()

@@ -204,5 +204,7 @@ class ProductResult:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ProductResult:
-        """Return the result of plain values."""
-        return cls(**{**value, "damaged": tuple(value.get("damaged", ()))})
+        """Return the result of plain values; what others added to them is left out."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        mine = {name: item for name, item in value.items() if name in known}
+        return cls(**{**mine, "damaged": tuple(value.get("damaged", ()))})
