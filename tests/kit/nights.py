@@ -21,8 +21,7 @@ from nightjard.archived.nights.ids import FrameIds, LocalAllocator
 from nightjard.archived.nights.steps.context import Tools
 from nightjard.archived.nights.store import NightStore, Row
 from nightjard.archived.nights.transfer.transfers import Transfers
-from nightjard.simulators.night.pixels import Tag, read_tag
-from nightjard.simulators.night.truth import NightTruth
+from nightjard.simulators.night.pixels import Tags, read_tags
 
 ALL_STEPS = tuple(step.name for step in STEPS)
 
@@ -86,9 +85,14 @@ def night_bench(root: Path, state: Path, **changes: Any) -> Iterator[NightBench]
         bench.close()
 
 
-def product_tags(path: Path) -> list[Tag]:
+def product_tags(path: Path) -> Tags:
     """Return what the frames of a product say of themselves."""
-    return [read_tag(np.asarray(frame)) for frame in read_frames(path)]
+    return read_tags(np.stack(list(read_frames(path))))
+
+
+def products_of(night: Path) -> list[Path]:
+    """Return the products of a night."""
+    return sorted((night / "vgen2").glob("*.fits.fz"))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -99,7 +103,3 @@ def files_of(folder: Path) -> dict[str, bytes]:
         if path.is_file() and path.name != ".lock"
     }
 
-
-def expected_frames(truth: NightTruth) -> int:
-    """Return the number of frames that were recorded."""
-    return len(truth.frames)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nightjar.api.nights import NightState
 from nightjar.errors import Busy, Cancelled, NightjarError, Refused
 from nightjar.files import locked
 from nightjard.archived.nights.plan import FOLDER
@@ -181,19 +182,24 @@ class Engine:
             text = "stopped" if isinstance(error, Cancelled) else error.message
             store.end_step(context.identity, step.name, number, clock.now_ns(), error=text)
             if not isinstance(error, Cancelled):
-                store.set_night(context.identity, state="failed", error=f"{step.name}: {text}")
-                context.say("failed", f"{step.name}: {text}")
+                self._fail(context, f"{step.name}: {text}")
             raise
         except Exception as error:
             log.exception("step %s of night %s", step.name, context.night["date"])
             text = f"internal error: {type(error).__name__}: {error}"
             store.end_step(context.identity, step.name, number, clock.now_ns(), error=text)
-            store.set_night(context.identity, state="failed", error=f"{step.name}: {text}")
+            self._fail(context, f"{step.name}: {text}")
             raise NightjarError(f"step {step.name}: {text}") from error
         context.refresh()
         # What a step makes may be part of its own key (sync: the plan it made stays the input).
         self._finish(step, context, number, result)
         return result
+
+    def _fail(self, context: Context, text: str) -> None:
+        self._tools.store.set_night(
+            context.identity, state=NightState.FAILED.value, error=text
+        )
+        context.say("failed", text)
 
     def _finish(self, step: Step, context: Context, number: int, result: Any) -> None:
         store, now_ns = self._tools.store, self._tools.clock.now_ns()
@@ -215,11 +221,7 @@ class Engine:
         values["processed_ns"] = (night["processed_ns"] or now_ns) if is_processed else None
         if not is_processed:
             values["safe_ns"] = values["transferred_ns"] = None
-        done = [each.name for each in standing if each.state == "done"]
-        state = done[-1] if done else "new"
-        if not open_steps:
-            state = "safe" if night["safe_ns"] else "done"
-        values["state"] = state
+        values["state"] = _state({**night, **values}, standing).value
         store.set_night(context.identity, **values)
 
     def preview(self, night: Row, names: Sequence[str]) -> dict[str, Any]:
@@ -238,6 +240,20 @@ class Engine:
             plan, _, _ = Sync().make(context)
             found["plan"] = summary_of(plan)
         return found
+
+
+def _state(night: Mapping[str, Any], standing: Sequence[Standing]) -> NightState:
+    """Return how far a night is."""
+    done = {each.name for each in standing if each.state == "done"}
+    for column, state in (
+        ("released_ns", NightState.RELEASED), ("safe_ns", NightState.SAFE),
+        ("transferred_ns", NightState.TRANSFERRED), ("processed_ns", NightState.VERIFIED),
+    ):  # fmt: skip
+        if night[column] is not None:
+            return state
+    if "consolidate" in done:
+        return NightState.WRITTEN
+    return NightState.PLANNED if "sync" in done else NightState.WAITING
 
 
 def _after(step: Step) -> list[str]:

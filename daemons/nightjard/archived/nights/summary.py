@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from nightjar.times import NS_PER_S, iso
 from nightjard.archived.nights.config import NightsConfig
 from nightjard.archived.nights.plan import Plan
-from nightjard.archived.nights.records import Kind, Reason
+from nightjard.archived.nights.records import Ints, Kind, Product, Reason
 
 _MINUTE_NS = 60 * NS_PER_S
 _SUFFIX_OF_BAD = ".bad"
@@ -20,99 +21,102 @@ _SUFFIX_OF_BAD = ".bad"
 def summary(plan: Plan, config: NightsConfig) -> dict[str, Any]:
     """Return the minutes, totals and verdict of a plan as plain JSON.
 
-    The keys are those of :data:`nightjar.api.nights.SUMMARY_KEYS`.
+    The keys are those of :data:`nightjar.api.night_results.SUMMARY_KEYS`, but for family and state.
     """
-    minutes: dict[int, dict[str, Any]] = defaultdict(
-        lambda: {"targets": set(), "exptimes": set(), "counts": defaultdict(int)}
-    )
-    totals: dict[tuple[str, str], int] = defaultdict(int)
+    minutes: dict[int, _Minute] = defaultdict(_Minute)
+    totals: Counter[str] = Counter()
     for product in plan.products:
-        kind = _kind(product.kind, product.stream, product.name)
-        totals[kind] += product.frames
+        label = label_of(product)
+        totals[label] += product.frames
         rows = plan.rows_of(product)
-        for minute, where in _by_minute(rows, product.first_ns):
-            entry = minutes[minute]
-            entry["counts"][kind] += len(where)
-            for number in np.unique(rows["cube"][where]).tolist():
-                facts = plan.facts[number]
-                entry["targets"].add(str(facts.get("OBJECT", "")))
-                if "EXPTIME" in facts:
-                    entry["exptimes"].add(float(facts["EXPTIME"]))
-    offset_ns = round(config.local_offset_hours * 3600) * NS_PER_S
-    raw = len(plan.rows)
-    seen = max(1, raw + plan.lost)
-    modulated = sum(product.frames for product in plan.products if product.state)
-    lost_fraction = plan.lost / seen
-    dubious_fraction = plan.dubious / max(1, modulated)
+        for number, times, cubes in _by_minute(rows, product.first_ns):
+            minutes[number].add(plan, label, times, cubes)
     limits = config.thresholds
+    modulated = sum(product.frames for product in plan.products if product.state)
+    lost: Counter[str] = Counter()
+    for run in plan.runs:
+        for stream, evidence in run.lost.items():
+            lost[stream] += sum(evidence.values())
+    lost_fraction = plan.lost / max(1, len(plan.rows) + plan.lost)
+    dubious_fraction = plan.dubious / max(1, modulated)
     reasons = []
     if lost_fraction > limits.lost_fraction:
-        reasons.append(f"{100 * lost_fraction:.2f} % of the frames were lost")
+        reasons.append(
+            f"{plan.lost} frames ({100 * lost_fraction:.2f} %) were lost; "
+            f"{100 * limits.lost_fraction:g} % are allowed"
+        )
     if dubious_fraction > limits.dubious_fraction:
-        reasons.append(f"the modulator's state of {100 * dubious_fraction:.2f} % is not known")
-    ambiguous = [run.text for run in plan.runs if run.verdict == "ambiguous"]
+        reasons.append(
+            f"the modulator's state of {plan.dubious} frames ({100 * dubious_fraction:.2f} %) is "
+            f"not known; {100 * limits.dubious_fraction:g} % are allowed"
+        )
+    reasons += [f"run {run.number}: {run.text}" for run in plan.runs if run.verdict == "ambiguous"]
+    ledger: Counter[str] = Counter()
+    for line in plan.ledger:
+        ledger[line.reason.lower()] += line.count
     return {
         "night": plan.night,
+        "local_offset_hours": config.local_offset_hours,
         "minutes": [
-            {
-                "start": iso(minute * _MINUTE_NS, 0), "end": iso((minute + 1) * _MINUTE_NS, 0),
-                "local": iso(minute * _MINUTE_NS + offset_ns, 0),
-                "targets": sorted(entry["targets"] - {""}),
-                "exptimes": sorted(entry["exptimes"]),
-                "counts": _listed(entry["counts"]),
-            }
-            for minute, entry in sorted(minutes.items())
+            minute.as_json(config.local_offset_hours) for _, minute in sorted(minutes.items())
         ],
-        "totals": _listed(totals),
-        "raw_frames": raw,
-        "products": len(plan.products),
-        "frames": sum(product.frames for product in plan.products),
-        "ledger": [
-            {"path": line.path, "first": line.first, "count": line.count, "text": line.text}
-            for line in plan.ledger
-        ],
-        "lost": plan.lost, "lost_fraction": lost_fraction,
-        "dubious": plan.dubious, "dubious_fraction": dubious_fraction,
-        "unmatched": _of_reason(plan, Reason.UNMATCHED),
-        "ambiguous": ambiguous,
-        "runs": [
-            {
-                "number": run.number, "start": iso(run.first_ns, 3), "end": iso(run.last_ns, 3),
-                "streams": list(run.streams), "frames": list(run.frames), "verdict": run.verdict,
-                "text": run.text, "offsets_us": list(run.offsets_us),
-                "period_us": run.period_us, "half_width_us": run.half_width_us,
-                "lost": {name: dict(each) for name, each in run.lost.items()},
-                "dubious": run.dubious,
-            }
-            for run in plan.runs
-        ],
-        "notes": {path: list(texts) for path, texts in plan.notes.items()},
-        "is_good": not reasons and not ambiguous,
-        "reasons": reasons + ambiguous,
+        "totals": dict(sorted(totals.items())),
+        "raw_frames": len(plan.rows),
+        "product_frames": sum(product.frames for product in plan.products),
+        "ledger": dict(ledger),
+        "lost": dict(lost), "lost_fraction": lost_fraction,
+        "dubious_frames": plan.dubious, "dubious_fraction": dubious_fraction,
+        "ambiguous_frames": int((plan.rows["reason"] == Reason.AMBIGUOUS).sum()),
+        "thresholds": {"lost_fraction": limits.lost_fraction,
+                       "dubious_fraction": limits.dubious_fraction},
+        "is_good": not reasons, "reasons": reasons,
     }  # fmt: skip
 
 
-def _kind(kind: Kind, stream: str, name: str) -> tuple[str, str]:
-    """Return (stream, suffix) as observers know them: ('vsync', '.cam1.A'), ('vcam1', '')."""
-    if kind is Kind.SYNC:
-        head, _, tail = name.partition("_")
-        suffix = ".".join(part for part in tail.split(".")[1:] if not part[:1].isdigit())
-        return head, f".{suffix}"
-    if kind is Kind.BAD:
-        return stream, _SUFFIX_OF_BAD
-    last = name.rpartition(".")[2]
-    return stream, f".{last}" if last in ("A", "B", "D") else ""
+class _Minute:
+    """One minute of UTC."""
+
+    def __init__(self) -> None:
+        self._times: list[int] = []
+        self._targets: set[str] = set()
+        self._exptimes: set[float] = set()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, plan: Plan, label: str, times: Ints, cubes: Ints) -> None:
+        self._times += [int(times.min()), int(times.max())]
+        self._counts[label] += len(times)
+        for number in np.unique(cubes).tolist():
+            facts = plan.facts[number]
+            if facts.get("OBJECT"):
+                self._targets.add(str(facts["OBJECT"]))
+            if "EXPTIME" in facts:
+                self._exptimes.add(round(float(facts["EXPTIME"]), 8))
+
+    def as_json(self, offset_hours: float) -> dict[str, Any]:
+        shift_ns = round(offset_hours * 3600) * NS_PER_S
+        begin, end = min(self._times), max(self._times)
+        return {
+            "begin": iso(begin, 0), "end": iso(end, 0),
+            "local_begin": iso(begin + shift_ns, 0)[11:],
+            "local_end": iso(end + shift_ns, 0)[11:],
+            "targets": sorted(self._targets), "exptimes_s": sorted(self._exptimes),
+            "counts": dict(sorted(self._counts.items())),
+        }  # fmt: skip
 
 
-def _by_minute(rows: Any, first_ns: int) -> list[tuple[int, Any]]:
+def label_of(product: Product) -> str:
+    """Return stream and suffix as observers know them: ``vsync .cam1.A``, ``vcam1``."""
+    if product.kind is Kind.SYNC:
+        stream, suffix = product.group.partition("_")[0], f".cam{product.camera}"
+        return f"{stream} {suffix}{'.' + product.state if product.state else ''}"
+    if product.kind is Kind.BAD:
+        return f"{product.stream} {_SUFFIX_OF_BAD}"
+    return f"{product.stream} .{product.state}" if product.state else product.stream
+
+
+def _by_minute(rows: Any, first_ns: int) -> Iterator[tuple[int, Ints, Ints]]:
     times = np.where(rows["MTIME"] > 0, rows["MTIME"], first_ns)
     minutes = times // _MINUTE_NS
-    return [(int(each), np.flatnonzero(minutes == each)) for each in np.unique(minutes)]
-
-
-def _listed(counts: dict[tuple[str, str], int]) -> list[list[Any]]:
-    return [[stream, suffix, count] for (stream, suffix), count in sorted(counts.items())]
-
-
-def _of_reason(plan: Plan, reason: Reason) -> int:
-    return int((plan.rows["reason"] == reason).sum())
+    for minute in np.unique(minutes).tolist():
+        where = minutes == minute
+        yield minute, times[where], rows["cube"][where]
