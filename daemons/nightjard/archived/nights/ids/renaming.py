@@ -22,6 +22,7 @@ from typing import Any
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import Refused, StorageError
 from nightjar.files import (
+    TEMPORARY_SUFFIX,
     fsync_folder,
     rename_new,
     require_space,
@@ -323,6 +324,9 @@ def _close(folder: Path, record: dict[str, Any], now_ns: int) -> None:
         text = changes.name_changes_text((old, new) for old, new in pairs)
         write_durably(folder / changes.NAME, text, replace=True)
     stamp = file_stamp(now_ns)
+    for name in (JOURNAL, changes.NAME):  # what killed programs left of writing these
+        for left in folder.glob(f".{name}.*{TEMPORARY_SUFFIX}"):
+            left.unlink(missing_ok=True)
     for number in range(1000):
         kept = folder / f"ids_fix_{stamp}{f'-{number}' if number else ''}.json"
         with contextlib.suppress(FileExistsError):
