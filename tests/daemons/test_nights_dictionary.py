@@ -92,7 +92,7 @@ def test_the_shipped_dictionary_has_the_form_of_the_observatory() -> None:
         (row("EXPTIME", "%5.2d"), "line 3, column 'Type'"),
         (row("toolongkey", "%d"), "line 3, column 'FITS header': 'toolongkey'"),
         (row("EXPTIME", "%d") + "\tmore", "line 3: 31 cells, not 30"),
-        (row("A", "%d") + "\r\n" + row("A", "%d"), "line 4, column 'FITS header': A is in line 3"),
+        (row("A", "%d") + "\r\n" + row("A", "%f"), "line 4, column 'Type': A is %f here and %d in"),
         (row("A", "%d", Unit="[s]"), "line 3, column 'Unit'"),
     ],
 )
@@ -120,6 +120,17 @@ def test_a_dictionary_without_its_columns_or_in_other_letters_is_refused(tmp_pat
     path.unlink()
     with pytest.raises(ConfigError, match="No such file"):
         Dictionary.load(path)
+
+
+def test_cells_of_a_spreadsheet_are_taken_as_they_are_meant(tmp_path: Path) -> None:
+    path = write_dictionary(
+        tmp_path, row("MJD    ", "%20.8f", Unit="NA"), row("X", "%d", **{"fits:vampires": "0"}), "",
+        row("MJD", "%20.8f", Description="again"), "\t" * 29,
+    )  # fmt: skip
+    path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n"))
+    loaded = Dictionary.load(path)
+    assert list(loaded.entries) == ["MJD", "X"]
+    assert (loaded.entries["MJD"].unit, loaded.required("vampires")) == ("", ("MJD",))
 
 
 def test_all_formats_in_use_are_known(tmp_path: Path) -> None:
@@ -426,7 +437,7 @@ def telemetry(folder: Path) -> TelemetryLog:
     second = folder / "keywords_log.tsv"
     second.write_text(
         "WRITTIME\tOBJECT\tAZIMUTH\tU_TRIGJT\n"
-        "20260302-00:00:00\t1e5\t3.0\t499.7\n"
+        "20260302-00:00:00\t\"1e5\"\t3.0\t499.7\n"
         "20260302-00:00:10\t1e5\t5.0\t500\r\n"
         "20260302-00:00:20\t1e5\t7.0\t50"
     )
@@ -499,7 +510,8 @@ def test_waveplate_angles_are_repaired_in_a_file(tmp_path: Path, packed: bool, m
     log = tmp_path / "20260301.HWP.csv"
     log.write_text(
         "t_hst,t_utc,stage,position,target,mode\n"
-        "2026-03-01T13:59:30,2026-03-01T23:59:30.5,56,101.99,45.0,POLARIMETRY\n"
+        "2026-03-01 13:59:21-10:00,2026-03-01 23:59:21+00:00,HWP,0.00,0.0,SYNCHRO_OFF\n"
+        "2026-03-01 13:59:31-10:00,2026-03-01 23:59:31+00:00,HWP,101.99,45.0,ASYNC_FIX\n"
     )
     header = raw_header()
     for number in range(more):  # wherever the last block ends
@@ -511,7 +523,7 @@ def test_waveplate_angles_are_repaired_in_a_file(tmp_path: Path, packed: bool, m
     result = repair_file(path, log_read, keys, SHIPPED_DICTIONARY, time_ns=START)
     assert (result.changed, result.is_written) == (("RET-POS1", "RET-MOD1"), True)
     header = read_headers(path)[1 if packed else 0]
-    assert [header[key] for key in keys] == [45, 101.99, "POLARIMETRY"]
+    assert [header[key] for key in keys] == [45, 101.99, "ASYNC_FIX"]
     assert sum(card.keyword == "HISTORY" for card in header.cards) == 3
     assert path.read_bytes()[-2880:] == pixels
     assert verify_image(path).is_good

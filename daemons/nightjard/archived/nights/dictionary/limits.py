@@ -41,7 +41,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     # MJD of 2000-01-01 and 2100-01-01: before lies an unset clock, behind a broken one.
     **dict.fromkeys(("MJD", "MJD-STR", "MJD-END"), (51544.0, 88069.0)),
     "FRATE": (0.0, 1e5), "MFRATE": (0.0, 1e5),
-    "U_CAMERA": (1, 2), "GAIN": (1e-6, 1e4), "BIAS": (0.0, 65535.0), "DET-TMP": (0.0, 400.0),
+    "U_CAMERA": (1, 2), "GAIN": (1e-6, 1e4), "BIAS": (0.0, 65535.0), "DET-TMP": (-273.15, 400.0),
     **dict.fromkeys(("BIN-FCT1", "BIN-FCT2"), (1, 64)),
     **dict.fromkeys(("PRD-MIN1", "PRD-MIN2"), (0, 1 << 20)),
     **dict.fromkeys(("PRD-RNG1", "PRD-RNG2"), (1, 1 << 20)),

@@ -29,6 +29,7 @@ NAMED_COLUMNS = (
     _VARIABLE, _KEY, _OWNER, _MECHANISM, _SHM, _TYPE, _UNIT, _DESCRIPTION, _COMMENTS, _ORDER,
 )  # fmt: skip
 _GROUPS = {"fits": "instruments", "dict": "dictionaries", "flag": "flags"}
+_NO_UNIT = frozenset(("NA", "N/A", "-", "NONE", "UNITLESS"))
 _MARKED = frozenset(("1", "TRUE", "T", "X", "Y"))
 _KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}\Z")
 
@@ -234,10 +235,13 @@ class _Reader:
             if not any(cell.strip() for cell in row):
                 continue
             entry = self._entry(number, row)
-            if entry.key in entries:
-                first = entries[entry.key].line
-                raise self._error(number, _KEY, f"{entry.key} is in line {first} already")
-            entries[entry.key] = entry
+            first = entries.setdefault(entry.key, entry)
+            if first.format != entry.format:
+                raise self._error(
+                    number, _TYPE,
+                    f"{entry.key} is {entry.format.text} here and {first.format.text} in line "
+                    f"{first.line}",
+                )  # fmt: skip
         if not entries:
             raise self._error(len(rows), "", "no keywords")
         return self._columns, entries
@@ -257,6 +261,7 @@ class _Reader:
             raise self._error(number, _TYPE, f"{key}: {error}") from None
         if "[" in cells[_UNIT] or "]" in cells[_UNIT]:
             raise self._error(number, _UNIT, f"{key}: a unit must not contain brackets")
+        unit = "" if cells[_UNIT].upper() in _NO_UNIT else cells[_UNIT]
         groups = {
             name: frozenset(
                 column.partition(":")[2]
@@ -266,7 +271,7 @@ class _Reader:
             for prefix, name in _GROUPS.items()
         }
         return Entry(
-            key=key, format=form, unit=cells[_UNIT], description=cells[_DESCRIPTION],
+            key=key, format=form, unit=unit, description=cells[_DESCRIPTION],
             owner=cells[_OWNER], mechanism=cells[_MECHANISM], variable=cells[_VARIABLE],
             shm_name=cells[_SHM], comments=cells[_COMMENTS], line=number, **groups,
         )  # fmt: skip

@@ -11,6 +11,7 @@ n = 1 for the half-wave plate and 2 for the quarter-wave plate.
 from __future__ import annotations
 
 import bisect
+import csv
 import datetime as dt
 import math
 from collections.abc import Iterable
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Literal
 
 from nightjar.errors import StorageError
-from nightjar.times import NS_PER_S, parse_iso
+from nightjar.times import NS_PER_S
 
 How = Literal["previous", "nearest", "linear"]
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 TIME_COLUMN = "WRITTIME"
 _PLATES = {".HWP.csv": "1", ".QWP.csv": "2"}
 _PLATE_COLUMNS = ("t_hst", "t_utc", "stage", "position", "target", "mode")
@@ -143,7 +145,7 @@ class TelemetryLog:
             column = file.columns.get(key)
             if column is None:
                 continue
-            cell = file.rows[row].split(file.delimiter)[column].strip()
+            cell = _cells(file.rows[row], file.delimiter)[column].strip()
             if cell.upper() not in _NOTHING:
                 return Reading(cell, row_ns, age_ns)
         return None
@@ -181,12 +183,12 @@ def _read(path: Path) -> tuple[_File, list[tuple[int, int]], int]:
     plate = next((number for end, number in _PLATES.items() if path.name.endswith(end)), None)
     delimiter = "," if plate else "\t"
     rows = [line.rstrip("\r") for line in lines]
-    names = [name.strip() for name in rows[0].split(delimiter)] if rows else []
+    names = [name.strip() for name in _cells(rows[0], delimiter)] if rows else []
     columns, time_at = _columns(path, names, plate)
     found = []
     for index, row in enumerate(rows[1:], start=1):
-        cells = row.split(delimiter)
-        time_ns = _time(cells[time_at].strip(), plate) if len(cells) == len(names) else None
+        cells = _cells(row, delimiter)
+        time_ns = _time(cells[time_at].strip()) if len(cells) == len(names) else None
         if time_ns is not None and "\0" not in row:
             found.append((time_ns, index))
         elif row.strip():
@@ -213,12 +215,22 @@ def _columns(path: Path, names: list[str], plate: str | None) -> tuple[dict[str,
     return keys, names.index("t_utc")
 
 
-def _time(text: str, plate: str | None) -> int | None:
-    """Return ns UTC of the time of a row; None where it is none."""
+def _cells(row: str, delimiter: str) -> list[str]:
+    """Return the cells of a row; those with a quotation mark in them are quoted."""
+    if '"' in row:
+        return next(csv.reader([row], delimiter=delimiter), [])
+    return row.split(delimiter)
+
+
+def _time(text: str) -> int | None:
+    """Return ns UTC of ``YYYYMMDD-HH:MM:SS`` or of an ISO time, by its zone if it has one."""
     try:
-        if plate is not None:
-            return parse_iso(text)
-        moment = dt.datetime.strptime(text, "%Y%m%d-%H:%M:%S").replace(tzinfo=dt.UTC)
+        if len(text) == 17 and text[8] == "-":
+            moment = dt.datetime.strptime(text, "%Y%m%d-%H:%M:%S")
+        else:
+            moment = dt.datetime.fromisoformat(text)
     except ValueError:
         return None
-    return int(moment.timestamp()) * NS_PER_S
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1) * 1000
