@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Times of a camera made ready, and what its intervals say: period, half width, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nightjard.archived.nights.sync.model import (
+    US,
+    Bools,
+    CameraFrames,
+    Floats,
+    Ints,
+    Physics,
+    Places,
+)
+
+_SAMPLE = 200_000
+_MAD = 1.4826  # median absolute deviation to standard deviation
+_STALL_US = 200e3  # a counter jump may stand this much too early: frames wait, then come at once
+_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Train:
+    """Frames of a camera that are used, in time order.
+
+    Attributes
+    ----------
+    kept
+        Their places in the camera's arrays; second records of a frame are left out.
+    time_us : (n,)
+        Since the run's base.
+    lost : (n,)
+        Frames that the counter proves missing just before each.
+    """
+
+    kept: Places
+    time_us: Floats
+    lost: Ints
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+        return len(self.time_us)
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """Rhythm of a run.
+
+    Attributes
+    ----------
+    period_us
+        Mean of the shorter interval.
+    half_us
+        Half width that is used to decode; 0 without modulation.
+    sigma_us
+        Standard deviation of a camera's latency.
+    line_us
+        Standard deviation of the trigger's own randomness.
+    fitted_half_us
+        Half width that the data show before decoding; None: too few.
+    is_nominal
+        Whether the period is as the header's physics tells.
+    """
+
+    period_us: float
+    half_us: float
+    sigma_us: float
+    line_us: float
+    fitted_half_us: float | None = None
+    is_nominal: bool = True
+
+    @property
+    def mean_us(self) -> float:
+        """Mean interval."""
+        return self.period_us + self.half_us
+
+    @property
+    def interval_sigma_us(self) -> float:
+        """Standard deviation of an interval as one camera sees it."""
+        return float(np.sqrt(2.0 * self.sigma_us**2 + self.line_us**2))
+
+    @property
+    def late_us(self) -> float:
+        """A shorter interval proves that the frame before it came late."""
+        return max(0.6 * self.period_us, self.period_us - 6.0 * self.interval_sigma_us)
+
+
+def base_of(cameras: Sequence[CameraFrames]) -> int:
+    """Return the time that a run's floats count from, ns."""
+    return min((int(camera.acquired_ns.min()) for camera in cameras if len(camera.acquired_ns)),
+               default=0)  # fmt: skip
+
+
+def prepare(camera: CameraFrames, base_ns: int, physics: Physics) -> Train:
+    """Make a camera's times ready: no second records, never backwards, counter jumps proven."""
+    counter = camera.counter.astype(np.int64)
+    time_us = (camera.acquired_ns - base_ns) / US
+    step = np.diff(counter)
+    wait = np.diff(time_us)
+    is_again = np.concatenate([[False], (step == 0) & (np.abs(wait) < physics.period_us)])
+    kept = np.flatnonzero(~is_again[: len(counter)])
+    counter, time_us = counter[kept], _unfold(time_us[kept], physics.period_us)
+    lost = np.zeros(len(kept), np.int64)
+    if len(kept) > 1:
+        step, wait = np.diff(counter), np.diff(time_us)
+        # A counter that starts anew, or runs ahead of the clock, proves nothing.
+        is_proof = (step > 1) & (step - 1 <= (wait + _STALL_US) / physics.period_us)
+        lost[1:] = np.where(is_proof, step - 1, 0)
+    return Train(kept, time_us, lost)
+
+
+def _unfold(time_us: Floats, period_us: float) -> Floats:
+    """Take backward steps of the clock out: one period goes by there."""
+    step = np.diff(time_us)
+    if not len(step) or step.min() >= 0:
+        return time_us
+    fill = np.where(step < 0, period_us - step, 0.0)
+    return time_us + np.concatenate([[0.0], np.cumsum(fill)])
+
+
+def measure(trains: Sequence[Train], physics: Physics) -> Cadence:
+    """Measure period, half width and noise of a run."""
+    half_us = physics.half_width_us
+    intervals = [_intervals(train) for train in trains]
+    mean_us, is_nominal = _mean_interval(intervals, physics)
+    fitted = None
+    if half_us > 0:
+        fitted = _fit_half_width(intervals, mean_us)
+        if fitted is not None and abs(fitted - half_us) > max(0.25 * half_us, 10.0):
+            # The header's half width is not what happened: a wrong one would decode noise.
+            half_us = fitted
+    sigma_us = _noise(intervals, mean_us, physics.line_sigma_us)
+    return Cadence(mean_us - half_us, half_us, sigma_us, physics.line_sigma_us, fitted, is_nominal)
+
+
+def _intervals(train: Train) -> Floats:
+    """Return intervals, nan where frames are known to be missing; no more than are needed."""
+    start = max(0, (train.count - _SAMPLE) // 2)
+    found = np.diff(train.time_us[start : start + _SAMPLE])
+    found[train.lost[start + 1 : start + _SAMPLE] > 0] = np.nan
+    return found
+
+
+def _mean_interval(intervals: Sequence[Floats], physics: Physics) -> tuple[float, bool]:
+    nominal = physics.period_us + physics.half_width_us
+    # Two intervals together are one round of the modulator.
+    step = 2 if physics.half_width_us > 0 else 1
+    sums = []
+    for each in intervals:
+        total = each if step == 1 else (each[1:] + each[:-1]) / 2
+        sums.append(total[np.isfinite(total)])
+    found = np.concatenate(sums) if sums else np.zeros(0)
+    if not len(found):
+        return nominal, True
+    near = found[np.abs(found - nominal) < 0.03 * nominal + 250.0]
+    if len(near) >= max(1, 0.1 * len(found)):
+        if len(near) < 8:
+            return nominal, True
+        return _clipped_mean(near, float(np.median(near))), True
+    if len(found) < 8:
+        return (float(np.median(found)), False) if len(found) >= 3 else (nominal, True)
+    return _clipped_mean(found, float(np.median(found))), False
+
+
+def _clipped_mean(values: Floats, center: float) -> float:
+    width = 5.0 * _MAD * float(np.median(np.abs(values - center))) + 2.0
+    return float(values[np.abs(values - center) < width].mean())
+
+
+def _fit_half_width(intervals: Sequence[Floats], mean_us: float) -> float | None:
+    """Return the half width by the alternation of intervals, blind to its phase."""
+    means: list[Floats] = []
+    variances: list[Floats] = []
+    for each in intervals:
+        blocks = len(each) // _BLOCK
+        if not blocks:
+            continue
+        excess = each[: blocks * _BLOCK].reshape(blocks, _BLOCK) - mean_us
+        excess = excess * np.where(np.arange(_BLOCK) % 2, -1.0, 1.0)
+        # A loss or a late frame would turn or drown the pattern.
+        clean = excess[np.abs(excess).max(axis=1) < 0.9 * mean_us]
+        means.append(clean.mean(axis=1))
+        variances.append(((clean[:, 2:] - clean[:, :-2]) ** 2).mean(axis=1) / 2)
+    square = np.concatenate(means) ** 2 if means else np.zeros(0)
+    if len(square) < 2:
+        return None
+    # Latency noise is twice as strong at the pattern's frequency as on average.
+    noise = 2.0 * float(np.median(np.concatenate(variances))) / _BLOCK
+    value = float(np.median(square))
+    if value < 4.0 * noise:
+        return 0.0 if value < 1.5 * noise and len(square) >= 16 else None
+    return float(np.sqrt(max(value - noise, 0.0)))
+
+
+def _noise(intervals: Sequence[Floats], mean_us: float, line_us: float) -> float:
+    """Return the latency noise; the modulator cancels in intervals two apart."""
+    found = [each[2:] - each[:-2] for each in intervals if len(each) > 2]
+    values = np.concatenate(found) if found else np.zeros(0)
+    values = np.abs(values[np.isfinite(values)])
+    values = values[values < 0.9 * mean_us]
+    if len(values) < 16:
+        return 40.0
+    variance = (_MAD * float(np.median(values))) ** 2
+    return float(np.sqrt(max((variance - 2.0 * line_us**2) / 4.0, 4.0)))
+
+
+def late_frames(time_us: Floats, cadence: Cadence) -> Bools:
+    """Return which frames cannot be on time: those on either side of too short an interval."""
+    is_late = np.zeros(len(time_us), np.bool_)
+    short = np.flatnonzero(np.diff(time_us) < cadence.late_us)
+    is_late[short] = True
+    is_late[short + 1] = True
+    return is_late

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which trigger a camera's frames belong to, when offsets a whole number of triggers apart all fit.
+
+Equal intervals look the same whatever trigger they are counted from. What tells: the trigger's own
+randomness, which both cameras share; the modulator's alternation; pauses; a common beginning or
+end; and that latencies are small. Each gives a log likelihood for every lag. Their sum decides, or
+it is said that nothing does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nightjard.archived.nights.sync.alignment import Alignment, Side, fit_steps
+from nightjard.archived.nights.sync.cadence import Cadence
+from nightjard.archived.nights.sync.model import Bools, Floats, Ints, Places
+from nightjard.archived.nights.sync.offsets import OffsetPath
+
+CLEAR = 0.993
+_MOST_LAGS = 16
+_REACH_US = 6000.0
+# Latency between cameras: mostly a few hundred us, rarely some ms.
+_LATENCY_US, _FAR_US, _FAR_SHARE = 300.0, 3000.0, 0.02
+_START_SHARE, _END_SHARE, _END_NEXT = 0.3, 0.2, 0.15
+_APART_US = 2e6  # cameras are started by hand about so far apart
+_CAP = 40.0
+_FAR_LAGS = np.arange(40, 72)
+_FFT = 1024
+_PARITY = 64
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The lag that was chosen.
+
+    Attributes
+    ----------
+    lag, shift_us
+        Triggers, and time, that the offset has to be moved by.
+    is_clear
+        Whether it may be used.
+    probability
+        Of the lag.
+    evidence
+        What it is known by.
+    candidates
+        (shift in us, probability), the likeliest first.
+    common_us
+        First and last time at which both cameras were recorded.
+    """
+
+    lag: int
+    shift_us: float
+    is_clear: bool
+    probability: float
+    evidence: str
+    candidates: tuple[tuple[float, float], ...] = ()
+    common_us: tuple[float, float] = (0.0, 0.0)
+    has_common_time: bool = True
+
+    @classmethod
+    def nothing_in_common(cls) -> Choice:
+        """Return the choice for cameras that were not recorded at the same time."""
+        return cls(0, 0.0, True, 1.0, "", has_common_time=False)
+
+    def describe(self, offset_us: float) -> str:
+        """Return the candidates as words."""
+        named = [f"{offset_us + shift:+.0f} us" for shift, chance in self.candidates[:4]
+                 if chance > 1e-3]  # fmt: skip
+        return " or ".join(named) or f"{offset_us:+.0f} us"
+
+
+@dataclass
+class _Indexed:
+    """Both cameras' frames on one index of triggers."""
+
+    place_1: Places
+    place_2: Places
+    time_1: Floats
+    time_2: Floats
+    size: int
+    grid_1: Floats = field(init=False)
+    grid_2: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.grid_1 = np.full(self.size, np.nan)
+        self.grid_2 = np.full(self.size, np.nan)
+        self.grid_1[self.place_1] = self.time_1
+        self.grid_2[self.place_2] = self.time_2
+
+
+def choose(
+    reference: Side, side: Side, found: Alignment, path: OffsetPath, cadence: Cadence, loss: float
+) -> Choice:
+    """Choose the lag.
+
+    Parameters
+    ----------
+    reference, side, found
+        Two cameras and their alignment along `path`.
+    loss
+        Fraction of frames that a camera loses.
+    """
+    both = _index(reference, side, found)
+    most = int(np.clip(np.ceil(_REACH_US / cadence.mean_us), 1, _MOST_LAGS))
+    lags = np.arange(-most, most + 1)
+    shifts = _shifts(both, lags, cadence)
+    mean_us = float(np.median(path.offset_us))
+    parts = {
+        "the trigger's randomness": _fingerprint(both, lags, cadence),
+        "the modulator": _parity(both, lags, cadence),
+        "pauses": _pauses(reference, side, both, lags, cadence),
+        "a common beginning or end": _edges(both, lags, cadence, loss),
+        "small latency": _prior(mean_us + shifts),
+    }
+    total = np.sum(list(parts.values()), axis=0)
+    chance = np.exp(total - total.max())
+    chance /= chance.sum()
+    order = np.argsort(-chance, kind="stable")
+    best = int(order[0])
+    first_us = max(float(reference.time_us[0]), float(side.time_us[0]))
+    last_us = min(float(reference.time_us[-1]), float(side.time_us[-1]))
+    return Choice(
+        int(lags[best]),
+        float(shifts[best]),
+        bool(chance[best] >= CLEAR),
+        float(chance[best]),
+        _words(parts, order, lags),
+        tuple((float(shifts[index]), float(chance[index])) for index in order[:5]),
+        (first_us - 2 * cadence.mean_us, last_us + 2 * cadence.mean_us),
+    )
+
+
+def _words(parts: dict[str, Floats], order: Places, lags: Ints) -> str:
+    """Name what speaks for the best lag against the second."""
+    best = int(order[0])
+    named = []
+    rivals = [index for index in (best - 1, best + 1) if 0 <= index < len(lags)]
+    for name, values in parts.items():
+        gain = min((float(values[best] - values[index]) for index in rivals), default=0.0)
+        if gain > 1.0:
+            named.append(f"{name} ({gain:.0f})")
+    return ", ".join(named) or "nothing that would tell"
+
+
+def _index(reference: Side, side: Side, found: Alignment) -> _Indexed:
+    fresh = np.flatnonzero(found.partner < 0)
+    at = np.searchsorted(reference.time_us, side.time_us[fresh])
+    count = len(reference.time_us)
+    shift = np.cumsum(np.bincount(at, minlength=count + 1))[:count]
+    place_1 = np.arange(count) + shift
+    place_2 = np.empty(len(side.time_us), np.intp)
+    paired = found.partner >= 0
+    place_2[paired] = place_1[found.partner[paired]]
+    place_2[fresh] = at + np.arange(len(fresh))
+    return _Indexed(place_1, place_2, reference.time_us, side.time_us, count + len(fresh))
+
+
+def _shifted(both: _Indexed, lag: int) -> tuple[Floats, Floats]:
+    """Return the first camera's times and the second's `lag` triggers later."""
+    start, stop = max(0, -lag), min(both.size, both.size - lag)
+    if stop <= start:
+        return np.zeros(0), np.zeros(0)
+    return both.grid_1[start:stop], both.grid_2[start + lag : stop + lag]
+
+
+def _shifts(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
+    found = []
+    for lag in lags.tolist():
+        one, two = _shifted(both, lag)
+        step = max(1, len(one) // 20_000) | 1  # odd: both states of the modulator
+        difference = (two - one)[::step]
+        difference = difference[np.isfinite(difference)]
+        value = float(np.median(difference)) if len(difference) else lag * cadence.mean_us
+        found.append(0.0 if lag == 0 else value)
+    return np.array(found)
+
+
+def _prior(offset_us: Floats) -> Floats:
+    size = np.abs(offset_us)
+    near = np.exp(-np.minimum(size / _LATENCY_US, 500.0)) / _LATENCY_US
+    far = np.exp(-np.minimum(size / _FAR_US, 500.0)) / _FAR_US
+    return np.asarray(np.log((1.0 - _FAR_SHARE) * near + _FAR_SHARE * far + 1e-300))
+
+
+def _edges(both: _Indexed, lags: Ints, cadence: Cadence, loss: float) -> Floats:
+    """Cameras that wait for the trigger begin, and end, with the same one."""
+    by_chance = float(np.clip(cadence.mean_us / _APART_US, 1e-5, 1.0))
+    begin = np.abs(lags - (int(both.place_2[0]) - int(both.place_1[0])))
+    end = np.abs(lags - (int(both.place_2[-1]) - int(both.place_1[-1])))
+    value = np.log(_START_SHARE * loss ** np.minimum(begin, 50) + by_chance)
+    # Recorders that are stopped by one command may end a frame apart.
+    stopped = np.where(end == 1, np.maximum(_END_NEXT, loss), loss ** np.minimum(end, 50))
+    return np.asarray(value + np.log(_END_SHARE * stopped + by_chance))
+
+
+def _intervals(both: _Indexed, cadence: Cadence) -> tuple[Floats, Floats]:
+    """Return what intervals are off the mean, 0 where missing or not ordinary."""
+    limit = cadence.half_us + 5.0 * cadence.interval_sigma_us
+    found = []
+    for grid in (both.grid_1, both.grid_2):
+        off = np.diff(grid) - cadence.mean_us
+        found.append(np.where(np.abs(off) < limit, off, 0.0))  # nan compares false
+    return found[0], found[1]
+
+
+def _blocks(values: Floats, length: int) -> Floats:
+    count = -(-len(values) // length)
+    padded = np.zeros(count * length)
+    padded[: len(values)] = values
+    return padded.reshape(count, length)
+
+
+def _parity(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
+    """The modulator's alternation must agree; its phase may be any in each block."""
+    if cadence.half_us <= 0 or both.size < 3:
+        return np.zeros(len(lags))
+    sign = np.where(np.arange(_PARITY) % 2, -1.0, 1.0)
+    one, two = (_blocks(off, _PARITY) for off in _intervals(both, cadence))
+    valid = ((one != 0) & (two != 0)).sum(axis=1)
+    both_valid = (one != 0) & (two != 0)
+    used = valid >= 2
+    number = np.maximum(valid, 1)
+    first = ((one * sign * both_valid).sum(axis=1) / number)[used]
+    second = ((two * sign * both_valid).sum(axis=1) / number)[used]
+    noise = (4.0 * cadence.sigma_us**2 + cadence.line_us**2 + 25.0) / number[used]
+    half = cadence.half_us
+    gain = _log_cosh((first + second) * half / noise) - _log_cosh((first - second) * half / noise)
+    total = float(np.clip(np.clip(gain, -10.0, 10.0).sum() / 2, -_CAP, _CAP))
+    return np.where(lags % 2 == 0, total, -total)
+
+
+def _log_cosh(value: Floats) -> Floats:
+    size = np.abs(value)
+    return np.asarray(size + np.log1p(np.exp(-2.0 * size)) - np.log(2.0))
+
+
+def _fingerprint(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
+    """The trigger's randomness is in both cameras' intervals: Whittle likelihood of each lag.
+
+    With u the spectrum of the randomness and n that of the differences of latency, the cross
+    spectrum C of the intervals gives sum(2 u Re(C exp(-i w lag)) / ((u + n)^2 - u^2)).
+    """
+    nothing = np.zeros(len(lags))
+    length = _FFT if both.size > _FFT else 1 << max(4, int(np.ceil(np.log2(max(both.size, 2)))))
+    if both.size < 8 or cadence.line_us <= 0:
+        return nothing
+    one, two = (_blocks(_flat(off), length) for off in _intervals(both, cadence))
+    filled = max(float((one != 0).mean()), 1e-3)
+    cross = (np.fft.rfft(one) * np.conj(np.fft.rfft(two))).sum(axis=0)[1:-1] / length
+    omega = 2.0 * np.pi * np.arange(1, length // 2) / length
+    shared = cadence.line_us**2
+    # The ends of a block leak; the sum of its differences is not quite nothing.
+    noise = cadence.sigma_us**2 * (2.0 - 2.0 * np.cos(omega) + 2.0 / length) + 0.2
+    weight = 2.0 * shared / ((shared + noise) ** 2 - shared**2)
+    everywhere = np.concatenate([lags, _FAR_LAGS[_FAR_LAGS < length // 2]])
+    turn = np.exp(-1j * np.outer(everywhere, omega))
+    value = (turn * (weight * cross)).real.sum(axis=1)
+    expected = float((weight * shared).sum()) * len(one) * filled
+    far = value[len(lags) :]
+    level = float(far.mean()) if len(far) else 0.0
+    value = value[: len(lags)] - level
+    share = float(value.max()) / expected if expected > 0 else 0.0
+    if expected > 8.0 and not 0.3 < share < 2.5:
+        return nothing  # the trigger's randomness is not what the detector's line time makes it
+    value = 0.7 * (value - value.max())
+    return np.maximum(value, -_CAP)
+
+
+def _flat(off: Floats) -> Floats:
+    """Take the modulator's alternation out, by blocks."""
+    sign = np.where(np.arange(_PARITY) % 2, -1.0, 1.0)
+    blocks = _blocks(off, _PARITY)
+    valid = blocks != 0
+    level = (blocks * sign).sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
+    return np.asarray((blocks - level[:, None] * sign * valid).ravel()[: len(off)])
+
+
+def _pauses(reference: Side, side: Side, both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
+    """Unusual intervals of the same length in both cameras."""
+    events = _events(reference, cadence)
+    nothing = np.zeros(len(lags))
+    if not len(events) or len(side.time_us) < 2:
+        return nothing
+    width = np.diff(reference.time_us)[events]
+    start = both.place_1[events]
+    frame = np.full(both.size, -1, np.intp)
+    frame[both.place_2[:-1]] = np.arange(len(both.place_2) - 1)
+    theirs = np.diff(side.time_us)
+    near = 5.0 * np.sqrt(2.0) * cadence.interval_sigma_us
+
+    def votes(lag: int) -> int:
+        where = start + lag
+        inside = (where >= 0) & (where < both.size)
+        index = frame[where[inside]]
+        agree = np.abs(theirs[index] - width[inside]) < near
+        return int((agree & (index >= 0)).sum())
+
+    counted = np.array([votes(lag) for lag in lags.tolist()], float)
+    far = np.mean([votes(lag) for lag in np.concatenate([_FAR_LAGS, -_FAR_LAGS]).tolist()])
+    number = len(events)
+    chance = max(float(far), 1e-3 * number, 1e-3)
+    share = np.maximum(counted, chance)
+    return np.minimum(counted * np.log(share / chance) - (share - chance), _CAP)
+
+
+def _events(reference: Side, cadence: Cadence) -> Places:
+    """Return frames after which there is a pause, not just missing frames."""
+    width = np.diff(reference.time_us)
+    longest = cadence.period_us + 2.0 * cadence.half_us + 8.0 * cadence.interval_sigma_us
+    late: Bools = reference.is_late
+    found = np.flatnonzero((width > longest) & (reference.lost[1:] == 0) & ~late[1:] & ~late[:-1])
+    steps, fits = fit_steps(width[found], cadence)
+    return found[~fits | (steps > 200)]

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The triggers that the cameras of a run saw together, built up camera by camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nightjard.archived.nights.sync.alignment import Alignment, Side
+from nightjard.archived.nights.sync.cadence import Cadence, Train, late_frames
+from nightjard.archived.nights.sync.model import Bools, Floats, Ints, Places
+
+_APART = 4.0  # sigma: beyond it the later of two times is late, and only the earlier counts
+
+
+@dataclass(frozen=True)
+class Triggers:
+    """Triggers that at least one camera saw, in order.
+
+    Attributes
+    ----------
+    time_us : (k,)
+        When their frames came, on the first camera's clock.
+    is_late : (k,)
+        No camera's frame was on time.
+    seen : (k,)
+        Number of cameras.
+    where
+        Per camera, for each of its frames, the trigger; -1: in doubt.
+    """
+
+    time_us: Floats
+    is_late: Bools
+    seen: Ints
+    where: tuple[Places, ...]
+
+    @classmethod
+    def of(cls, train: Train, cadence: Cadence) -> Triggers:
+        """Return the triggers of one camera."""
+        return cls(
+            train.time_us, late_frames(train.time_us, cadence),
+            np.ones(train.count, np.int64), (np.arange(train.count),),
+        )  # fmt: skip
+
+    def joined(self, other: Side, found: Alignment, cadence: Cadence) -> Triggers:
+        """Return the triggers with another camera's frames."""
+        time_us, is_late, seen = self.time_us.copy(), self.is_late.copy(), self.seen.copy()
+        time_us[is_late] = found.reference_trigger_us[is_late]
+        paired = np.flatnonzero(found.partner >= 0)
+        partner = found.partner[paired]
+        mine, theirs = self.time_us[partner], other.time_us[paired]
+        late_1, late_2 = self.is_late[partner], other.is_late[paired]
+        weight = self.seen[partner]
+        mean = mine + (theirs - mine) / (weight + 1)
+        apart = np.abs(theirs - mine) > _APART * np.sqrt(2.0) * cadence.sigma_us + 5.0
+        best = np.where(apart, np.minimum(mine, theirs), mean)
+        best = np.where(late_1 & ~late_2, theirs, np.where(late_2 & ~late_1, mine, best))
+        both = late_1 & late_2
+        early = np.minimum(found.trigger_us[paired], found.reference_trigger_us[partner])
+        time_us[partner] = np.where(both, early, best)
+        is_late[partner] = both
+        seen[partner] += 1
+        fresh = np.flatnonzero((found.partner < 0) & ~found.is_doubtful)
+        known = ~found.reference_is_doubtful
+        return self._merged(found, (time_us, is_late, seen, known), other, paired, fresh)
+
+    def _merged(
+        self, found: Alignment, own: tuple[Floats, Bools, Ints, Bools], other: Side,
+        paired: Places, fresh: Places,
+    ) -> Triggers:  # fmt: skip
+        time_us, is_late, seen, known = own
+        kept = np.flatnonzero(known)
+        all_time = np.concatenate([time_us[kept], found.trigger_us[fresh]])
+        order = np.argsort(all_time, kind="stable")
+        rank = np.empty(len(order), np.intp)
+        rank[order] = np.arange(len(order))
+        new = np.full(len(self.time_us) + 1, -1, np.intp)  # the last: of -1
+        new[kept] = rank[: len(kept)]
+        theirs = np.full(len(other.time_us), -1, np.intp)
+        theirs[paired] = new[found.partner[paired]]
+        theirs[fresh] = rank[len(kept) :]
+        return Triggers(
+            all_time[order],
+            np.concatenate([is_late[kept], other.is_late[fresh]])[order],
+            np.concatenate([seen[kept], np.ones(len(fresh), np.int64)])[order],
+            (*(new[each] for each in self.where), theirs),
+        )
+
+    def proven_steps(self, trains: tuple[Train, ...]) -> Ints:
+        """Return how many triggers there are at least from each to the next: counters tell."""
+        count = len(self.time_us)
+        steps = np.ones(max(count - 1, 0), np.int64)
+        for train, where in zip(trains, self.where, strict=True):
+            used = np.flatnonzero(where >= 0)
+            if len(used) < 2:
+                continue
+            # Counter steps from one used frame to the next, frames in doubt included.
+            total = np.cumsum(train.lost + 1)
+            need = np.diff(total[used])
+            have = np.diff(where[used])
+            for index in np.flatnonzero(need > have).tolist():
+                start, stop = where[used[index]], where[used[index + 1]]
+                if stop - start == 1:
+                    steps[start] = max(steps[start], need[index])
+                elif stop > start:
+                    widths = np.diff(self.time_us[start : stop + 1])
+                    widest = start + int(widths.argmax())
+                    steps[widest] = max(steps[widest], need[index] - have[index] + 1)
+        return steps
