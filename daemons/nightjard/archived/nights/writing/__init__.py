@@ -15,14 +15,18 @@ from nightjard.archived.nights.writing.hashes import (
     payload_hash,
     raw_hash,
 )
+from nightjard.archived.nights.writing.packing import Packed, compress_file, decompress_file
 from nightjard.archived.nights.writing.products import write_product
 from nightjard.archived.nights.writing.tasks import ProductResult, ProductTask
 
 __all__ = [
     "CubeHead",
+    "Packed",
     "ProductResult",
     "ProductTask",
+    "compress_file",
     "cube_head",
+    "decompress_file",
     "frame_hash",
     "hash_cube",
     "payload_hash",
