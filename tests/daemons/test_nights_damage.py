@@ -149,3 +149,33 @@ def test_damage_is_repeatable_and_refuses_unknown_names(tmp_path: Path) -> None:
     shutil.rmtree(truth.folder / "vcam2")
     with pytest.raises(StorageError, match="nothing to damage"):
         damage.apply(truth.folder, "txt-cut", rng)
+
+
+def test_damages_of_a_night_are_done_to_different_cubes(tmp_path: Path) -> None:
+    names = ("txt-missing", "txt-cut", "txt-short", "fits-truncated", "bit-flip", "exptime-missing")
+    whole, broken = (
+        make_night(tmp_path / name, tiny(damages=damages))
+        for name, damages in (("whole", ()), ("broken", names))
+    )
+    before, after = content(whole.folder), content(broken.folder)
+    changed = {Path(name).stem for name in before if before[name] != after.get(name)}
+    assert len(changed) == len(names)
+
+
+def test_every_damage_can_be_done_to_both_forms_or_is_refused(tmp_path: Path) -> None:
+    for form in ("milk", "fitslogd"):
+        for name in damage.DAMAGES:
+            parameters = tiny(form=form, damages=(name,))
+            if form == "fitslogd" and name in damage.MILK_ONLY:
+                with pytest.raises(InvalidArgument, match="milk's form only"):
+                    make_night(tmp_path / form / name, parameters)
+                assert not (tmp_path / form / name).exists()
+                continue
+            truth = make_night(tmp_path / form / name, parameters)
+            files = content(truth.folder)
+            hashes = {c.path: c.blake3 for c in truth.cubes}
+            texts = {str(text_path(Path(c.path))): c.text_blake3 for c in truth.cubes}
+            if name == "read-only":
+                assert files == hashes | texts
+            else:
+                assert files != hashes | texts

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from nightjar.cli.session import is_terminal
 from nightjar.config.paths import read_json
 from nightjar.errors import InvalidArgument
-from nightjard.simulators.night.damage import DAMAGES
 from nightjard.simulators.night.parameters import NightParameters, parse_parameters
 from nightjard.simulators.night.presets import PRESETS
 from nightjard.simulators.night.program import make_night
@@ -66,9 +65,6 @@ def night_parameters(
                 dataclasses.replace(segment, frame_shape=None) for segment in parameters.segments
             ),
         )
-    for name in damages:
-        if name not in DAMAGES:
-            raise InvalidArgument(f"--damage {name}: there are {', '.join(DAMAGES)}")
     given = {name: value for name, value in changes.items() if value is not None}
     return dataclasses.replace(parameters, **given)
 

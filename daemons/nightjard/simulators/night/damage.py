@@ -394,3 +394,5 @@ DAMAGES: dict[str, Callable[[Path, Path, np.random.Generator], _Done]] = {
     "growing": _growing,
     "bit-flip": _bit_flip,
 }
+#: What cannot be done to the cubes of our own logger.
+MILK_ONLY = frozenset(("hst-name", "short-cubes"))

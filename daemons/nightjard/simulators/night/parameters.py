@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nightjar.errors import ConfigError, InvalidArgument
 from nightjar.times import NS_PER_DAY, parse_iso
+from nightjard.simulators.night.damage import DAMAGES, MILK_ONLY
 from nightjard.simulators.night.headers import Setup
 from nightjard.simulators.night.triggers import CameraTiming
 
@@ -223,6 +224,11 @@ def check(parameters: NightParameters) -> None:
         _ = parameters.start_ns
     except ValueError as error:
         raise InvalidArgument(f"parameters of the night: date, start: {error}") from None
+    damages = set(parameters.damages)
+    if unknown := damages - set(DAMAGES):
+        raise InvalidArgument(f"no damage {sorted(unknown)}; there are: {', '.join(DAMAGES)}")
+    if parameters.form != "milk" and (wrong := damages & MILK_ONLY):
+        raise InvalidArgument(f"damage {sorted(wrong)} can be done to files of milk's form only")
     cameras = parameters.cameras
     for number, segment in enumerate(parameters.segments):
         where = f"segment {number} of the night"
@@ -242,8 +248,7 @@ def check(parameters: NightParameters) -> None:
         if any(not 0 < trigger < segment.frames for trigger in triggers):
             last = segment.frames - 1
             raise InvalidArgument(f"{where}: restarts and lost must be at 1 to {last}")
-        unknown = set(segment.loss_places) - set(PLACES)
-        if unknown:
+        if unknown := set(segment.loss_places) - set(PLACES):
             raise InvalidArgument(f"{where}: no loss places {sorted(unknown)}: {PLACES}")
         if segment.setup.mode not in ("Fast", "Slow"):
             raise InvalidArgument(f"{where}: mode {segment.setup.mode!r} is not Fast or Slow")

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from nightjar.errors import Refused, StorageError
+from nightjar.errors import InvalidArgument, Refused, StorageError
 from nightjar.files import require_space
 from nightjar.fits.timing_text import text_path
 from nightjar.times import NS_PER_S
@@ -62,7 +63,6 @@ def make_night(
         raise Refused(f"{night} exists; remove it or give another folder or date")
     runs = simulate_runs(parameters)
     per_camera, cubes = cut_cubes(parameters, runs)
-    sizes = [_size(parameters, runs[cube.run], len(cube.rows)) for cube in cubes]
     try:
         for camera in range(1, parameters.cameras + 1):
             (night / f"vcam{camera}").mkdir(parents=True)
@@ -70,18 +70,7 @@ def make_night(
         raise StorageError(
             f"the simulated night {night} cannot be made: {error.strerror}", path=str(night)
         ) from error
-    require_space(night, sum(sizes), f"simulated night {night}")
-    truths = []
-    pools: dict[tuple[int, int], FramePool] = {}
-    done = 0
-    for number, (cube, size) in enumerate(zip(cubes, sizes, strict=True)):
-        rows = per_camera[cube.camera - 1][cube.rows]
-        shape = runs[cube.run].first.frame_shape or parameters.frame_shape
-        pool = pools.setdefault(shape, FramePool(shape, parameters.seed))
-        truths.append(_write(parameters, night, number, cube, runs, rows, pool))
-        done += size
-        if progress is not None:
-            progress(done, sum(sizes))
+    truths = _write_cubes(parameters, night, runs, per_camera, cubes, progress)
     truth = NightTruth(
         night, truth_folder(night), np.concatenate(per_camera), tuple(truths),
         parameters.to_plain(), tuple(_described(parameters)),
@@ -89,10 +78,47 @@ def make_night(
     if parameters.telemetry_s:
         write_log(night, _changes(runs), runs[-1].end_ns, parameters.telemetry_s)
     truth.write()
-    rng = np.random.default_rng([parameters.seed, 0x64616D])
-    for name in parameters.damages:
-        damage.apply(night, name, rng)
+    _damage(truth, parameters)
     return truth
+
+
+def _damage(truth: NightTruth, parameters: NightParameters) -> None:
+    """Do the damages, each to a cube of its own."""
+    rng = np.random.default_rng([parameters.seed, 0x64616D])
+    whole = [truth.folder / cube.path for cube in truth.cubes]
+    for name in parameters.damages:
+        whole = [path for path in whole if path.is_file()]
+        if not whole:
+            raise InvalidArgument(f"damage {name}: every cube of {truth.folder} is damaged already")
+        chosen = whole.pop(int(rng.integers(len(whole))))
+        damage.apply(truth.folder, name, rng, chosen)
+
+
+def _write_cubes(
+    parameters: NightParameters,
+    night: Path,
+    runs: Sequence[Run],
+    per_camera: Sequence[Rows],
+    cubes: Sequence[Cube],
+    progress: Progress | None,
+) -> list[CubeTruth]:
+    sizes = [_size(parameters, runs[cube.run], len(cube.rows)) for cube in cubes]
+    require_space(night, sum(sizes), f"simulated night {night}")
+    futures = []
+    pools: dict[tuple[int, int], FramePool] = {}
+    done = 0
+    # Hashing keeps up with writing in a thread: neither holds the interpreter.
+    with ThreadPoolExecutor(1, thread_name_prefix="hashes") as hashes:
+        for number, (cube, size) in enumerate(zip(cubes, sizes, strict=True)):
+            rows = per_camera[cube.camera - 1][cube.rows]
+            shape = runs[cube.run].first.frame_shape or parameters.frame_shape
+            pool = pools.setdefault(shape, FramePool(shape, parameters.seed))
+            path = _write(parameters, night, number, cube, runs, rows, pool)
+            futures.append(hashes.submit(_cube_truth, night, path, number, cube))
+            done += size
+            if progress is not None:
+                progress(done, sum(sizes))
+    return [future.result() for future in futures]
 
 
 def _size(parameters: NightParameters, run: Run, frames: int) -> int:
@@ -108,7 +134,7 @@ def _write(
     runs: Sequence[Run],
     rows: Rows,
     pool: FramePool,
-) -> CubeTruth:
+) -> Path:
     is_full = len(rows) >= cube.expected
     last_ns = int(rows["logged_ns"][-1])
     content = CubeContent(
@@ -119,9 +145,12 @@ def _write(
         number=number + 1, session=f"{parameters.date}-{parameters.seed}",
         tai_ns=parameters.tai_s * NS_PER_S,
     )  # fmt: skip
-    path = write_cube(night / content.stream, content, pool, parameters.form)
+    return write_cube(night / content.stream, content, pool, parameters.form)
+
+
+def _cube_truth(night: Path, path: Path, number: int, cube: Cube) -> CubeTruth:
     return CubeTruth(
-        number, cube.camera, str(path.relative_to(night)), len(rows), path.stat().st_size,
+        number, cube.camera, str(path.relative_to(night)), len(cube.rows), path.stat().st_size,
         file_hash(path), file_hash(text_path(path)),
     )  # fmt: skip
 
