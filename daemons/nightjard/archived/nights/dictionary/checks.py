@@ -64,7 +64,7 @@ def check(
         found += [
             dictionary.missing(key)
             for key in dictionary.required(instrument)
-            if header.get(key) is None
+            if header.get(key) in (None, "")
         ]
     return found
 
@@ -233,7 +233,9 @@ class _Remembering:
                 values[key] = value
             found += remarks
         found += _together(values)
-        found += [self._dictionary.missing(key) for key in required if values.get(key) is None]
+        found += [
+            self._dictionary.missing(key) for key in required if values.get(key) in (None, "")
+        ]
         return found
 
     def _look(self, image: bytes) -> tuple[str, Value, list[Finding]]:

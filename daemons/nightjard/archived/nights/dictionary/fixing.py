@@ -100,7 +100,7 @@ def fix_file(
         findings.extend(
             dictionary.missing(key)
             for key in dictionary.required(instrument)
-            if present.get(key) is None
+            if present.get(key) in (None, "")
         )
         return tuple(new)
 

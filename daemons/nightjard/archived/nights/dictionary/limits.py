@@ -72,6 +72,8 @@ def fault(key: str, value: Value) -> str:
 
 
 def _text_fault(key: str, value: str) -> str:
+    if not value:
+        return ""  # not known yet
     choices = _CHOICES.get(key)
     if choices is not None and value not in choices:
         return f"{shown(value)} is none of {', '.join(choices)}"

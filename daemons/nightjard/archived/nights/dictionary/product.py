@@ -33,7 +33,7 @@ DROPPED = frozenset(
 )  # fmt: skip
 _DROPPED = re.compile(r"SR[CFN][1-9]\d*")
 _TITLE = re.compile(r"--- .* ---\Z")
-_NOT_AVAILABLE = re.compile(r"(\S+) not available: ")
+_NOT_AVAILABLE = re.compile(r"(\S+) not available(?::|\Z)")
 _STATE_DRIVEN = {"A": {"A": "HIGH", "B": "LOW"}, "B": {"A": "LOW", "B": "HIGH"}}
 
 

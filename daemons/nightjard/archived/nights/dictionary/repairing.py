@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -27,6 +28,8 @@ NEVER = frozenset(
      "MJD", "MJD-STR", "MJD-END", "TIMESYS")
 )  # fmt: skip
 LIMIT_S = 30.0
+_NOT_AVAILABLE = re.compile(r"(\S+) not available(?::|\Z)")
+_TEXT_ROOM = 72  # characters of a COMMENT card
 _LOGICAL = {
     "#TRUE#": True, "TRUE": True, "T": True, "#FALSE#": False, "FALSE": False, "F": False,
 }  # fmt: skip
@@ -163,10 +166,17 @@ def _first(cards: Iterable[Card], key: str) -> Card | None:
     return next((card for card in cards if card.keyword == key), None)
 
 
+def _missing_key(text: str) -> str:
+    """Return the keyword of which a COMMENT says that it is not available; empty for another."""
+    match = _NOT_AVAILABLE.match(text)
+    return match[1] if match is not None and len(text) < _TEXT_ROOM else ""
+
+
 def _put(cards: list[Card], new: Card) -> list[Card]:
-    """Return cards with one replaced, or added."""
+    """Return cards with one replaced (or the COMMENT that it is not available), or added."""
     for index, card in enumerate(cards):
-        if card.keyword == new.keyword:
+        is_gap = card.keyword == "COMMENT" and _missing_key(str(card.value)) == new.keyword
+        if card.keyword == new.keyword or is_gap:
             return [*cards[:index], new, *cards[index + 1 :]]
     return [*cards, new]
 
@@ -210,8 +220,10 @@ def repair_file(
         out: list[bytes] = []
         for image in grouped(images):
             keyword = image[:8].rstrip(b" ").decode("ascii", errors="replace")
+            if keyword == "COMMENT":
+                keyword = _missing_key(image[8:].decode("ascii", errors="replace").rstrip(" "))
             card = waiting.pop(keyword, None)
-            out += _lines(image if card is None or keyword in COMMENTARY else card.to_bytes())
+            out += _lines(image if card is None else card.to_bytes())
         added = [line for card in (*waiting.values(), *history) for line in _lines(card.to_bytes())]
         # Blank cards before END are room that was kept for such cards.
         room = 0

@@ -45,11 +45,20 @@ _STRUCTURAL = re.compile(
     r"|TENSION|BLOCKED|MASKCMP|QUANTIZ|DITHER0|SCALE|ZERO|BLANK|HECKSUM|DATASUM)"
 )
 
-#: Decimals that are written whatever the dictionary says. Siblings (cameras and states of one
-#: chunk) are found by exactly equal MJD: the eight decimals of the observatory's dictionary are
-#: 0.86 ms, coarser than the distance of two frames; eleven are 0.9 us, all that a float64 has.
-KEPT_DECIMALS: Mapping[str, int] = {"MJD": 11, "MJD-STR": 11, "MJD-END": 11}
-#: Fewer than these are told of.
+#: Decimals that are written whatever the dictionary says, and why.
+KEPT_DECIMALS: Mapping[str, int] = {
+    # Siblings (cameras and states of one chunk) are found by exactly equal MJD: the eight decimals
+    # of the observatory's dictionary are 0.86 ms, coarser than the distance of two frames; eleven
+    # are 0.9 us, all that a float64 has.
+    **dict.fromkeys(("MJD", "MJD-STR", "MJD-END"), 11),
+    # A pixel of 5.9 mas is 1.6e-6 degrees: eight decimals would leave three digits of the scale.
+    **{
+        f"{name}{suffix}": 12
+        for name in ("CDELT1", "CDELT2", "CD1_1", "CD1_2", "CD2_1", "CD2_2")
+        for suffix in ("", "B", "C", "D")
+    },
+}
+#: Fewer than these of an MJD are told of.
 LEAST_DECIMALS = 9
 
 
@@ -111,7 +120,7 @@ class Dictionary:
     has_required
         It has a column ``flag:required``; else all keywords of an instrument are required.
     archive_digits
-        MJD with the digits of the file instead of :data:`KEPT_DECIMALS`.
+        The digits of the file instead of :data:`KEPT_DECIMALS`.
     """
 
     def __init__(
