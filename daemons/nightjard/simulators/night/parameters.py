@@ -30,7 +30,7 @@ class Segment:
     setup
         How the instrument stands, and what the header says of it.
     frames
-        Triggers in it; of untriggered cameras about as many frames each.
+        Triggers in it; untriggered cameras expose for as long, with more frames.
     timings
         Of each camera; not used where it continues.
     continues
