@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import random
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +19,15 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import blake3
+import sqlalchemy as sa
+
+from nightjar.clock import Clock, SystemClock
+from nightjard.archived.database import Database
+from nightjard.archived.nights import tables
+from nightjard.archived.nights.config import Destination, Retention
+from nightjard.archived.nights.transfer.transfers import Transfers
 
 PROGRAMS = ("/usr/sbin/sshd", "ssh", "ssh-keygen", "rsync")
 _SSHD = "/usr/sbin/sshd"
@@ -63,7 +72,8 @@ class Sshd:
         kind, key = host_key.split()[:2]
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {kind} {key}\n")
 
-    def start(self) -> None:
+    def start(self, *further: str) -> None:
+        """Start it; `further` are options as ``ForceCommand=...``."""
         if os.geteuid() == 0:
             _PRIVATE.mkdir(exist_ok=True)
         options = {
@@ -72,6 +82,7 @@ class Sshd:
             "PasswordAuthentication": "no", "MaxStartups": "50", "AllowUsers": getpass.getuser(),
         }  # fmt: skip
         arguments = [f"-o{key}={value}" for key, value in options.items()]
+        arguments += [f"-o{option}" for option in further]
         command = [_SSHD, "-D", "-e", "-f", "/dev/null", "-p", str(self.port)]
         with (self.base / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -108,6 +119,10 @@ class Sshd:
                 os.kill(pid, signal.SIGKILL)
         return len(pids)
 
+    def restart(self, *further: str) -> None:
+        self.stop()
+        self.start(*further)
+
     def stop(self) -> None:
         assert self.process is not None
         self.cut()
@@ -140,10 +155,95 @@ class Sshd:
 
 
 def machine_id(letter: str) -> str:
-    """Return an id that begins with zeros and ends with hexadecimal digits of a letter."""
+    """Return an id made of a letter."""
     return letter.encode().hex().zfill(32)
 
 
-def programs_are_there() -> bool:
-    """Tell whether all the programs are installed."""
-    return all(shutil.which(name) for name in PROGRAMS)
+class Bench:
+    """A night with known files, a database, and destinations on an sshd.
+
+    Parameters
+    ----------
+    base
+        An empty folder.
+    sshd
+        Where the destinations are.
+    clock
+        The system's if not given.
+    """
+
+    def __init__(self, base: Path, sshd: Sshd, clock: Clock | None = None) -> None:
+        self.base = base
+        self.sshd = sshd
+        self.clock = clock or SystemClock()
+        self.database = Database(f"sqlite:///{base}/archive.db")
+        self.expected: dict[str, tuple[int, str]] = {}
+        self.destinations: dict[str, Destination] = {}
+        self.add("vault")
+        self.night = self.make_night()
+        self.folder = Path(self.night.folder)
+        self.far = base / "vault" / "archival" / self.night.date
+
+    def make_night(self, family: str = "archival", date: str = "20251106") -> sa.Row[Any]:
+        folder = self.base / family / date
+        folder.mkdir(parents=True)
+        with self.database.write("make a night") as connection:
+            connection.execute(
+                sa.insert(tables.night).values(
+                    family=family, date=date, folder=str(folder), state="processed",
+                    seen_ns=self.clock.now_ns(),
+                )
+            )  # fmt: skip
+        with self.database.read() as connection:
+            night = tables.night.c
+            query = sa.select(tables.night).where(night.family == family, night.date == date)
+            return connection.execute(query).one()
+
+    def add(self, name: str, machine: str = "b", **changes: Any) -> Destination:
+        settings = self.sshd.destination(self.base / name, machine, **changes)
+        self.destinations[name] = Destination(**settings)
+        return self.destinations[name]
+
+    def transfers(self, **retention: Any) -> Transfers:
+        return Transfers(
+            self.database, self.clock, self.destinations, Retention(**retention),
+            machine_id=machine_id("a"),
+        )  # fmt: skip
+
+    def file(self, path: str, data: bytes) -> Path:
+        """Make a file of the night and record it."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        self.expected[path] = (len(data), blake3.blake3(data).hexdigest())
+        return target
+
+    def files(self, count: int, size: int, seed: int = 1) -> list[Path]:
+        rng = random.Random(seed)
+        return [
+            self.file(f"vgen2/VMPA{number:08d}.fits.fz", rng.randbytes(size))
+            for number in range(count)
+        ]
+
+    def events(self, kind: str = "") -> list[str]:
+        event = tables.night_event.c
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(event.kind, event.text).order_by(event.id)).all()
+        return [text for each, text in rows if not kind or each == kind]
+
+    def receipts(self) -> list[sa.Row[Any]]:
+        with self.database.read() as connection:
+            return list(connection.execute(sa.select(tables.receipt)).all())
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def flip_bit(path: Path, rng: random.Random) -> None:
+    """Change one bit and leave size and times as they were, as a failing disk does."""
+    state = path.stat()
+    data = bytearray(path.read_bytes())
+    place = rng.randrange(len(data) * 8)
+    data[place // 8] ^= 1 << place % 8
+    path.write_bytes(data)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))

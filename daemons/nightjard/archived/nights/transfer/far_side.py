@@ -202,11 +202,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.pull is None:
             answer(options)
         else:
-            from nightjard.archived.nights.transfer import fetching
+            from nightjard.archived.nights.transfer.fetching import run
 
             if not options.name:
                 raise ConfigError("--pull needs --as: the destination's name on the near side")
-            fetching.run(options)
+            run(options)
     except NightjarError as error:
         _say(error.message)
         return error.code.exit_code

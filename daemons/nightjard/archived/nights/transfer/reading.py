@@ -101,7 +101,8 @@ def _digest(descriptor: int, on_bytes: OnBytes | None) -> Digest:
     piece = bytearray(min(_PIECE, before.st_size + 1))
     view = memoryview(piece)
     done = 0
-    while count := os.readv(descriptor, [piece]):
+    # A file that grows as fast as it is read must not keep us for ever.
+    while done <= before.st_size and (count := os.readv(descriptor, [piece])):
         hasher.update(view[:count])
         # Nor may the archive push what observers look at out of the memory.
         os.posix_fadvise(descriptor, done, count, os.POSIX_FADV_DONTNEED)

@@ -27,8 +27,8 @@ OPTIONS = (
 )  # fmt: skip
 # The first value of an ssh option wins, so these give way to the configuration's.
 _SSH = ("-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
-_PROGRESS = re.compile(r"([\d.,]+)([kMGTP]?)\s+(\d{1,3})%\s+([\d.]+)([kMGT]?)B/s\s+([\d:]+)")
-_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+_PROGRESS = re.compile(r"([\d.,]+)([kKMGTP]?)\s+(\d{1,3})%\s+([\d.]+)([kMGT]?)B/s\s+([\d:]+)")
+_UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 
 
 def ssh_command(destination: Destination) -> list[str]:
