@@ -188,7 +188,15 @@ def test_a_cube_of_this_suite_tells_values_at_its_first_and_last_frame() -> None
     assert "--- CUBE ---" not in text  # nothing is left below this title
     assert "--- TIME ---" in text
     assert "U_MASK changed, first 'begin', last 'end'" in text
-    # Which of two keywords the card with the cut name belongs to cannot be told.
+    # Which of two keywords the card with the cut name belongs to its comment tells.
+    head = own_logger(START, END)
+    head.add("D_IMRPAD", 1.0, "of the axis", "deg")
+    head.add("D_IMRPAP", 39.0, "of the pupil", "deg")
+    head.add("D_IMRP_E", 2.0, "of the axis", "deg")
+    later = own_logger(END, END)
+    later.add("D_IMRPAD", 3.0, "of the axis", "deg")
+    header, _, _ = made(product(mid_ns=END - NS_PER_S), [head, later])
+    assert (header["D_IMRPAD"], header["D_IMRPAP"], "D_IMRP_E" in header) == (2.0, 39.0, False)
     heads = [own_logger(START, END, U_FILTA="x", U_FILTB="y", U_FILT_E="z")]
     header, _, _ = made(product(), heads)
     assert (header["U_FILTA"], header["U_FILTB"], header["U_FILT_E"]) == ("x", "y", "z")

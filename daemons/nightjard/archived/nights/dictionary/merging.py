@@ -8,7 +8,6 @@ to the middle of the product counts, and HISTORY tells which keywords changed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -112,13 +111,28 @@ class _Cube:
 
 
 def _late(head: Header) -> dict[str, str]:
-    """Return keyword -> keyword of its value at the last frame, where that is beyond doubt."""
-    begins = Counter(key[:6] for key in head if not key.endswith("_E"))
-    return {
-        key: f"{key[:6]}_E"
-        for key in head
-        if not key.endswith("_E") and f"{key[:6]}_E" in head and begins[key[:6]] == 1
-    }
+    """Return keyword -> keyword of its value at the last frame, where that is beyond doubt.
+
+    The name is cut to six characters, so that several keywords may have it; the comment is that
+    of the right one.
+    """
+    begins: dict[str, list[Card]] = {}
+    for key in head:
+        if not key.endswith("_E"):
+            begins.setdefault(key[:6], []).append(head.card(key))
+    found = {}
+    for key in head:
+        if key.endswith("_E") and key[:-2] in begins:
+            late = head.card(key)
+            candidates = begins[key[:-2]]
+            if len(candidates) > 1:
+                candidates = [
+                    card for card in candidates
+                    if late.comment and (card.comment, card.unit) == (late.comment, late.unit)
+                ]  # fmt: skip
+            if len(candidates) == 1:
+                found[candidates[0].keyword] = key
+    return found
 
 
 def _moment(value: Value, otherwise_ns: int) -> int:
