@@ -130,12 +130,13 @@ def _deliver(message: EmailMessage, mail: Mail, timeout_s: float) -> dict[str, s
         words = f"{error.smtp_code} {_text(error.smtp_error)}"
         raise _NotSent(Refused(f"{where} refuses the letter: {words}")) from error
     except (smtplib.SMTPException, OSError) as error:
-        kind = TimedOut if isinstance(error, TimeoutError) else Unreachable
-        reason = kind(f"cannot send the letter through {where}: {error}")
+        # smtplib makes its own error of one that it met in the middle.
+        is_late = isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError)
+        kind = TimedOut if is_late else Unreachable
+        text = f"cannot send the letter through {where}: {error}"
         if not is_text_under_way:
-            raise _NotSent(reason) from error
-        reason.message += "; it may have gone out all the same"
-        raise reason from error
+            raise _NotSent(kind(text)) from error
+        raise kind(f"{text}; it may have gone out all the same") from error
 
 
 def _expect(answer: tuple[int, bytes], where: str, what: str) -> None:
