@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``archive``: what became of the frames that cameras handed over, and what is written into them.
+"""``archive``: frames that cameras handed over, and the nights that become of cubes.
+
+Here are the commands of the intake; those of nights are in :mod:`.archive_nights` (looking),
+:mod:`.archive_steps` (working) and :mod:`.archive_products` (IDs, headers, manifest).
 
 There is one archive at most sites, the only configuration of ``archived``; ``--id`` or the
 environment variable ``ARCHIVE_ID`` names one of several.
@@ -8,26 +11,26 @@ environment variable ``ARCHIVE_ID`` names one of several.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nightjar.api.archive import FRAME_STATES, FRAME_TYPES, MAX_LISTED, FrameState
 from nightjar.errors import InvalidArgument, Refused
-from nightjarctl import app, render
+from nightjarctl import app, archive_nights, archive_products, archive_steps, render
 from nightjarctl.archive_lines import frame_lines, setting_lines, show_lines, status_lines
+from nightjarctl.archive_session import KIND, Function, complete_night, family_option
+from nightjarctl.archive_session import id_option as _id_option
 
 if TYPE_CHECKING:
     from nightjarctl.connection import Connection
 
-KIND = "archived"
 _BATCH = 500  # frames named in one discard command
 _ON = {"on": True, "off": False, "true": True, "false": False, "enable": True, "disable": False}
-Function = Callable[..., Any]
 
 
-@app.group("archive", "The archive: frames that were handed over, settings, quarantine.")
+@app.group("archive", "The archive: frames that were handed over, and nights.")
 def archive() -> None:
     """Hold the commands."""
 
@@ -38,14 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # --- helpers ------------------------------------------------------------------------------------
-
-
-def _id_option(function: Function) -> Function:
-    return click.option(
-        "--id", "identity", metavar="ID",
-        help="Which archive: the id of its configuration, or its registered name.  "
-        "[default: $ARCHIVE_ID, else the only one configured]",
-    )(function)  # fmt: skip
 
 
 def _daemon(session: app.Session, identity: str | None) -> Connection:
@@ -85,10 +80,22 @@ def _wanted(night: str | None, camera: str | None, state: str | None) -> dict[st
 
 
 @archive.command()
+@click.argument("night", metavar="NIGHT", required=False, shell_complete=complete_night)
+@family_option
 @_id_option
 @app.pass_session
-def status(session: app.Session, identity: str | None) -> None:
-    """Show frames by camera, settings, space, and what is wrong."""
+def status(
+    session: app.Session, night: str | None, family: str | None, identity: str | None
+) -> None:
+    """Show frames by camera, settings, space, and what is wrong; of NIGHT, all that is known.
+
+    Example: archive status 20260611
+    """
+    if night is not None:
+        archive_nights.show_night(session, night, family, identity)
+        return
+    if family is not None:
+        raise click.UsageError("name the NIGHT; archive table lists all of a family")
     snapshot = _daemon(session, identity).status()
     session.result(snapshot, status_lines(snapshot, session.paint))
 
@@ -170,17 +177,25 @@ def strays(session: app.Session, identity: str | None) -> None:
     "--archive", "archiving", multiple=True, metavar="CAMERA=on|off",
     help="Whether a camera's frames are archived; may be given for several cameras.",
 )  # fmt: skip
+@click.option("--nights", is_flag=True, help="Show those of the pipeline of nights instead.")
 @_id_option
 @app.pass_session
 def settings(
     session: app.Session,
+    nights: bool,
     target: str | None,
     frame_type: str | None,
     prefix: str | None,
     archiving: tuple[str, ...],
     identity: str | None,
 ) -> None:
-    """Show the settings, or change those that are named; they are kept over restarts."""
+    """Show the settings, or change those that are named; they are kept over restarts.
+
+    Those of the pipeline (--nights) stand in the configuration.
+    """
+    if nights:
+        archive_nights.show_settings(session, identity)
+        return
     changes: dict[str, Any] = {
         key: value or None
         for key, value in (("object", target), ("frame_type", frame_type), ("prefix", prefix))
@@ -295,6 +310,12 @@ def adopt_root(session: app.Session, yes: bool, identity: str | None) -> None:
             raise Refused("the root was not adopted")
     done = daemon.call("adopt_root")
     session.done(done, f"{done['root']} is the archive")
+
+
+for _command in (
+    *archive_nights.COMMANDS, *archive_steps.COMMANDS, *archive_products.COMMANDS
+):  # fmt: skip
+    archive.add_command(_command)
 
 
 if __name__ == "__main__":
