@@ -92,12 +92,18 @@ def bare_sender(port: int, rows: int, columns: int, seconds: float, has_buffers:
         sock.connect(("127.0.0.1", port))
         end = time.monotonic() + seconds + WARM_UP_S
         index = 0
-        while time.monotonic() < end:
+        warm = time.monotonic() + WARM_UP_S
+        used = counted = 0.0
+        while (now := time.monotonic()) < end:
+            if not used and now > warm:
+                used, counted = time.process_time(), index
             view = views[index % len(views)]
             sent = sock.sendmsg([view])
             while sent < len(view):
                 sent += sock.send(view[sent:])
             index += 1
+    used = time.process_time() - used
+    print(json.dumps({"cpu_s_per_gb": used / (index - counted) / len(views[0]) * 1e9}))
     ring.close(unlink=True)
 
 
@@ -112,7 +118,7 @@ def bare_receiver(port: int, rows: int, columns: int, has_buffers: int) -> None:
         print("ready", flush=True)
         sock, _ = listener.accept()
     started = time.monotonic()
-    begun = last = 0.0
+    begun = last = used = 0.0
     index = counted = 0
     with sock:
         while True:
@@ -122,21 +128,28 @@ def bare_receiver(port: int, rows: int, columns: int, has_buffers: int) -> None:
             index += 1
             last = time.monotonic()
             if not begun and last - started > WARM_UP_S:
-                begun, counted = last, index
+                begun, counted, used = last, index, time.process_time()
+    used = time.process_time() - used
     ring.close(unlink=True)
     rate = (index - counted) / (last - begun)
-    print(json.dumps({"rate": rate, "bytes_per_s": rate * len(views[0])}))
+    octets = (index - counted) * len(views[0])
+    print(json.dumps({"bytes_per_s": rate * len(views[0]), "cpu_s_per_gb": used / octets * 1e9}))
 
 
-def bare(shape: tuple[int, int], seconds: float, has_buffers: bool) -> float:
+def bare(shape: tuple[int, int], seconds: float, has_buffers: bool) -> tuple[float, str]:
     port = free_port()
     receiver = start("bare_receiver", port, *shape, int(has_buffers))
     assert receiver.stdout is not None
     assert receiver.stdout.readline() == "ready\n"
     sender = start("bare_sender", port, *shape, seconds, int(has_buffers))
-    found = answer(receiver, seconds + 60)
-    sender.wait(30)
-    return float(found["bytes_per_s"])
+    found, sent = answer(receiver, seconds + 60), answer(sender)
+    cpu = {"receive": found["cpu_s_per_gb"], "send": sent["cpu_s_per_gb"]}
+    return float(found["bytes_per_s"]), cpu_text(cpu)
+
+
+def cpu_text(per_gb: dict[str, float]) -> str:
+    listed = ", ".join(f"{role} {used:.3f}" for role, used in per_gb.items())
+    return f"CPU s per GB: {listed}, together {sum(per_gb.values()):.3f}"
 
 
 # --- the link -----------------------------------------------------------------------------------
@@ -152,7 +165,7 @@ def producer(rows: int, columns: int, seconds: float) -> None:
     while time.monotonic() < end:
         todo = reader.counter + room - writer.counter
         if todo <= 0:
-            time.sleep(0.0005)
+            time.sleep(0.004)  # a fifth of the time that half a ring lasts
             continue
         for _ in range(todo):
             slot = writer.next_slot
@@ -228,20 +241,22 @@ def link(shape: tuple[int, int], seconds: float, **options: Any) -> tuple[float,
         while reader.counter == 0:
             time.sleep(0.01)
         time.sleep(WARM_UP_S)
-        before = {role: cpu_s(child.pid) for role, child in links.children.items()}
+        pids = {role: child.pid for role, child in links.children.items()}
+        pids["publish"] = process.pid
+        before = {role: cpu_s(pid) for role, pid in pids.items()}
         first, began = reader.counter, time.monotonic()
         time.sleep(seconds)
         count, lasted = reader.counter - first, time.monotonic() - began
-        cpu = {role: cpu_s(child.pid) - before[role] for role, child in links.children.items()}
+        cpu = {role: cpu_s(pid) - before[role] for role, pid in pids.items()}
         counted = answer(process)
         time.sleep(0.6)
         sent, got = links.told["send"], links.told["receive"]
     octets = count * 2 * shape[0] * shape[1]
-    per_gb = ", ".join(f"{role} {used / octets * 1e9:.2f}" for role, used in cpu.items())
+    per_gb = cpu_text({role: used / octets * 1e9 for role, used in cpu.items()})
     text = (
         f"{count / lasted:6.0f} frames/s, lost {got['lost']}, torn {got['torn']}, duplicated "
         f"{got['duplicated']}, received {got['frames']} of {counted['published']} published, sent "
-        f"{sent['frames']}; CPU s per GB: {per_gb}"
+        f"{sent['frames']}; {per_gb}"
     )
     return octets / lasted, text
 
@@ -256,9 +271,9 @@ def measure_all(seconds: float, rounds: int, secret: Path) -> None:
         for index in range(rounds):
             for has_buffers in (False, True):
                 name = "bare, buffers of 4 MiB" if has_buffers else "bare, kernel's buffers"
-                speed = bare(shape, seconds, has_buffers)
+                speed, text = bare(shape, seconds, has_buffers)
                 found.setdefault(name, []).append(speed)
-                print(f"{shape[0]}x{shape[1]} {name:24} {speed / 1e6:7.0f} MB/s", flush=True)
+                print(f"{shape[0]}x{shape[1]} {name:24} {speed / 1e6:7.0f} MB/s {text}", flush=True)
             for name, options in variants.items():
                 if index and name != "link":
                     continue

@@ -684,3 +684,97 @@ def test_the_age_is_known_when_a_frame_comes_while_one_looks(monkeypatch):
             monkeypatch.setattr(attachment.Attachment, "counter", property(counted_late))
             assert reader.age_s is not None
             monkeypatch.undo()
+
+
+# --- several at a time ---------------------------------------------------------------------------
+
+
+def runs(reader, most=100):
+    """Read all there is; return (first counter, count) of each run, each frame looked at."""
+    found = []
+    while (frames := reader.next_frames(most)) is not None:
+        times = frames.times_ns().tolist()
+        for index, frame in enumerate(frames.each()):
+            assert frame.counter == frames.first.counter + index
+            assert frame.data.min() == frame.data.max() == frame.counter
+            assert np.array_equal(frame.data, frames.data[index])
+            assert (frame.atime_ns, frame.writetime_ns) == (times[0][index], times[1][index])
+            assert (frame.atime_ns, frame.writetime_ns) == (
+                10**18 + frame.counter, 10**18 + 7 * frame.counter,
+            )  # fmt: skip
+        assert reader.torn_of(frames) == 0
+        found.append((frames.first.counter, frames.count))
+    return found
+
+
+def publish(writer, count):
+    for _ in range(count):
+        number = writer.counter + 1
+        writer.write(image(number), 10**18 + number, 10**18 + 7 * number)
+
+
+def test_several_frames_at_a_time_are_those_that_one_by_one_would_give():
+    with ring(64) as writer, StreamReader("ring") as reader:
+        publish(writer, 20)
+        assert runs(reader) == [(1, 8), (9, 8), (17, 4)]  # an eighth of the ring at most
+        publish(writer, 50)
+        assert runs(reader, 3)[0] == (21, 3)
+        publish(writer, 10)
+        assert runs(reader) == [(71, 8), (79, 2)]
+        assert reader.next_frames(8) is None
+        assert (reader.delivered, reader.lost, reader.torn) == (80, 0, 0)
+        publish(writer, 45)
+        assert runs(reader) == [(81, 8), (89, 8), (97, 8), (105, 8), (113, 8), (121, 5)]
+        publish(writer, 12)  # round the end of the ring
+        assert runs(reader) == [(126, 3), (129, 8), (137, 1)]
+        publish(writer, 100)
+        found = runs(reader)
+        assert found[0][0] == 237 - 64 + 1
+        assert found[0][1] == 1  # the writer is near
+        assert reader.delivered + reader.lost == 237
+
+
+def test_frames_behind_a_gap_of_counters_are_another_run():
+    with ring(64) as writer, StreamReader("ring") as reader:
+        publish(writer, 3)
+        writer.begin(writer.next_slot)
+        writer.slot(writer.begun_slot)[:] = 9
+        writer.publish(writer.begun_slot, 10**18 + 9, 10**18 + 63, counter=9)
+        publish(writer, 2)
+        assert runs(reader) == [(1, 3), (9, 3)]
+        assert reader.lost == 5
+
+
+def test_those_of_several_that_were_overwritten_are_told():
+    with ring(64) as writer, StreamReader("ring") as reader:
+        publish(writer, 20)
+        first, second = reader.next_frames(8), reader.next_frames(8)
+        assert (first.count, second.count) == (8, 8)
+        publish(writer, 47)  # 4 to 67 are there
+        assert (reader.torn_of(first), reader.torn_of(second)) == (3, 0)
+        writer.begin(writer.next_slot)
+        assert reader.torn_of(first) == 4
+        writer.abandon(writer.begun_slot)
+        publish(writer, 7)
+        assert (reader.torn_of(first), reader.torn_of(second)) == (8, 2)
+
+
+def test_times_that_nobody_has_set_are_none():
+    with ring(64) as writer, StreamReader("ring") as reader:
+        for atime in (10**18, 0, 4 * 10**18 + 10**17 * 3):
+            writer.write(image(1), atime, 10**18)
+        writer._slice_atimes[1] = 2**63 - 1  # ns of the first
+        assert reader.next_frames(3).times_ns().tolist() == [[0, 0, 0], [10**18] * 3]
+
+
+def test_plain_streams_and_writers_without_counts_give_one_at_a_time():
+    with StreamWriter.create("plain", SHAPE, "u2") as writer, StreamReader("plain") as reader:
+        publish(writer, 1)
+        assert runs(reader) == [(1, 1)]
+    with ring(64) as writer, StreamReader("ring") as reader:
+        publish(writer, 5)
+        writer._all_counts[:] = 0
+        found = []
+        while (frames := reader.next_frames(8)) is not None:
+            found.append((frames.first.counter, frames.count))
+        assert found == [(number, 1) for number in range(1, 6)]

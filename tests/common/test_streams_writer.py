@@ -364,3 +364,84 @@ def test_a_stream_of_more_slots_than_wanted_is_taken_over_where_that_will_do():
         assert writer.geometry.depth == (depth if is_taken else 5)
         assert writer.counter == (1 if is_taken else 0)
         writer.close(unlink=True)
+
+
+# --- several frames at once ----------------------------------------------------------------------
+
+
+def stamps_of(first, count):
+    stamps = [[(10**9 + late, n + late) for n in range(first, first + count)] for late in (0, 5)]
+    return np.array(stamps, np.uint64).reshape(2, count, 2)
+
+
+def test_run_of_frames_is_what_single_frames_would_be():
+    with (
+        StreamWriter.create("run", (2, 3), "u2", depth=8) as writer,
+        StreamReader("run") as reader,
+    ):
+        found = []
+        for first, count in ((1, 3), (4, 4), (8, 5), (20, 2)):  # the third goes round the end
+            pieces = writer.begin_run(writer.next_slot, count)
+            assert len(pieces) == (2 if first == 8 else 1)
+            data = np.repeat(np.arange(first, first + count, dtype="u2"), 6).tobytes()
+            for piece in pieces:
+                piece[:], data = data[: len(piece)], data[len(piece) :]
+            writer.publish_run(writer.begun_slot, stamps_of(first, count), first)
+            assert writer.counter == first + count - 1
+            while (frame := reader.next_frame()) is not None:
+                assert frame.data.min() == frame.data.max() == frame.counter
+                assert frame.atime_ns == 10**18 + frame.counter
+                assert frame.writetime_ns == 10**18 + 5 * 10**9 + frame.counter + 5
+                found.append(frame.counter)
+        assert found == [*range(1, 13), 20, 21]
+        assert (reader.lost, reader.torn) == (7, 0)
+        assert reader.age_s is not None
+
+
+def test_readers_of_the_slots_of_a_run_know_at_once_that_their_frames_go():
+    with (
+        StreamWriter.create("run", (2, 3), "u2", depth=8) as writer,
+        StreamReader("run") as reader,
+    ):
+        for number in range(1, 9):
+            writer.write(np.full((2, 3), number, "u2"), number)
+        views = [reader.next_frame(copy=False) for _ in range(8)]
+        writer.begin_run(writer.next_slot, 3)
+        assert [reader.is_intact(view) for view in views] == [False] * 3 + [True] * 5
+        writer.publish_run(writer.begun_slot, stamps_of(9, 1), 9)  # two of them were not kept
+        assert reader.next_frame().counter == 9
+        assert writer.next_slot == 1
+        writer.write(np.full((2, 3), 10, "u2"), 10)
+        assert reader.next_frame().counter == 10
+        writer.begin_run(writer.next_slot, 2)
+        writer.abandon(writer.begun_slot)
+        writer.write(np.full((2, 3), 11, "u2"), 11)
+        assert reader.next_frame().data.max() == 11
+
+
+def test_runs_that_cannot_be_are_refused():
+    with StreamWriter.create("plain", (2, 3), "u2") as plain, pytest.raises(Refused):
+        plain.begin_run(0, 1)
+    with StreamWriter.create("run", (2, 3), "u2", depth=8) as writer:
+        for count in (0, 9):
+            with pytest.raises(InvalidArgument):
+                writer.begin_run(0, count)
+        with pytest.raises(Refused):
+            writer.publish_run(0, stamps_of(1, 1), 1)
+        writer.write(np.zeros((2, 3), "u2"), 5)
+        writer.begin_run(1, 2)
+        for count, counter in ((3, 2), (2, 1), (0, 2)):
+            with pytest.raises(InvalidArgument):
+                writer.publish_run(1, stamps_of(1, count), counter)
+        with pytest.raises(Refused):
+            writer.begin_run(1, 2)
+        assert writer.publish_run(1, stamps_of(2, 2), 2) == 3
+
+
+def test_a_run_posts_a_tick_a_frame_as_single_frames_do():
+    with StreamWriter.create("run", (2, 3), "u2", depth=64) as writer:
+        at = writer.geometry.offsets().semaphores
+        for number, expected in ((1, 4), (5, 8), (9, 10)):
+            writer.begin_run(writer.next_slot, 4)
+            writer.publish_run(writer.begun_slot, stamps_of(number, 4), number)
+            assert field(writer, at, "<i") == expected

@@ -27,15 +27,19 @@ def headers(draw):
     sizes = [draw(st.integers(1, 3000)) for _ in range(axes)] + [0] * (3 - axes)
     keywords = draw(st.integers(0, 1000))
     body = draw(st.sampled_from([0, keywords * KEYWORD_BYTES]))
-    payload = 0
+    payload = more = 0
+    depth = draw(U32)
     if kind in (Kind.HELLO, Kind.END, Kind.REPORT):
         body = draw(st.integers(0, wire.JSON_LIMIT))
     elif kind is Kind.FRAME:
-        payload = math.prod(sizes[:axes]) * DTYPE_CODES[code].itemsize
+        if depth:
+            more = draw(st.integers(0, wire.MOST_FRAMES - 1))
+        body += wire.STAMP_BYTES * (more + 1) if more else 0
+        payload = (more + 1) * math.prod(sizes[:axes]) * DTYPE_CODES[code].itemsize
     return Header(
-        kind, draw(st.integers(0, 255)), draw(U16), code, axes, keywords, draw(U32), *sizes, body,
+        kind, draw(st.integers(0, 255)), draw(U16), code, axes, keywords, depth, *sizes, body,
         draw(U32), payload, *(draw(U64) for _ in range(4)), draw(I64), draw(I64), draw(I64),
-        draw(U64), draw(U64), draw(U32),
+        draw(U64), draw(U64), draw(U32), more,
     )  # fmt: skip
 
 
@@ -56,7 +60,7 @@ def test_one_changed_bit_is_always_noticed(header, bit):
 
 
 @given(st.binary(min_size=128, max_size=128))
-@example(b"NJSL\x01\x00" + b"\0" * 122)
+@example(b"NJSL\x02\x00" + b"\0" * 122)
 def test_noise_is_no_header(data):
     with pytest.raises(WireError):
         wire.parse_header(data)
@@ -80,24 +84,28 @@ def test_frame_of_a_wrong_length_is_refused_although_its_checksum_is_right(heade
     "change",
     [
         {"kind": 0}, {"kind": 99}, {"dtype_code": 20}, {"axes": 0}, {"axes": 4}, {"size1": 0},
-        {"body_bytes": 5}, {"keyword_count": 3},
+        {"body_bytes": 5}, {"keyword_count": 3}, {"more": 1}, {"depth": 0},
+        {"payload_bytes": 128}, {"kind": Kind.HEARTBEAT, "payload_bytes": 0},
+        {"more": 999, "body_bytes": 32_256, "payload_bytes": 128_000},
     ],
 )  # fmt: skip
 def test_header_that_contradicts_itself_is_refused(change):
-    good = Header(Kind.FRAME, 0, 0, 3, 2, 2, 4, 8, 8, 0, 256, 0, 128)
+    good = Header(Kind.FRAME, 0, 0, 3, 2, 2, 4, 8, 8, 0, 256 + 96, 0, 384, more=2)
     assert wire.parse_header(good.pack()) == good
     with pytest.raises(WireError):
         wire.parse_header(good._replace(**change).pack())
 
 
-@given(st.booleans(), U32, st.integers(0, 16 * 8 - 1))
-def test_trailer(is_whole, crc, bit):
-    data = wire.pack_trailer(is_whole, crc)
-    assert wire.parse_trailer(data) == (is_whole, crc)
+@given(st.integers(0, 300), U32, st.integers(0, 16 * 8 - 1))
+def test_trailer(torn, crc, bit):
+    data = wire.pack_trailer(torn, crc)
+    assert wire.parse_trailer(data, torn) == wire.parse_trailer(data, 300) == (torn, crc)
+    with pytest.raises(WireError):  # more frames than there are
+        wire.parse_trailer(data, torn - 1)
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8
     with pytest.raises(WireError):
-        wire.parse_trailer(changed)
+        wire.parse_trailer(changed, 300)
 
 
 JSON = st.dictionaries(st.text(max_size=20), st.none() | st.integers() | st.text(max_size=50))

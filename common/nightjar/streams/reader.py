@@ -19,9 +19,11 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nightjar.clock import NS_PER_S, TAI_UTC_S, Clock, SystemClock, tai_offset_s
@@ -33,13 +35,102 @@ from nightjar.streams.keywords import Keyword
 from nightjar.streams.layout import StreamGeometry
 from nightjar.streams.process import is_alive
 
-__all__ = ["Frame", "StreamReader", "Wake"]
+__all__ = ["Frame", "Frames", "StreamReader", "Wake"]
 
 logger = logging.getLogger(__name__)
 
 _SLICE_S = 0.1
 _POLL_S = (0.0002, 0.005)  # first and longest pause of a polling wait
 _RETRIES = 3
+_NS = np.uint64(NS_PER_S)
+_LATEST_S = 4_102_444_800  # 2100: a stamp beyond is none
+
+
+@dataclass(slots=True, eq=False)
+class Frames:
+    """Frames that follow each other, side by side in the ring: views, which will be overwritten.
+
+    Attributes
+    ----------
+    first
+        The first of them. The others have the counters, and lie in the slots, behind it.
+    count
+        How many.
+    data
+        Pixels, (count, *shape of one frame).
+    stamps
+        Seconds and nanoseconds as they stand in the file, (2, count, 2): of the acquisitions, then
+        of the writing. Not looked at for a single frame: empty then.
+    ahead_ns
+        What the stamps are ahead of UTC.
+    """
+
+    first: Frame
+    count: int
+    data: NDArray[Any]
+    stamps: NDArray[np.uint64]
+    ahead_ns: int = 0
+
+    @property
+    def last_counter(self) -> int:
+        """Number of the last of them."""
+        return self.first.counter + self.count - 1
+
+    def times_ns(self) -> NDArray[np.int64]:
+        """Return the times of acquisition and of writing, ns UTC, (2, count); 0 for none given."""
+        if self.count == 1:
+            return np.array([[self.first.atime_ns], [self.first.writetime_ns]], np.int64)
+        seconds, rest = self.stamps[..., 0], self.stamps[..., 1]
+        times = (seconds * _NS + rest).astype(np.int64)
+        times[(seconds >= _LATEST_S) | (rest >= _NS)] = 0  # words that nobody has set
+        if self.ahead_ns:
+            times[times != 0] -= self.ahead_ns
+        return times
+
+    def each(self) -> Iterator[Frame]:
+        """Yield them one by one."""
+        if self.count == 1:
+            yield self.first
+            return
+        first = self.first
+        atimes_ns, writetimes_ns = self.times_ns().tolist()
+        for index in range(self.count):
+            yield Frame(
+                first.counter + index, first.slot + index, first.generation, atimes_ns[index],
+                writetimes_ns[index], self.data[index], 0 if index else first.missed,
+            )  # fmt: skip
+
+
+_NO_STAMPS: NDArray[np.uint64] = np.empty((2, 0, 2), np.uint64)
+
+
+class _Ring(Attachment):
+    """An attachment that knows how many frames lie whole behind each other."""
+
+    def __init__(self, path: Path, *, use_semaphore: bool = True) -> None:
+        super().__init__(path, use_semaphore=use_semaphore)
+        self._stamps = [
+            np.frombuffer(block, "<u8").reshape(-1, 2)
+            for block in (self._atimes, self._writetimes)
+        ]
+
+    def run(self, counter: int, slot: int, most: int) -> int:
+        """Return how many frames from a whole one on lie side by side; at most an eighth of a ring.
+
+        Fewer where the writer comes near: what is used together is known to be whole only when all
+        of it was used.
+        """
+        depth, behind = self.depth, self.counter - counter
+        count = min(most, behind + 1, depth - slot, depth // 8, (depth - 1 - behind) // 2)
+        if count < 2:
+            return 1
+        wanted = np.arange(counter, counter + count, dtype=np.uint64)
+        differs = self._all_counts[slot : slot + count] != wanted
+        return max(1, int(differs.argmax())) if differs.any() else count
+
+    def stamps(self, slot: int, count: int) -> NDArray[np.uint64]:
+        """Return copies of the times of frames; see :class:`Frames`."""
+        return np.stack([block[slot : slot + count] for block in self._stamps])
 
 
 class StreamReader:
@@ -89,7 +180,7 @@ class StreamReader:
         self._clock = clock or SystemClock()
         self._use_semaphore = use_semaphore
         self._ahead_ns = (tai_offset_s() or TAI_UTC_S) * NS_PER_S if stamps == "tai" else 0
-        self._at = Attachment(self.path, use_semaphore=use_semaphore)
+        self._at = _Ring(self.path, use_semaphore=use_semaphore)
         self._closed = threading.Event()
         self._poll_s = _POLL_S[0]
         self.generation = 0
@@ -192,6 +283,44 @@ class StreamReader:
                 # Slower than the writer: always copying the oldest would never succeed.
                 keep = max(1, self._at.depth >> (self._torn_run - 1))
                 self._count_lost(max(0, self._at.counter - keep - self._seen))
+
+    def next_frames(self, most: int) -> Frames | None:
+        """Return the next frames in order as views, None where all are read; never waits for one.
+
+        As :meth:`next_frame`, for those whom each call costs more than a small frame does. After
+        using them, ask :meth:`torn_of`.
+
+        Parameters
+        ----------
+        most
+            How many at most. Fewer come where the ring ends, where a frame between was lost, and
+            where the writer is near.
+        """
+        first = self.next_frame(copy=False)
+        if first is None:
+            return None
+        at = self._at
+        count = at.run(first.counter, first.slot, most) if most > 1 and at.is_rolling else 1
+        if count == 1:
+            return Frames(first, 1, first.data[np.newaxis], _NO_STAMPS)
+        self._seen += count - 1
+        self.delivered += count - 1
+        return Frames(
+            first, count, at.frames[first.slot : first.slot + count],
+            at.stamps(first.slot, count), self._ahead_ns,
+        )  # fmt: skip
+
+    def torn_of(self, frames: Frames) -> int:
+        """Return how many of these frames, from the first on, were overwritten up to now."""
+        if self.is_intact(frames.first):
+            return 0  # a writer goes through the ring in order: nor has it begun those behind
+        first = frames.first
+        if first.generation != self.generation:
+            return frames.count
+        for index in range(frames.count - 1, 0, -1):
+            if not self._at.is_intact(first.counter + index, first.slot + index):
+                return index + 1
+        return 1
 
     def keep_newest(self, count: int) -> int:
         """Count unread frames as lost until at most `count` are left; return how many.
@@ -323,7 +452,7 @@ class StreamReader:
         if not self.is_replaced():
             return False
         try:
-            new = Attachment(self.path, use_semaphore=self._use_semaphore)
+            new = _Ring(self.path, use_semaphore=self._use_semaphore)
         except NightjarError as error:
             logger.debug("stream %s was made anew but cannot be opened yet: %s", self.path, error)
             return False

@@ -55,6 +55,7 @@ _NS = 10**9
 _CNT0, _CNT1 = Word.CNT0, Word.CNT1
 _TIME = struct.Struct("2q")  # native: words are stored whole, not byte by byte
 _TIMES = struct.Struct("6q")
+_STAMPS = struct.Struct("6Q")
 _TIMES_OFFSET = 8 * Word.ACCESS_S
 
 Keywords = Mapping[str, KeywordValue | Keyword | tuple[KeywordValue, str]]
@@ -81,6 +82,7 @@ class StreamWriter:
         self._clock = clock
         self._lock = threading.Lock()
         self._begun: int | None = None
+        self._begun_count = 1
         self._is_closed = False
         offsets = geometry.offsets()
         view = memoryview(mapping)
@@ -105,6 +107,12 @@ class StreamWriter:
         self._slice_atimes = view[offsets.slice_atimes : offsets.slice_writetimes].cast("q")
         self._slice_writetimes = view[offsets.slice_writetimes : offsets.slice_counts].cast("q")
         self._slice_counts = view[offsets.slice_counts : offsets.history_records].cast("Q")
+        # The same for several at a time: atimes, times of writing (seconds, nanoseconds), counts.
+        self._slice_stamps = [
+            np.frombuffer(block, np.uint64).reshape(-1, 2)
+            for block in (self._slice_atimes, self._slice_writetimes)
+        ]
+        self._all_counts = np.frombuffer(self._slice_counts, np.uint64)
 
     # ---------------------------------------------------------------- making and taking over
 
@@ -307,10 +315,44 @@ class StreamWriter:
             raise Refused(f"stream {self.name}: slot {self._begun} is begun and not yet published")
         if index != (self._words[_CNT1] + 1) % self._depth:
             raise Refused(f"stream {self.name}: slot {index} is not the next, {self.next_slot} is")
-        self._begun = index
+        self._begun, self._begun_count = index, 1
         self._bytes[WRITE_FLAG_OFFSET] = 1
         if self._is_rolling:
             self._slice_counts[index] = NO_FRAME
+
+    def begin_run(self, index: int, count: int) -> list[memoryview]:
+        """Begin several frames at once; return where their pixels go, in one or two pieces.
+
+        The frames go into the slots from `index` on, round the end of the ring. To be followed by
+        :meth:`publish_run`, or :meth:`abandon`.
+
+        Raises
+        ------
+        Refused
+            As :meth:`begin`, or the stream takes frames only one by one: it is a plain one, or
+            keeps a history.
+        InvalidArgument
+            More than the ring holds.
+        """
+        if not self._is_rolling or self._history is not None:
+            raise Refused(f"stream {self.name} takes frames only one by one")
+        if not 0 < count <= self._depth:
+            raise InvalidArgument(f"stream {self.name}: {count} frames at once in {self._depth}")
+        self.begin(index)
+        self._begun_count = count
+        pieces = []
+        for slots, _ in self._pieces(index, count):
+            self._all_counts[slots] = NO_FRAME
+            pieces.append(self._frames[slots].data.cast("B"))
+        return pieces
+
+    def _pieces(self, index: int, count: int) -> list[tuple[slice, slice]]:
+        """Return the slots of a run, and which of its frames lie there, in one or two pieces."""
+        until_end = min(count, self._depth - index)
+        pieces = [(slice(index, index + until_end), slice(0, until_end))]
+        if until_end < count:
+            pieces.append((slice(0, count - until_end), slice(until_end, count)))
+        return pieces
 
     def publish(
         self,
@@ -374,6 +416,61 @@ class StreamWriter:
         self._begun = None
         self._semaphores.post(PENDING_LIMIT)
         return counter
+
+    def publish_run(self, index: int, stamps: NDArray[np.uint64], counter: int) -> int:
+        """Publish the first frames of a run that was begun; the rest of it is abandoned.
+
+        Parameters
+        ----------
+        index
+            The slot that the run was begun at.
+        stamps
+            Seconds and nanoseconds UTC, (2, n, 2): acquisition and writing of n frames.
+        counter
+            Of the first of them, greater than that of the frame before.
+
+        Returns
+        -------
+        int
+            Counter of the last one.
+
+        Raises
+        ------
+        Refused
+            No such run is begun.
+        InvalidArgument
+            More frames than were begun, or the counter is not greater; the run stays begun.
+        """
+        if self._begun != index:
+            self._require_begun(index)
+        count, words = stamps.shape[1], self._words
+        if not 0 < count <= self._begun_count:
+            raise InvalidArgument(
+                f"stream {self.name}: {self._begun_count} frames were begun, not {count}"
+            )
+        if not words[_CNT0] < counter < NO_FRAME - count:
+            raise InvalidArgument(
+                f"stream {self.name}: frame {counter} cannot follow frame {words[_CNT0]}"
+            )
+        (atime_s, atime_fraction), (write_s, write_fraction) = stamps[:, -1].tolist()
+        _STAMPS.pack_into(
+            self._bytes, _TIMES_OFFSET,
+            write_s, write_fraction, atime_s, atime_fraction, write_s, write_fraction,
+        )  # fmt: skip
+        for slots, frames in self._pieces(index, count):
+            for block, values in zip(self._slice_stamps, stamps, strict=True):
+                block[slots] = values[frames]
+            self._all_counts[slots] = np.arange(
+                counter + frames.start, counter + frames.stop, dtype=np.uint64
+            )
+        words[_CNT1] = (index + count - 1) % self._depth
+        words[_CNT0] = counter + count - 1
+        self._bytes[WRITE_FLAG_OFFSET] = 0
+        self._begun = None
+        for _ in range(min(count, PENDING_LIMIT)):  # a tick a frame, as from others
+            self._semaphores.post(PENDING_LIMIT)
+        last: int = counter + count - 1
+        return last
 
     def abandon(self, index: int) -> None:
         """End a begun frame without publishing it; the slot stays the next one.

@@ -19,6 +19,7 @@ from nightjard.streamlinkd import net
 from nightjard.streamlinkd.secret import NONCE_BYTES, Seal, new_nonce
 from nightjard.streamlinkd.wire import (
     HEADER_BYTES,
+    MOST_FRAMES,
     SEALED,
     TAG_BYTES,
     Kind,
@@ -57,11 +58,15 @@ class Hello:
 
 @dataclass
 class Welcome:
-    """What a receiver answers: per stream a place (None: from now on), or a reason against it."""
+    """What a receiver answers: per stream a place (None: from now on), or a reason against it.
+
+    `most` frames may come in one message.
+    """
 
     nonce: bytes
     places: list[Place | None]
     reasons: list[str] = field(default_factory=list)
+    most: int = 1
 
 
 class Deadline:
@@ -154,7 +159,10 @@ def say_hello(
     listed = answer.get("streams")
     if not isinstance(listed, list) or len(listed) != len(hello.streams):
         raise WireError("the receiver's answer does not fit the streams that it was told")
-    welcome = Welcome(nonce, [], [])
+    most = answer.get("most")
+    if not isinstance(most, int) or not 0 < most <= MOST_FRAMES:
+        raise WireError("the receiver's answer does not say how many frames a message may hold")
+    welcome = Welcome(nonce, [], [], most)
     for item in listed:
         if not isinstance(item, dict):
             raise WireError("the receiver's answer is damaged")
@@ -207,7 +215,7 @@ def welcome_sender(
         streams.append(item)
     _send(
         connection, Seal(secret, b"welcome", hello.nonce),
-        {"nonce": welcome.nonce.hex(), "streams": streams}, look,
+        {"nonce": welcome.nonce.hex(), "streams": streams, "most": welcome.most}, look,
     )  # fmt: skip
     return (
         Seal(secret, b"out", hello.nonce, welcome.nonce),
@@ -215,9 +223,9 @@ def welcome_sender(
     )
 
 
-def fresh_welcome() -> Welcome:
+def fresh_welcome(most: int) -> Welcome:
     """Return an answer with a new nonce and no streams yet."""
-    return Welcome(new_nonce(), [], [])
+    return Welcome(new_nonce(), [], [], most)
 
 
 def _nonce(value: dict[str, Any]) -> bytes:

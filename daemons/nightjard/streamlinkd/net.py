@@ -204,15 +204,12 @@ def receive_into(
             look(True)
 
 
-def receive_both(
-    connection: socket.socket,
-    first: memoryview,
-    second: memoryview,
-    look: Callable[[bool], None],
+def receive_all(
+    connection: socket.socket, targets: list[memoryview], look: Callable[[bool], None]
 ) -> None:
-    """Fill two targets one after the other, by one call of the kernel where that will do."""
+    """Fill several targets one after the other, by one call of the kernel where that will do."""
     try:
-        count = connection.recvmsg_into([first, second], 0, socket.MSG_WAITALL)[0]
+        count = connection.recvmsg_into(targets, 0, socket.MSG_WAITALL)[0]
     except BlockingIOError:
         look(False)
         count = 0
@@ -221,8 +218,7 @@ def receive_both(
     else:
         if count == 0:
             raise Closed("the other end has closed the connection")
-    if count < len(first):
-        receive_into(connection, first[count:], look)
-        count = len(first)
-    if count < len(first) + len(second):
-        receive_into(connection, second[count - len(first) :], look)
+    for target in targets:
+        if count < len(target):
+            receive_into(connection, target[count:], look)
+        count = max(0, count - len(target))

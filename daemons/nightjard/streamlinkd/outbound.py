@@ -10,7 +10,7 @@ from binascii import crc32
 from typing import Any
 
 from nightjar.clock import NS_PER_S, Clock
-from nightjar.streams.reader import Frame, StreamReader
+from nightjar.streams.reader import Frames, StreamReader
 from nightjard.streamlinkd import net
 from nightjard.streamlinkd.secret import Seal
 from nightjard.streamlinkd.state import SILENCE_NS
@@ -33,6 +33,7 @@ class Outbound:
         self.seal = self.back = Seal(None)
         self.over = threading.Event()
         self.why = ""
+        self.most_frames = 1  # in one message, as the receiver says
         self.heard_ns = clock.monotonic_ns()
         self._clock = clock
         self._lock = threading.Lock()
@@ -72,40 +73,55 @@ class Outbound:
             message = pack_json(kind, value, flags=flags, sequence=self._sequence)
             net.send_all(self.socket, [message + self.seal.tag(message)], self.look)
 
-    def send_frame(
+    def send_frames(
         self,
         known: Header,
-        frame: Frame,
+        frames: Frames,
         lost: int,
         keywords: bytes,
         pixels: memoryview,
         reader: StreamReader,
         has_crc: bool,
-    ) -> bool:
-        """Send a frame; return whether it was whole up to the end."""
-        seal = self.seal
+    ) -> int:
+        """Send frames in one message; return how many of them, from the first on, were torn."""
+        first = frames.first
+        body = keywords if frames.count == 1 else frames.stamps.tobytes() + keywords
         with self._lock:
             self._sequence += 1
             head = pack_header(
-                Kind.FRAME, known.flags, *known[2:10], len(keywords), crc32(keywords),
-                len(pixels), known.session, self._sequence, frame.counter, frame.slot,
-                frame.atime_ns, frame.writetime_ns, self._clock.monotonic_ns(), lost, 0, 0,
+                Kind.FRAME, known.flags, *known[2:10], len(body), crc32(body),
+                len(pixels), known.session, self._sequence, first.counter, first.slot,
+                first.atime_ns, first.writetime_ns, self._clock.monotonic_ns(), lost, 0, 0,
+                frames.count - 1,
             )  # fmt: skip
-            parts: list[bytes | memoryview] = [head + keywords if keywords else head, pixels]
+            parts: list[bytes | memoryview] = [head + body if body else head, pixels]
             # The trailer follows at once: MSG_MORE puts it behind the pixels in the same packet.
             net.send_all(self.socket, parts, self.look, socket.MSG_MORE)
-            crc = crc32(pixels) if has_crc else 0
-            # A tag covers the pixels where they are whole: what was sent of others nobody knows.
-            if not seal.is_active:
-                is_whole = reader.is_intact(frame)
-                end = pack_trailer(is_whole, crc)
-            else:
-                running = seal.begin(head, keywords, pixels)
-                is_whole = reader.is_intact(frame)
-                end = pack_trailer(is_whole, crc)
-                if not is_whole:
-                    running = seal.begin(head, keywords)
-                running.update(end)
-                end += running.digest()
+            torn, end = self._ending(head, body, frames, pixels, reader, has_crc)
             net.send_all(self.socket, [end], self.look)
-        return is_whole
+        return torn
+
+    def _ending(
+        self, head: bytes, body: bytes, frames: Frames, pixels: memoryview, reader: StreamReader,
+        has_crc: bool,
+    ) -> tuple[int, bytes]:  # fmt: skip
+        """Return how many frames are torn now that all were sent, and trailer and tag."""
+        seal = self.seal
+        torn = reader.torn_of(frames)
+        if not has_crc and not seal.is_active:
+            return torn, pack_trailer(torn, 0)
+        octets = len(pixels) // frames.count
+        while True:
+            # Both cover the pixels that are whole: what was sent of others nobody knows.
+            whole = pixels[torn * octets :]
+            crc = crc32(whole) if has_crc else 0
+            running = seal.begin(head, body, whole) if seal.is_active else None
+            again = reader.torn_of(frames)
+            if again <= torn:
+                break
+            torn = again  # while they were summed
+        end = pack_trailer(torn, crc)
+        if running is not None:
+            running.update(end)
+            end += running.digest()
+        return torn, end

@@ -15,6 +15,8 @@ import threading
 from binascii import crc32
 from typing import Any
 
+import numpy as np
+
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import NightjarError
 from nightjard.streamlinkd import hello as greeting
@@ -34,6 +36,7 @@ from nightjard.streamlinkd.target import Target
 from nightjard.streamlinkd.wire import (
     HAS_CRC,
     HEADER_BYTES,
+    MOST_FRAMES,
     SEALED,
     SOURCE_MISSING,
     TRAILER_BYTES,
@@ -51,6 +54,22 @@ log = logging.getLogger(__name__)
 
 _REFUSAL_NS = 5 * NS_PER_S
 _SCRATCH_BYTES = 1 << 20
+
+
+def _behind(parts: list[memoryview], octets: int) -> list[memoryview]:
+    """Return what stands behind the first bytes of several pieces."""
+    left = []
+    for part in parts:
+        left.append(part[octets:])
+        octets = max(0, octets - len(part))
+    return left
+
+
+def _crc_of(parts: list[memoryview]) -> int:
+    crc = 0
+    for part in parts:
+        crc = crc32(part, crc)
+    return crc
 
 
 class InLane(Lane):
@@ -75,13 +94,13 @@ class InLane(Lane):
         self.reason = self.target.error
 
     def account(self, header: Header) -> None:
-        """Count the frames between the last one and this one."""
-        missing = header.cnt0 - self.counter - 1
+        """Count the frames between the last one and those of a message, which are dealt with."""
+        missing = max(0, header.cnt0 - self.counter - 1)
         told = min(missing, max(0, header.lost - self.told_lost))
         self.told_lost = header.lost
         self.counts.lost += told
         self.counts.lost_on_wire += missing - told
-        self.counter = header.cnt0
+        self.counter = header.cnt0 + header.more
 
 
 class Inbound:
@@ -212,7 +231,9 @@ class Receiver:
                 self._refuse(connection, peer, error, look)
                 return
             inbound = Inbound(connection, peer, hello.instance, lanes, self._clock)
-            welcome = greeting.fresh_welcome()
+            # An eighth of a ring at a time: its readers must not lose more at once.
+            most = MOST_FRAMES if self._link.depth is None else max(1, self._link.depth // 8)
+            welcome = greeting.fresh_welcome(most)
             for name, lane in zip(hello.streams, lanes, strict=True):
                 place = None
                 if lane is not None and lane.session:
@@ -366,41 +387,55 @@ class Receiver:
         target = lane.target
         if not target.fits(header):
             raise WireError("a frame of another stream than was announced")
-        is_new = header.cnt0 > lane.counter
-        is_kept = is_new and target.ready()
+        count, octets = header.frames, header.payload_bytes // header.frames
+        old = min(count, max(0, lane.counter + 1 - header.cnt0))  # came before
+        is_kept = old < count and target.ready()
         connection, look, seal = inbound.socket, inbound.look, inbound.seal
         end = bytearray(TRAILER_BYTES + seal.tag_bytes)
         if is_kept:
-            pixels = target.begin()
-            net.receive_both(connection, pixels, memoryview(end), look)
+            parts = target.begin_run(count) if header.more else [target.begin()]
+            net.receive_all(connection, [*parts, memoryview(end)], look)
         else:
-            pixels = self._drain(inbound, header.payload_bytes, keep=seal.is_active)
+            parts = [self._drain(inbound, header.payload_bytes, keep=seal.is_active)]
             net.receive_into(connection, memoryview(end), look)
         trailer, tag = end[:TRAILER_BYTES], end[TRAILER_BYTES:]
-        is_whole, crc = parse_trailer(trailer)
+        torn, crc = parse_trailer(trailer, count)
+        whole = _behind(parts, torn * octets) if torn else parts
         if seal.is_active:
-            covered = (head, body, pixels, trailer) if is_whole else (head, body, trailer)
-            seal.check(tag, *covered)
-        if is_kept and is_whole and header.flags & HAS_CRC and crc32(pixels) != crc:
+            seal.check(tag, head, body, *whole, trailer)
+        if is_kept and torn < count and header.flags & HAS_CRC and _crc_of(whole) != crc:
             raise WireError(f"{lane.wire}: the pixels of frame {header.cnt0} were changed "
                             f"on their way: their checksum is wrong")  # fmt: skip
-        if not is_new:
-            lane.counts.duplicated += 1
+        lane.counts.duplicated += old
+        if old == count:
             return
         lane.account(header)
-        if not is_whole:
-            lane.counts.torn += 1
+        gone = max(torn, old)
+        lane.counts.torn += gone - old
+        if gone == count:
             target.abandon()
         elif is_kept:
-            target.publish(header, body)
-            lane.counts.frames += 1
-            lane.counts.bytes += header.payload_bytes
+            written_ns = self._publish(target, header, body, gone)
+            lane.counts.frames += count - gone
+            lane.counts.bytes += (count - gone) * octets
             lane.frame_ns = inbound.heard_ns
-            if header.writetime_ns:
-                self._latency.add(self._clock.now_ns() - header.writetime_ns)
+            if written_ns:
+                self._latency.add(self._clock.now_ns() - written_ns)
         else:
-            lane.counts.dropped += 1
+            lane.counts.dropped += count - gone
             lane.reason = target.error
+
+    @staticmethod
+    def _publish(target: Target, header: Header, body: bytes, gone: int) -> int:
+        """Publish the frames of a message but for the first; return when the last was written."""
+        if not header.more:
+            target.publish(header, body)
+            return header.writetime_ns
+        times, keywords = body[: header.stamp_bytes], body[header.stamp_bytes :]
+        stamps = np.frombuffer(times, "<u8").reshape(2, header.frames, 2)
+        target.publish_run(header, stamps, keywords, gone)
+        seconds, rest = stamps[1, -1].tolist()
+        return int(seconds) * NS_PER_S + int(rest)
 
     def _drain(self, inbound: Inbound, count: int, *, keep: bool) -> memoryview:
         # A seal covers the pixels, so those of a frame that nobody wants are needed for it, too.

@@ -48,6 +48,11 @@ from nightjard.streamlinkd.wire import (
 log = logging.getLogger(__name__)
 
 _WAIT_S = 0.2
+# Several frames that wait go in one message: after megabytes of pixels nothing of the interpreter
+# is left in the processor's caches, so that a message costs as much as hundreds of kilobytes do.
+# So many only that the first of them is not held up for long, nor those who wait for the line.
+_MESSAGE_BYTES = 32 << 20
+_SHORT_NS, _LONG_NS = 4_000_000, 12_000_000
 
 
 class OutLane(Lane):
@@ -136,6 +141,7 @@ class Sender:
             self._fail(f"{self._address}: {error}", is_refused=False)
         else:
             outbound.heard_ns = self._clock.monotonic_ns()
+            outbound.most_frames = welcome.most
             for lane, place, reason in zip(
                 self._lanes, welcome.places, welcome.reasons, strict=True
             ):
@@ -267,12 +273,13 @@ class Sender:
         assert reader is not None
         known = source.header(Kind.FRAME, index, self._flags | self._sealed(outbound))
         has_crc, counts, clock = bool(self._flags), lane.counts, self._clock
-        views: dict[int, memoryview] = {}
         octets = reader.geometry.frame_bytes
+        limit = max(1, min(outbound.most_frames, _MESSAGE_BYTES // octets))
+        most = 1
         while not outbound.over.is_set():
-            frame = reader.next_frame(copy=False)
+            frames = reader.next_frames(most)
             now = clock.monotonic_ns()
-            if frame is None:
+            if frames is None:
                 keywords = source.changed_keywords()
                 if keywords:
                     outbound.send(source.header(Kind.KEYWORDS, index), keywords)
@@ -284,26 +291,29 @@ class Sender:
                     self._announce(outbound, index, 0)
                     return
                 continue
-            if frame.counter <= lane.counter:
+            first, count = frames.first, frames.count
+            if first.counter <= lane.counter:
                 source.went_back()
-                self._announce(outbound, index, frame.counter - 1)
+                self._announce(outbound, index, first.counter - 1)
                 known = known._replace(session=source.session)
-            missing = frame.counter - lane.counter - 1
+            missing = first.counter - lane.counter - 1
             counts.lost += missing
             lane.told_lost += missing
-            pixels = views.get(frame.slot)
-            if pixels is None:
-                pixels = views[frame.slot] = frame.data.data.cast("B")
-            is_whole = outbound.send_frame(
-                known, frame, lane.told_lost, source.changed_keywords(), pixels, reader, has_crc
-            )
-            lane.counter = frame.counter
+            torn = outbound.send_frames(
+                known, frames, lane.told_lost, source.changed_keywords(),
+                frames.data.data.cast("B"), reader, has_crc,
+            )  # fmt: skip
+            lane.counter = frames.last_counter
             lane.frame_ns = now
-            if is_whole:
-                counts.frames += 1
-                counts.bytes += octets
-            else:
-                counts.torn += 1
+            counts.frames += count - torn
+            counts.bytes += (count - torn) * octets
+            counts.torn += torn
+            if count == most:
+                lasted = clock.monotonic_ns() - now
+                if lasted < _SHORT_NS:
+                    most = min(limit, 2 * most)
+                elif lasted > _LONG_NS:
+                    most = max(1, most // 2)
             # A file that was replaced is read to its end: nobody would count what it still holds.
             if reader.unread < 2 and source.relink_now_and_then(now):
                 self._announce(outbound, index, 0)

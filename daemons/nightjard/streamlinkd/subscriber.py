@@ -273,7 +273,7 @@ class Subscriber:
 
     def _keep(self, lane: InView, header: Header, parts: Parts) -> None:
         """Keep a frame as the newest of its stream."""
-        if len(parts) < 4 or len(parts[3]) != header.payload_bytes:
+        if len(parts) < 4 or header.more or len(parts[3]) != header.payload_bytes:
             raise WireError(f"{lane.wire}: a frame of {len(parts)} parts")
         is_old = header.stream == lane.life and header.sequence <= lane.sequence
         if is_old:

@@ -13,6 +13,9 @@ import logging
 import threading
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import Code, NightjarError, StorageError
 from nightjar.streams.allocate import stream_path
@@ -21,7 +24,7 @@ from nightjar.streams.layout import KEYWORD_BYTES, StreamGeometry
 from nightjar.streams.writer import StreamWriter
 from nightjar.units import bytes_text
 from nightjard.streamlinkd.config import LATEST_DEPTH, LinkConfig
-from nightjard.streamlinkd.wire import Header
+from nightjard.streamlinkd.wire import Header, WireError
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +216,48 @@ class Target:
         if view is None:
             view = self._views[slot] = writer.slot(slot).data.cast("B")
         return view
+
+    def begin_run(self, count: int) -> list[memoryview]:
+        """Return where the pixels of the next `count` frames go, in one or two pieces.
+
+        Raises
+        ------
+        WireError
+            They are more than the half of the ring, which would be gone for readers at once.
+        """
+        writer = self._writer
+        assert writer is not None
+        if count > writer.geometry.depth // 2:
+            raise WireError(
+                f"{count} frames in one message for stream {self.name}, which holds "
+                f"{writer.geometry.depth}"
+            )
+        slot = writer.next_slot
+        pieces = writer.begin_run(slot, count)
+        self._slot = slot
+        return pieces
+
+    def publish_run(
+        self, header: Header, stamps: NDArray[np.uint64], keywords: bytes, gone: int
+    ) -> None:
+        """Publish what was put there, but for the first `gone` frames; :meth:`publish` is alike.
+
+        Parameters
+        ----------
+        stamps
+            Seconds and nanoseconds, (2, count, 2): acquisition and writing of each frame.
+        """
+        writer, slot = self._writer, self._slot
+        assert writer is not None
+        assert slot is not None
+        if keywords and keywords != self._keywords:
+            self.set_keywords(keywords)
+        depth = writer.geometry.depth
+        if gone:  # rare; the others close ranks, for a ring has no holes
+            for index in range(slot, slot + header.frames - gone):
+                np.copyto(writer.slot(index % depth), writer.slot((index + gone) % depth))
+        self._slot = None
+        writer.publish_run(slot, stamps[:, gone:], header.cnt0 + gone)
 
     def publish(self, header: Header, keywords: bytes) -> None:
         """Make what was put there the newest frame, with the keywords that came with it."""

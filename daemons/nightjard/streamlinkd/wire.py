@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The bytes between the two ends of a link: one header of fixed layout, version 1, no pickle.
+"""The bytes between the two ends of a link: one header of fixed layout, version 2, no pickle.
 
 Every message is a header of 128 bytes, little endian, then its body (keyword slots, or JSON of at
-most 64 KiB in a hello, a report and an end), then for a frame its pixels::
+most 64 KiB in a hello, a report and an end), then for frames their pixels. Where several frames of
+a ring wait, one message carries those that follow each other without a gap: the header tells of the
+first, and before any keyword slots the body holds the times of all as ImageStreamIO has them,
+seconds and nanoseconds of 8 bytes each, first those of acquisition, then those of writing::
 
     offset  size  field
          0     4  magic "NJSL"
-         4     2  version (1); these two never move, so that any two versions can name each other
+         4     2  version (2); these two never move, so that any two versions can name each other
          6     1  kind: 1 hello, 2 geometry, 3 frame, 4 keywords, 5 heartbeat, 6 end, 7 report
          7     1  flags: 1 sealed (a tag of 32 bytes follows), 2 payload CRC, 4 source is missing
          8     2  stream: index in the hello's list
         10     1  pixel type, code of ImageStreamIO
         11     1  axes of one frame
         12     2  keyword slots of the source
-        14     2  0
+        14     2  frames behind the first in this message (0: one frame, or none)
         16     4  depth of the source's ring; 0 for a plain stream
         20    12  size of one frame, slowest axis first, unused axes 0
         32     4  bytes of the body
@@ -32,9 +35,9 @@ most 64 KiB in a hello, a report and an end), then for a frame its pixels::
        124     4  CRC-32 of the 124 bytes before
 
 Over TCP the pixels are sent straight from shared memory, so what became of them meanwhile is said
-behind them: a trailer of 16 bytes, magic "NJST", state (0 torn, 1 whole), CRC-32 of the pixels or
-0, CRC-32 of the 12 bytes before. A tag (HMAC-SHA256) is the last of a sealed message and covers all
-of it.
+behind them: a trailer of 16 bytes, magic "NJST", how many of the frames, from the first on, are
+torn, CRC-32 of the pixels of the others or 0, CRC-32 of the 12 bytes before. A tag (HMAC-SHA256) is
+the last of a sealed message and covers all of it but torn pixels.
 """
 
 from __future__ import annotations
@@ -53,9 +56,11 @@ from nightjar.streams.layout import DTYPE_CODES, KEYWORD_BYTES, StreamGeometry
 
 MAGIC = b"NJSL"
 TRAILER_MAGIC = b"NJST"
-VERSION = 1
+VERSION = 2
 JSON_LIMIT = 65536
 TAG_BYTES = 32
+STAMP_BYTES = 32  # of one frame among several
+MOST_FRAMES = 256  # in one message
 
 _HEADER = struct.Struct("<4sHBBHBBHHI3IIIQQQQQqqqQQI")
 _CRC = struct.Struct("<I")
@@ -123,6 +128,17 @@ class Header(NamedTuple):
     lost: int = 0
     period_ns: int = 0
     payload_crc: int = 0
+    more: int = 0
+
+    @property
+    def frames(self) -> int:
+        """How many are in the message, where it is one of frames."""
+        return self.more + 1
+
+    @property
+    def stamp_bytes(self) -> int:
+        """Bytes of the body that are times of frames."""
+        return STAMP_BYTES * self.frames if self.more else 0
 
     def pack(self) -> bytes:
         """Return the 128 bytes."""
@@ -167,7 +183,8 @@ def pack_header(
 ) -> bytes:  # fmt: skip
     """Return the bytes of a header; arguments in the order of :class:`Header`."""
     head = _HEADER.pack(
-        MAGIC, VERSION, kind, flags, stream, dtype_code, axes, keyword_count, 0, depth, *rest
+        MAGIC, VERSION, kind, flags, stream, dtype_code, axes, keyword_count, rest[-1], depth,
+        *rest[:-1],
     )
     return head + _CRC.pack(crc32(head))
 
@@ -194,7 +211,7 @@ def parse_header(data: bytes | bytearray | memoryview) -> Header:
     (crc,) = _CRC.unpack_from(data, _HEADER.size)
     if crc != crc32(data[: _HEADER.size]):
         raise WireError("a header was changed on its way: its checksum is wrong")
-    header = Header._make(fields[2:8] + fields[9:])
+    header = Header._make(fields[2:8] + fields[9:] + fields[8:9])
     _check(header)
     return header
 
@@ -204,22 +221,27 @@ def _check(header: Header) -> None:
     kind = header.kind
     if kind not in _KINDS:
         raise WireError(f"unknown kind of message: {kind}")
+    if header.more and (
+        kind != Kind.FRAME or not header.depth or header.more >= MOST_FRAMES
+    ):
+        raise WireError(f"{header.frames} frames in one message of kind {kind}")
     if kind in _JSON_KINDS:
         if header.body_bytes > JSON_LIMIT or header.payload_bytes:
             raise WireError(f"a {Kind(kind).name.lower()} of {header.body_bytes} bytes")
         return
     if header.dtype_code not in DTYPE_CODES or not 1 <= header.axes <= 3:
         raise WireError(f"pixel type {header.dtype_code}, {header.axes} axes: no such frames")
-    if header.body_bytes not in (0, KEYWORD_BYTES * header.keyword_count):
+    if header.body_bytes - header.stamp_bytes not in (0, KEYWORD_BYTES * header.keyword_count):
         raise WireError(
             f"{header.body_bytes} bytes are not {header.keyword_count} keyword slots"
         )
     expected = 0
     if kind == Kind.FRAME:
-        expected = math.prod(header.shape) * DTYPE_CODES[header.dtype_code].itemsize
+        octets = math.prod(header.shape) * DTYPE_CODES[header.dtype_code].itemsize
+        expected = header.frames * octets
     if header.payload_bytes != expected or min(header.shape) == 0:
         raise WireError(
-            f"{header.payload_bytes} bytes are no frame of {header.shape} "
+            f"{header.payload_bytes} bytes are no {header.frames} frames of {header.shape} "
             f"{np.dtype(DTYPE_CODES[header.dtype_code])}"
         )
 
@@ -230,25 +252,25 @@ def check_body(header: Header, body: bytes | bytearray | memoryview) -> None:
         raise WireError("the body of a message was changed on its way: its checksum is wrong")
 
 
-def pack_trailer(is_whole: bool, payload_crc: int) -> bytes:
-    """Return the 16 bytes behind a frame's pixels."""
-    head = _TRAILER.pack(TRAILER_MAGIC, int(is_whole), payload_crc)
+def pack_trailer(torn: int, payload_crc: int) -> bytes:
+    """Return the 16 bytes behind the pixels of frames, the first `torn` of which are not whole."""
+    head = _TRAILER.pack(TRAILER_MAGIC, torn, payload_crc)
     return head + _CRC.pack(crc32(head))
 
 
-def parse_trailer(data: bytes | bytearray | memoryview) -> tuple[bool, int]:
-    """Return whether the pixels are whole, and their CRC-32 (0 where none was made).
+def parse_trailer(data: bytes | bytearray | memoryview, count: int) -> tuple[int, int]:
+    """Return how many of `count` frames are torn, and the CRC-32 of the others (0: none made).
 
     Raises
     ------
     WireError
         It is no trailer, or was changed on its way.
     """
-    magic, state, payload_crc = _TRAILER.unpack_from(data)
+    magic, torn, payload_crc = _TRAILER.unpack_from(data)
     (crc,) = _CRC.unpack_from(data, _TRAILER.size)
-    if magic != TRAILER_MAGIC or crc != crc32(data[: _TRAILER.size]) or state > 1:
+    if magic != TRAILER_MAGIC or crc != crc32(data[: _TRAILER.size]) or torn > count:
         raise WireError("the end of a frame was changed on its way")
-    return state == 1, payload_crc
+    return torn, payload_crc
 
 
 def pack_json(kind: Kind, value: dict[str, Any], *, flags: int = 0, sequence: int = 0) -> bytes:
