@@ -130,7 +130,7 @@ class Engine:
             night, progress=progress, cancelled=cancelled, is_forced=is_forced
         )
         results: dict[str, Any] = {}
-        with self._held(context):
+        with self.held(context):
             context.refresh()
             for step in STEPS:
                 if not step.is_wanted(context):
@@ -143,7 +143,7 @@ class Engine:
         return results
 
     @contextlib.contextmanager
-    def _held(self, context: Context) -> Iterator[None]:
+    def held(self, context: Context) -> Iterator[None]:
         record = context.folder / FOLDER
         record.mkdir(exist_ok=True)
         with contextlib.ExitStack() as stack:

@@ -95,7 +95,8 @@ def rules_hash(context: Context) -> str:
         for path in sorted(context.folder.glob(context.config.telemetry)):
             logs.append((path.name, blake3(path.read_bytes()).hexdigest()))
     return hash_of(
-        __version__, context.tools.dictionary.digest, logs, context.config.local_offset_hours
+        __version__, context.tools.dictionary.digest, logs, context.config.local_offset_hours,
+        context.config.high_is,
     )
 
 

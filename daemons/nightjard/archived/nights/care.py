@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is done with a night after its steps: read again, sent again, released, taken back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nightjar.api.night_results import MAX_LISTED
+from nightjar.errors import NightjarError, Refused, StorageError
+from nightjar.files import free_bytes, fsync_folder
+from nightjar.times import NS_PER_DAY, iso, parse_iso
+from nightjard.archived.nights.engine import Engine
+from nightjard.archived.nights.plan import FOLDER, Plan
+from nightjard.archived.nights.steps.context import Context, Tools, hash_of
+from nightjard.archived.nights.steps.copying import expected_files, night_name
+from nightjard.archived.nights.steps.making import SUPERSEDED
+from nightjard.archived.nights.steps.proving import check_products
+from nightjard.archived.nights.store import Row
+from nightjard.archived.nights.transfer.evidence import Evidence
+from nightjard.archived.nights.transfer.forecast import forecast
+from nightjard.archived.nights.transfer.sending import Outcome
+
+_RESERVE_BYTES = 10_000_000_000
+
+
+class Care:
+    """The upkeep of nights.
+
+    Parameters
+    ----------
+    tools, engine
+        Of the pipeline.
+    """
+
+    def __init__(self, tools: Tools, engine: Engine) -> None:
+        self._tools = tools
+        self._engine = engine
+
+    # --- reading again ---
+
+    def verify(self, context: Context) -> dict[str, Any]:
+        """Read all products again; return VERIFY_KEYS."""
+        began = self._tools.clock.monotonic_ns()
+        with self._engine.held(context):
+            plan = context.plan()
+            rows = [row for row in context.store.products(context.identity) if row["path"]]
+            bad = check_products(context, plan, rows)
+        if bad:
+            context.store.set_night(
+                context.identity, processed_ns=None, safe_ns=None, transferred_ns=None
+            )
+        listed = [{"path": name, "problem": text} for name, text in sorted(bad.items())]
+        return {
+            "night": context.night["date"], "family": context.night["family"],
+            "files": len(rows), "bytes": sum(row["size"] or 0 for row in rows),
+            "bad": listed[:MAX_LISTED], "is_good": not bad,
+            "seconds": round((self._tools.clock.monotonic_ns() - began) / 1e9, 3),
+            "omitted": max(0, len(listed) - MAX_LISTED),
+        }  # fmt: skip
+
+    def copies(self, night: Row) -> dict[str, Any]:
+        """Return COPY_KEYS by destination, from what is known."""
+        found: dict[str, Any] = {}
+        for name in self._tools.transfers.names(night["family"]):
+            rows = [each for each in self._tools.transfers.copies(night["id"])
+                    if each.destination == name]  # fmt: skip
+            different = [each.path for each in rows if each.state == "different"]
+            missing = [each.path for each in rows if each.state == "missing"]
+            verified = [each for each in rows if each.state == "verified"]
+            found[name] = {
+                "host": rows[0].host if rows else None, "files": len(rows),
+                "verified": len(verified), "different": different[:MAX_LISTED],
+                "missing": missing[:MAX_LISTED], "bytes": sum(each.size for each in rows),
+                "sent": 0,
+                "receipt": iso(max(each.verified_ns for each in rows), 0) if rows else None,
+                "is_good": bool(rows) and len(verified) == len(rows),
+                "omitted": max(0, len(different) - MAX_LISTED)
+                + max(0, len(missing) - MAX_LISTED),
+            }  # fmt: skip
+        return found
+
+    def resend(
+        self, context: Context, destination: str | None, *, dry_run: bool
+    ) -> dict[str, Any]:
+        """Copy what destinations lack; return COPY_KEYS by destination."""
+        names = self._chosen(context, destination)
+        if not dry_run:
+            with self._engine.held(context):
+                expected = expected_files(context)
+                for name in names:
+                    outcome = self._tools.transfers.transfer(
+                        night_name(context), context.folder, expected, name,
+                        cancelled=context.cancelled,
+                    )  # fmt: skip
+                    context.say("resend", outcome.text)
+            self._note_safety(context, expected)
+        return {name: each for name, each in self.copies(context.night).items() if name in names}
+
+    def due(self, family: str | None, destination: str | None) -> list[tuple[Row, str]]:
+        """Return the nights and destinations whose copies are to be read again."""
+        now_ns = self._tools.clock.now_ns()
+        found = []
+        for each in self._tools.transfers.scrub_due(now_ns):
+            row = self._tools.store.get(each.night_id)
+            if family in (None, row["family"]) and destination in (None, each.destination):
+                found.append((row, each.destination))
+        return found
+
+    def scrub(self, context: Context, destination: str | None) -> dict[str, Any]:
+        """Have copies read again and compared; what is damaged is mended from the good side."""
+        with self._engine.held(context):
+            expected = expected_files(context)
+            for name in self._chosen(context, destination):
+                outcome = self._tools.transfers.scrub(
+                    night_name(context), context.folder, expected, name,
+                    cancelled=context.cancelled,
+                )  # fmt: skip
+                context.say("scrub", outcome.text)
+                self._mark_spoiled(context, outcome)
+        self._note_safety(context, expected)
+        return self.copies(context.night)
+
+    def _mark_spoiled(self, context: Context, outcome: Outcome) -> None:
+        rows = {row["path"]: row for row in context.store.products(context.identity)}
+        context.store.set_products(
+            (rows[path]["id"], {"state": "failed", "error": why, "verified_ns": None})
+            for path, why in outcome.spoiled.items() if path in rows
+        )  # fmt: skip
+
+    def _chosen(self, context: Context, destination: str | None) -> list[str]:
+        names = self._tools.transfers.names(context.night["family"])
+        if destination is not None and destination not in names:
+            known = ", ".join(names) or "none"
+            raise Refused(
+                f"no destination {destination!r} for family {context.night['family']}; there "
+                f"are: {known}"
+            )
+        if not names:
+            raise Refused(f"no destination is configured for family {context.night['family']}")
+        return [destination] if destination is not None else names
+
+    def _note_safety(self, context: Context, expected: dict[str, tuple[int, str]]) -> None:
+        is_safe = self._tools.transfers.is_safe(context.identity, expected)
+        now_ns = self._tools.clock.now_ns()
+        context.refresh()
+        context.store.set_night(
+            context.identity,
+            safe_ns=(context.night["safe_ns"] or now_ns) if is_safe else None,
+        )
+
+    # --- taking back ---
+
+    def restore(
+        self, context: Context, confirm: str | None, who: str, *, dry_run: bool
+    ) -> dict[str, Any]:
+        """Remove products and plan of a night; raw, IDs and far copies stay.
+
+        Raises
+        ------
+        Refused
+            Raw is not complete, so the products are the only copy; or it was not confirmed.
+        """
+        with self._engine.held(context):
+            context.refresh()
+            paths = list(self._made(context))
+            size = sum(path.stat().st_size for path in paths)
+            rows = context.store.products(context.identity)
+            token = hash_of(context.night["plan_hash"], sorted(map(str, paths)), size)[:16]
+            self._require_raw(context)
+            if not dry_run:
+                if confirm != token:
+                    raise Refused(
+                        f"restore of night {context.night['date']} removes {len(paths)} files "
+                        f"({size / 1e6:.1f} MB): confirm with {token}",
+                        confirm=token,
+                    )
+                self._remove(context, paths, who)
+        names = [row["name"] for row in rows if row["frame_id"]]
+        kept = self._tools.ids.withdraw(context.night["family"], context.night["date"], names)
+        return {
+            "night": context.night["date"], "family": context.night["family"],
+            "folder": str(context.folder),
+            "state": "waiting" if not dry_run else context.night["state"],
+            "files": len(paths), "bytes": size, "ids": len(kept),
+            "confirm": token if dry_run else None,
+        }  # fmt: skip
+
+    def _made(self, context: Context) -> Iterable[Path]:
+        """Yield what the pipeline made in a night's folder."""
+        folders = {stream.folder for stream in context.config.streams.values()}
+        for name in sorted({*folders, FOLDER, SUPERSEDED}):
+            for top, _, names in os.walk(context.folder / name):
+                for each in sorted(names):
+                    if each != ".lock":
+                        yield Path(top) / each
+        yield from sorted(context.folder.glob("manifest_*.csv"))
+
+    def _require_raw(self, context: Context) -> None:
+        for row in context.store.cubes(context.identity):
+            path = context.folder / row["path"]
+            try:
+                size = path.stat().st_size
+            except OSError:
+                size = -1
+            if row["released_ns"] is not None or size != row["size"]:
+                what = "was released" if row["released_ns"] is not None else "is not there"
+                raise Refused(
+                    f"night {context.night['date']}: raw cube {row['path']} {what}: its frames "
+                    "are in the products only, which therefore stay"
+                )
+
+    def _remove(self, context: Context, paths: Sequence[Path], who: str) -> None:
+        # The database first: after a crash in between, files of no plan are set aside, not used.
+        context.store.forget(context.identity)
+        now_ns = self._tools.clock.now_ns()
+        context.store.say(
+            context.identity, now_ns, "restore", f"{len(paths)} files removed; raw is as it was",
+            who,
+        )  # fmt: skip
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            folders = {path.parent for path in paths} - {context.folder}
+            for folder in sorted(folders, key=lambda each: -len(each.parts)):
+                with contextlib.suppress(OSError):  # not empty: the lock, or what others put there
+                    folder.rmdir()
+            fsync_folder(context.folder)
+        except OSError as error:
+            raise StorageError(
+                f"night {context.night['date']}: not all products could be removed: {error}; "
+                "restore it again"
+            ) from error
+        context.refresh()
+
+    # --- releasing ---
+
+    def release(
+        self, contexts: Sequence[Context], who: str, *, dry_run: bool
+    ) -> dict[str, Any]:
+        """Move raw that is proven elsewhere to quarantine, delete what was there long enough."""
+        listed: list[dict[str, Any]] = []
+        moved = freed = 0
+        for context in contexts:
+            if context.night["plan_hash"] is None:
+                continue
+            try:
+                plan = context.plan()
+            except NightjarError as error:
+                listed.append(_kept(context, [error.message]))
+                continue
+            evidence = Evidence(context.folder, plan.rows, plan.cubes)
+            size = sum(cube.size for cube in plan.cubes)
+            row, night = _kept(context, []), night_name(context)
+            row.update(cubes=len(plan.cubes), bytes=size)
+            transfers = self._tools.transfers
+            if context.night["released_ns"] is not None:
+                action, done = self._purge(context, plan, evidence, dry_run=dry_run)
+                row["action"] = action
+                freed += size if done else 0
+            else:
+                decision = transfers.decide_release(night, evidence)
+                row["reasons"] = list(decision.reasons)
+                if decision.may_release:
+                    row["action"] = "quarantine"
+                    moved += size
+                    if not dry_run:
+                        with self._engine.held(context):
+                            transfers.quarantine(night, evidence, who)
+                        context.store.set_night(
+                            context.identity, released_ns=self._tools.clock.now_ns(),
+                            state="released",
+                        )  # fmt: skip
+            listed.append(row)
+        return {"nights": listed[:MAX_LISTED], "quarantined_bytes": moved, "freed_bytes": freed,
+                "omitted": max(0, len(listed) - MAX_LISTED)}  # fmt: skip
+
+    def _purge(
+        self, context: Context, plan: Plan, evidence: Evidence, *, dry_run: bool
+    ) -> tuple[str, bool]:
+        transfers = self._tools.transfers
+        decision = transfers.decide_release(night_name(context), evidence)
+        if not decision.may_release:
+            return "keep", False
+        if dry_run:
+            return "remove", True
+        deleted = transfers.purge_due(
+            [(night_name(context), evidence, expected_files(context))],
+            cancelled=context.cancelled,
+        )
+        return ("remove", True) if deleted else ("keep", False)
+
+    def forecast(self, nights: Sequence[Row]) -> dict[str, Any]:
+        """Return FORECAST_KEYS."""
+        config, now_ns = self._tools.config, self._tools.clock.now_ns()
+        by_device: dict[int, list[str]] = {}
+        for name, each in config.families.items():
+            with contextlib.suppress(OSError):
+                by_device.setdefault(each.root.stat().st_dev, []).append(name)
+        disks = []
+        for families in by_device.values():
+            root = config.families[families[0]].root
+            history = [
+                (parse_iso(f"{row['date'][:4]}-{row['date'][4:6]}-{row['date'][6:]}"),
+                 (row["raw_bytes"] or 0) + (row["product_bytes"] or 0))
+                for row in nights if row["family"] in families
+            ]  # fmt: skip
+            free = free_bytes(root)
+            said = forecast(history, free, _RESERVE_BYTES, now_ns)
+            recent = [count for _, count in history if count]
+            disks.append({
+                "path": str(root), "families": families, "free_bytes": free,
+                "bytes_per_night": sum(recent) // len(recent) if recent else 0,
+                "nights_left": said.days_left,
+                "full": iso(said.full_ns, 0)[:10] if said.full_ns is not None else None,
+                "text": said.text,
+            })  # fmt: skip
+        wait_ns = round(config.retention.wait_days * NS_PER_DAY)
+        releasable = [
+            {"night": row["date"], "family": row["family"], "bytes": row["raw_bytes"] or 0,
+             "when": iso(row["safe_ns"] + wait_ns, 0)[:10]}
+            for row in nights
+            if config.retention.release_raw and row["safe_ns"] and not row["released_ns"]
+            and not row["veto"]
+        ]  # fmt: skip
+        return {"disks": disks, "releasable": releasable}
+
+
+def _kept(context: Context, reasons: list[str]) -> dict[str, Any]:
+    return {"night": context.night["date"], "family": context.night["family"], "action": "keep",
+            "reasons": reasons, "cubes": 0, "bytes": 0}  # fmt: skip
