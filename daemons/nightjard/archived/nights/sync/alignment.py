@@ -15,11 +15,12 @@ import numpy as np
 from nightjard.archived.nights.sync.cadence import Cadence
 from nightjard.archived.nights.sync.model import Bools, Floats, Ints, Places
 from nightjard.archived.nights.sync.offsets import nearest
-from nightjard.archived.nights.sync.slots import MOST_SLOTS, Slots, place
+from nightjard.archived.nights.sync.slots import MOST_SLOTS, Frames, Slots, grids, place_both
 
 NEAR = 0.4  # of the shorter interval: an anchor's largest residual
 _SURE = 1.0 - 1e-6
 _DOUBT = 0.5
+_BESIDE = 1.0 - 1e-4
 
 
 @dataclass(frozen=True)
@@ -82,22 +83,27 @@ class Alignment:
         self.reference_confidence[first] = _DOUBT
 
 
-def align(reference: Side, other: Side, cadence: Cadence, loss: float) -> Alignment:
+def align(reference: Side, other: Side, cadence: Cadence, loss: float, near_us: float) -> Alignment:
     """Align two trains whose offset was taken off.
 
     Parameters
     ----------
+    near_us
+        Largest residual of an anchor.
     loss
         Fraction of frames that a camera loses unseen.
     """
     result = Alignment.blank(reference, other)
     if not len(reference.time_us) or not len(other.time_us):
         return result
-    first, second = _anchors(reference, other, cadence)
+    first, second = _anchors(reference, other, near_us)
+    first, second = _obeying_counters(reference, other, first, second, cadence)
     residual = other.time_us[second] - reference.time_us[first]
     result.pair(first, second, _anchor_confidence(residual, cadence, loss))
-    if not len(first):
-        first = second = np.zeros(0, np.intp)
+    # Beside a missing frame an anchor may be the missing one, late by a whole interval.
+    beside = np.flatnonzero((np.diff(first) > 1) | (np.diff(second) > 1)) + 1
+    result.confidence[second[beside]] = np.minimum(result.confidence[second[beside]], _BESIDE)
+    result.reference_confidence[first[beside]] = result.confidence[second[beside]]
     # Regions between anchors, with one before the first and one after the last.
     left_1 = np.concatenate([[-1], first])
     left_2 = np.concatenate([[-1], second])
@@ -123,7 +129,7 @@ def align(reference: Side, other: Side, cadence: Cadence, loss: float) -> Alignm
     return result
 
 
-def _anchors(reference: Side, other: Side, cadence: Cadence) -> tuple[Places, Places]:
+def _anchors(reference: Side, other: Side, near_us: float) -> tuple[Places, Places]:
     if len(other.time_us) == 1:
         there = np.zeros(len(reference.time_us), np.intp)
     else:
@@ -131,10 +137,29 @@ def _anchors(reference: Side, other: Side, cadence: Cadence) -> tuple[Places, Pl
     back = nearest(reference.time_us, other.time_us)
     index = np.arange(len(reference.time_us))
     residual = np.abs(other.time_us[there] - reference.time_us)
-    ok = (back[there] == index) & (residual < NEAR * cadence.period_us)
+    ok = (back[there] == index) & (residual < near_us)
     ok &= ~reference.is_late & ~other.is_late[there]
     first = np.flatnonzero(ok)
     return first, there[first]
+
+
+def _obeying_counters(
+    reference: Side, other: Side, first: Places, second: Places, cadence: Cadence
+) -> tuple[Places, Places]:
+    """Leave out anchors between which there is no room for the frames that a counter proves lost.
+
+    A frame that is late by a whole interval stands where the next one should be.
+    """
+    if len(first) < 2:
+        return first, second
+    steps = np.round(np.diff(reference.time_us[first]) / cadence.mean_us + 0.2)
+    wrong = np.zeros(len(first), np.bool_)
+    for side, index in ((reference, first), (other, second)):
+        total = np.cumsum(side.lost + 1)
+        crowded = np.flatnonzero((np.diff(total[index]) > steps) & (np.diff(total[index]) > 1))
+        wrong[crowded] = True
+        wrong[crowded + 1] = True
+    return first[~wrong], second[~wrong]
 
 
 def _anchor_confidence(residual: Floats, cadence: Cadence, loss: float) -> Floats:
@@ -194,7 +219,7 @@ def _resolve(
     if not 0 < triggers <= MOST_SLOTS or max(len(first), len(second)) > triggers:
         _pair_nearest(result, reference, other, first, second, cadence)
         return
-    grid = start + (stop - start) / steps * np.arange(1, steps)
+    grid = [start + each for each in grids(cadence, np.arange(1, steps), stop - start)]
     _place_both(
         result, reference, other, (first, second), grid,
         (reference.lost[left_1 + 1 : right_1 + 1], other.lost[left_2 + 1 : right_2 + 1]),
@@ -223,7 +248,7 @@ def _resolve_end(
         second = second[other.time_us[second] > limit]
         earliest = min(reference.time_us[first[0]], other.time_us[second[0]])
         steps = round((anchor - earliest) / cadence.mean_us)
-        grid = anchor - cadence.mean_us * np.arange(steps, 0, -1)
+        grid = [anchor + each for each in grids(cadence, np.arange(-steps, 0))]
     else:
         anchor = (reference.time_us[left_1] + other.time_us[left_2]) / 2
         limit = min(reference.time_us[first[-1]], other.time_us[second[-1]])
@@ -232,8 +257,8 @@ def _resolve_end(
         second = second[other.time_us[second] < limit]
         latest = max(reference.time_us[first[-1]], other.time_us[second[-1]])
         steps = round((latest - anchor) / cadence.mean_us)
-        grid = anchor + cadence.mean_us * np.arange(1, steps + 1)
-    if not 0 < len(grid) <= MOST_SLOTS or max(len(first), len(second)) > len(grid):
+        grid = [anchor + each for each in grids(cadence, np.arange(1, steps + 1))]
+    if not 0 < steps <= MOST_SLOTS or max(len(first), len(second)) > steps:
         _pair_nearest(result, reference, other, first, second, cadence)
         return
     lost_1 = np.append(reference.lost[first], 0 if not is_head else reference.lost[right_1])
@@ -247,29 +272,39 @@ def _resolve_end(
 
 
 def _place_both(
-    result: Alignment, reference: Side, other: Side, frames: tuple[Places, Places], grid: Floats,
+    result: Alignment, reference: Side, other: Side, frames: tuple[Places, Places],
+    grid: list[Floats],
     lost: tuple[Ints, Ints], cadence: Cadence, loss: float, *, is_open_head: bool = False,
     is_open_tail: bool = False,
 ) -> None:  # fmt: skip
     """Lay both cameras' frames on the triggers of a region."""
     first, second = frames
-    task = Slots(grid, cadence, loss, is_open_head, is_open_tail)
-    slot_1, sure_1, maybe_1 = place(
-        task, reference.time_us[first], reference.is_late[first], lost[0]
-    )
-    slot_2, sure_2, maybe_2 = place(task, other.time_us[second], other.is_late[second], lost[1])
+    task = Slots(grid[0], cadence, loss, is_open_head, is_open_tail)
+    frames_1 = Frames(reference.time_us[first], *_waits(reference, first), lost[0])
+    frames_2 = Frames(other.time_us[second], *_waits(other, second), lost[1])
+    task, placed_1, placed_2 = place_both(task, grid, frames_1, frames_2)
+    slot_us = task.grid_us
+    slot_1, sure_1, maybe_1 = placed_1.slot, placed_1.sure, placed_1.maybe
+    slot_2, sure_2, maybe_2 = placed_2.slot, placed_2.sure, placed_2.maybe
     # A frame in doubt takes the frames of the other camera with it that it may belong to.
     doubt_1 = (slot_1 < 0) | maybe_2[slot_1]
     doubt_2 = (slot_2 < 0) | maybe_1[slot_2]
     result.doubt(first[doubt_1], second[doubt_2])
     ok_1, ok_2 = np.flatnonzero(~doubt_1), np.flatnonzero(~doubt_2)
-    result.reference_trigger_us[first[ok_1]] = grid[slot_1[ok_1]]
-    result.trigger_us[second[ok_2]] = grid[slot_2[ok_2]]
+    result.reference_trigger_us[first[ok_1]] = slot_us[slot_1[ok_1]]
+    result.trigger_us[second[ok_2]] = slot_us[slot_2[ok_2]]
     result.reference_confidence[first[ok_1]] = np.minimum(sure_1[ok_1], _SURE)
     result.confidence[second[ok_2]] = np.minimum(sure_2[ok_2], _SURE)
     _, one, two = np.intersect1d(slot_1[ok_1], slot_2[ok_2], return_indices=True)
     one, two = ok_1[one], ok_2[two]
     result.pair(first[one], second[two], np.minimum(sure_1[one] * sure_2[two], _SURE))
+
+
+def _waits(side: Side, frames: Places) -> tuple[Bools, Floats]:
+    """Return which frames are late, and the time since the frame before each."""
+    before = np.maximum(frames - 1, 0)
+    wait = np.where(frames > 0, side.time_us[frames] - side.time_us[before], np.inf)
+    return side.is_late[frames], wait
 
 
 def _pair_nearest(
@@ -284,7 +319,7 @@ def _pair_nearest(
         Side(times_1, reference.is_late[first], reference.lost[first]),
         Side(times_2, other.is_late[second], other.lost[second]),
     )
-    one, two = _anchors(*sides, cadence)
+    one, two = _anchors(*sides, NEAR * cadence.period_us)
     result.pair(first[one], second[two], 0.999)
     rest_1, rest_2 = np.delete(first, one), np.delete(second, two)
     if len(rest_1) and len(rest_2):

@@ -121,7 +121,7 @@ def _unfold(time_us: Floats, period_us: float) -> Floats:
     if not len(step) or step.min() >= 0:
         return time_us
     fill = np.where(step < 0, period_us - step, 0.0)
-    return time_us + np.concatenate([[0.0], np.cumsum(fill)])
+    return np.asarray(time_us + np.concatenate([[0.0], np.cumsum(fill)]))
 
 
 def measure(trains: Sequence[Train], physics: Physics) -> Cadence:

@@ -266,7 +266,7 @@ def _fingerprint(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
     if expected > 8.0 and not 0.3 < share < 2.5:
         return nothing  # the trigger's randomness is not what the detector's line time makes it
     value = 0.7 * (value - value.max())
-    return np.maximum(value, -_CAP)
+    return np.asarray(np.maximum(value, -_CAP))
 
 
 def _flat(off: Floats) -> Floats:
@@ -303,7 +303,7 @@ def _pauses(reference: Side, side: Side, both: _Indexed, lags: Ints, cadence: Ca
     number = len(events)
     chance = max(float(far), 1e-3 * number, 1e-3)
     share = np.maximum(counted, chance)
-    return np.minimum(counted * np.log(share / chance) - (share - chance), _CAP)
+    return np.asarray(np.minimum(counted * np.log(share / chance) - (share - chance), _CAP))
 
 
 def _events(reference: Side, cadence: Cadence) -> Places:

@@ -20,7 +20,8 @@ from nightjard.archived.nights.sync.model import Bools, Floats, Ints, Places
 # Odds of what may happen between two triggers, before the time is looked at.
 _LOSS = 3e-3
 _PAUSE, _PAUSE_US = 1e-3, 5e3  # serial commands: up to 3 ms
-_RESTART, _GAP_US = 1e-4, 10e6
+_RESTART, _GAP_US = 1e-3, 10e6
+_MOST_UNSEEN = 25  # longer losses that no counter shows are gaps of the trigger
 _RESTART_LOW = 0.9  # the rest: its first triggers are missing
 _FLOOR = 1e-4  # what is nothing of all this says nothing
 _LONG_US = 50e3
@@ -61,7 +62,11 @@ def count_steps(span_us: Floats, at_least: Ints, cadence: Cadence) -> Ints:
     slack = np.where(likely % 2 == 1, np.abs(slack - cadence.half_us), slack)
     noise = 4.0 * cadence.interval_sigma_us + 4.0 * cadence.line_us * np.sqrt(likely)
     # A gap so long that any time would fit is a pause.
-    fits = (slack < noise) & (noise < 0.25 * cadence.mean_us) & (likely < 5000)
+    fits = (
+        (slack < noise)
+        & (noise < 0.25 * cadence.mean_us)
+        & (likely - at_least[long] <= _MOST_UNSEEN)
+    )
     steps[long] = np.where(fits, likely, at_least[long])
     return steps
 
@@ -174,6 +179,7 @@ def _unusual(
         extra = np.maximum(steps - proven, 0)
         # Losses come in bursts: many are not much rarer than a few.
         prior = np.where(extra > 0, _LOSS / np.maximum(extra, 1) ** 1.5, 1.0) * fresh
+        prior = np.where(extra > _MOST_UNSEEN, 1e-12, prior)
         sigma = np.sqrt(sigma_us**2 + steps * cadence.line_us**2 + (1e-5 * span) ** 2)
         for begin in (LOW, HIGH):
             longer = (steps + 1) // 2 if begin == LOW else steps // 2
@@ -195,7 +201,7 @@ def _unusual(
     found[:, LOW] += restart * _RESTART_LOW
     found[:, HIGH] += restart * (1.0 - _RESTART_LOW)
     just = just / np.maximum(found.sum(axis=(0, 1)), 1e-300)
-    found += (_FLOOR / 4) / np.maximum(span, cadence.mean_us)
+    found += (_FLOOR / 100) / np.maximum(span, cadence.mean_us)
     matrices[:, :, where] = found
     exact[where] = np.clip(just, 0.0, 1.0)
 

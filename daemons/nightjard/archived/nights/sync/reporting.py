@@ -113,8 +113,10 @@ def _text(
                 f"known by {choice.evidence}"
             )
         else:
-            parts.append(f"{name}: which trigger its frames belong to cannot be told, offset "
-                         f"{choice.describe(mean)} ({choice.evidence}); nothing is paired")  # fmt: skip
+            parts.append(
+                f"{name}: which trigger its frames belong to cannot be told, offset "
+                f"{choice.describe(mean)} ({choice.evidence}); nothing is paired"
+            )
         parts.extend(path.describe_steps())
     if verdict == "alone" and not parts:
         parts.append("one camera: nothing to compare with")

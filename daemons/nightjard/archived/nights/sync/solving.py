@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A run solved: which frames of all cameras belong together, and in which state of the modulator."""
+"""A run solved: which frames of all cameras belong together, and the modulator's states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightjard.archived.nights.records import Reason
-from nightjard.archived.nights.sync.alignment import Alignment, Side, align
+from nightjard.archived.nights.sync.alignment import NEAR, Alignment, Side, align
 from nightjard.archived.nights.sync.cadence import (
     Cadence,
     Train,
@@ -121,7 +121,10 @@ def _aligned(
         time_us = train.time_us - path.at(train.time_us)
         # A step of the offset must not turn the order round.
         side = Side(np.maximum.accumulate(time_us), is_late, train.lost)
-        found = align(reference, side, cadence, loss)
+        near_us = NEAR * cadence.period_us
+        if turn:  # the path is good now: what is off it by more is not on time
+            near_us = min(near_us, 6.0 * np.sqrt(2.0) * cadence.sigma_us + 10.0)
+        found = align(reference, side, cadence, loss, near_us)
         if turn == _ROUNDS - 1:
             break
         when, residual = _pairs(reference, side, found)
