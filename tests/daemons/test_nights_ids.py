@@ -486,6 +486,61 @@ def test_a_file_that_stays_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "vsync_a.txt").read_text() == f"times of {T0}\n"
 
 
+def test_sidecars_go_with_their_own_file(tmp_path: Path) -> None:
+    """The name of one product may be the beginning of another's."""
+    ids = ids_of(3)
+    starts = [T0 + n * NS_PER_S for n in range(3)]
+    make(tmp_path, "vsync_x.cam1", starts[0], ids[0])
+    make(tmp_path, "vsync_x.cam1.A", starts[2], ids[1])
+    make(tmp_path, "vsync_x.cam10", starts[1], ids[2])
+    (tmp_path / "vsync_x.cam1.A.json").write_text("{}")
+    (tmp_path / "vsync_x.txt").write_text("nobody's")
+    fix([tmp_path])
+    assert_in_order(tmp_path, starts)
+    assert (tmp_path / f"{ids[2]}.json").exists()
+    assert (tmp_path / "vsync_x.txt").exists()
+
+
+def test_what_belongs_to_two_files_and_what_is_none_is_refused(tmp_path: Path) -> None:
+    ids = ids_of(2)
+    make(tmp_path, "vsync_a", T0, ids[0], fz=True)
+    make(tmp_path, "vsync_a", T0 + 9, ids[1])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(Refused, match=r"vsync_a\.txt goes with two files"):
+        fix([tmp_path])
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "vsync_a.fits").rename(tmp_path / "elsewhere")
+    (tmp_path / "vsync_a.fits").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refused, match="not a plain file"):
+        fix([tmp_path / "vsync_a.fits"])
+
+
+@pytest.mark.needs("fpack")
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_state_a_folder_is_in_nothing_is_lost(tmp_path: Path, seed: int) -> None:
+    """Headers and names with or without IDs, both kinds of files, equal times; then all agree."""
+    rng = random.Random(seed)
+    count = rng.randrange(1, 7)
+    ids = ids_of(count)
+    shuffled = rng.sample(ids, count)
+    starts = [T0 + n * NS_PER_S for n in range(count)]
+    for number, one in enumerate(shuffled):
+        where = rng.choice(["both", "header", "name"])
+        make(
+            tmp_path, f"vsync_{number}" if where == "header" else one, starts[number],
+            "" if where == "name" else one, rng.choice([None, "", "VMPE00000001"]),
+            fz=rng.random() < 0.5 and where != "name",
+        )  # fmt: skip
+    fix([tmp_path])
+    rows = check([tmp_path])
+    assert [row.problem for row in rows] == [""] * count
+    assert [row.frame_id for row in rows] == ids
+    assert [start_by_pixels(row.file, starts) for row in rows] == starts
+    for one, start in zip(ids, starts, strict=True):
+        assert (tmp_path / f"{one}.txt").read_text() == f"times of {start}\n"
+    assert fix([tmp_path]) == []
+
+
 def test_strange_files_are_rows_with_a_problem(tmp_path: Path) -> None:
     ids = ids_of(4)
     make(tmp_path, ids[0], T0, ids[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Frame IDs from a real PostgreSQL server: several processes, kills, a server that goes away."""
+"""Frame IDs from a real PostgreSQL server: several processes, kills, a server that crashes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -141,7 +140,7 @@ def test_killed_processes_make_neither_gap_nor_duplicate(
     assert all_numbers(database) == list(range(1, len(numbers) + 2))
 
 
-def test_a_server_that_crashes_or_hangs(server: PostgresServer, database: Database) -> None:
+def test_a_server_that_crashes(server: PostgresServer, database: Database) -> None:
     ids = ids_on(database)
     items = [Item(f"p{n}", "VMPA", T0 + n) for n in range(5)]
     first = ids.assign("archival", "20250603", items[:2])
@@ -150,23 +149,5 @@ def test_a_server_that_crashes_or_hangs(server: PostgresServer, database: Databa
         ids.assign("archival", "20250603", items)
     server.start()
     assert ids.assign("archival", "20250603", items[:2]) == first
-    failed: list[BaseException] = []
-
-    def give() -> None:
-        try:
-            ids.assign("archival", "20250603", items)
-        except StorageError as error:
-            failed.append(error)
-
-    server.freeze()
-    thread = threading.Thread(target=give)
-    thread.start()
-    try:
-        while thread.is_alive():  # what the archive's daemon does twice a second
-            database.end_stuck_calls()
-            thread.join(0.1)
-    finally:
-        server.thaw()
-    assert len(failed) == 1
     found = ids.assign("archival", "20250603", items)
     assert [parse(one.frame_id)[1] for one in found.values()] == [1, 2, 3, 4, 5]

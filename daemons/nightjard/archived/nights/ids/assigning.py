@@ -277,7 +277,11 @@ class FrameIds:
                         f"ones are not used"
                     )
                 return
+            last = journal.largest(connection, batch.code)
             journal.grant(connection, now, numbers, self._clock.now_ns(), (family, date))
+        if last is not None and numbers[0] < last:
+            log.warning("frame IDs of %s %s begin at %s, below some that were given before",
+                        family, date, frame_id(batch.code, numbers[0]))  # fmt: skip
 
     def _adopt(
         self, connection: Connection, family: str, date: str, code: str,

@@ -14,7 +14,8 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,10 +163,20 @@ def _planned(folder: Path, rows: Sequence[Row]) -> list[Change]:
     if not wrong:
         return []
     names = set(os.listdir(folder))
-    planned = [_change(row, names) for row in wrong]
+    sidecars = _sidecars(names)
+    planned = [_change(row, sidecars) for row in wrong]
     pairs = [pair for one in planned for pair in ((one.old, one.new), *one.sidecars)]
     leaving = {old for old, _ in pairs}
     arriving: set[str] = set()
+    for old, _ in pairs:
+        if not (folder / old).is_file() or (folder / old).is_symlink():
+            raise Refused(f"{folder / old} is not a plain file: not renamed", path=str(folder))
+    if len(leaving) < len(pairs):
+        twice = next(old for old, count in Counter(old for old, _ in pairs).items() if count > 1)
+        raise Refused(
+            f"{folder}: {twice} goes with two files that get different IDs; move one of the three "
+            f"away", path=str(folder),
+        )  # fmt: skip
     for old, new in pairs:
         if new in arriving or (new in names and new not in leaving):
             raise Refused(
@@ -176,17 +187,29 @@ def _planned(folder: Path, rows: Sequence[Row]) -> list[Change]:
     return planned
 
 
-def _change(row: Row, names: set[str]) -> Change:
+def _sidecars(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return, by the name of a FITS file without its ending, the files that go with it."""
+    ordered = sorted(names)
+    stems = {name.removesuffix(ending(name)) for name in ordered if ending(name)}
+    result: dict[str, list[str]] = {stem: [] for stem in stems}
+    for name in ordered:
+        parts = name.split(".")
+        # Of `a.fits` and `a.b.fits` the second one has `a.b.txt`.
+        longer = (".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+        stem = next((stem for stem in longer if stem in stems), None)
+        if stem is not None and not ending(name):
+            result[stem].append(name)
+    return result
+
+
+def _change(row: Row, sidecars: Mapping[str, list[str]]) -> Change:
     end = ending(row.file.name)
     stem = row.file.name.removesuffix(end)
-    sidecars = sorted(
-        (name, row.expected + name.removeprefix(stem)) for name in names
-        if name.startswith(f"{stem}.") and not ending(name)
-    )  # fmt: skip
+    going = tuple((name, row.expected + name.removeprefix(stem)) for name in sidecars[stem])
     is_patched = (row.frame_id, row.exp_id) != (row.expected, exp_id(row.expected))
     return Change(
         row.file.parent, row.file.name, row.expected + end, row.frame_id, row.expected,
-        tuple(sidecars), is_patched,
+        going, is_patched,
     )  # fmt: skip
 
 
@@ -198,7 +221,7 @@ def _begin(folder: Path, planned: Sequence[Change], now_ns: int) -> None:
     entries: list[_Entry] = []
     for one in planned:
         for old, new in ((one.old, one.new), *one.sidecars):
-            stat = (folder / old).stat()
+            stat = (folder / old).lstat()
             entries.append(_Entry(
                 old, new, f".ids-fix-{len(entries):06d}.parked", stat.st_size, stat.st_mtime_ns,
                 one.new_id, one.is_patched and old == one.old,
