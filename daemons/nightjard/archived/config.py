@@ -16,6 +16,7 @@ from nightjar.config.load import DaemonConfig, StrictModel
 from nightjar.errors import StorageError
 from nightjar.files import is_safe_name, require_folder
 from nightjar.registry import Registry
+from nightjard.archived.nights.config import NightsConfig
 
 _RESERVED_CAMERAS = ("unarchived", "quarantine")
 
@@ -78,6 +79,12 @@ class ArchiveConfig(DaemonConfig):
         IdentityCards(), description="Header keywords that say which frame a file is."
     )
 
+    nights: NightsConfig | None = Field(
+        None,
+        description="What happens to the cubes of fast cameras the morning after; nothing if not "
+        "given.",
+    )
+
     @field_validator("cameras")
     @classmethod
     def _check_cameras(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -135,7 +142,9 @@ def check(config: ArchiveConfig, registry: Registry) -> Sequence[str]:
             warnings.append(
                 f"{machine} may announce frames but is not in query_machines: it will be refused"
             )
+    families = config.nights.families if config.nights is not None else {}
     for folder, purpose in (
+        *((each.root, f"root of family {name}") for name, each in families.items()),
         (config.incoming_data_path, "incoming_data_path"),
         (config.root if config.root.exists() else config.root.parent, "root"),
     ):

@@ -183,6 +183,11 @@ class NightsConfig(StrictModel):
     mail: Mail = Field(Mail(), description="The letter that goes with a manifest.")
     executor: Executor = Field(Executor(), description="Where tasks run.")
     thresholds: Thresholds = Field(Thresholds(), description="Of `archive summary`.")
+    machine_id: str | None = Field(
+        None, pattern=r"\A[0-9a-f]{32}\Z",
+        description="What this machine calls itself in place of /etc/machine-id. With another one "
+        "a copy on this very machine counts as one elsewhere: for demonstrations.",
+    )  # fmt: skip
     settle_seconds: float = Field(
         60.0, ge=0, description="A night is left alone until nothing came for so long."
     )

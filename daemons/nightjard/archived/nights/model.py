@@ -72,7 +72,8 @@ class Nights:
         work = WorkTools(
             config, self._store, tools.clock, Dictionary.load(config.dictionary),
             FrameIds(database, allocator, tools.clock),
-            Transfers(database, tools.clock, config.destinations, config.retention),
+            Transfers(database, tools.clock, config.destinations, config.retention,
+                      machine_id=config.machine_id),
             lambda: executor_of(config.executor),
         )  # fmt: skip
         self._engine = Engine(work)
