@@ -331,7 +331,7 @@ def assert_in_order(folder: Path, starts: list[int], end: str = ".fits") -> None
         name = ids_of(len(starts))[number]
         path = folder / f"{name}{end}"
         assert start_by_pixels(path, starts) == start
-        header = read_main_header(path)
+        header = read_main_header(path, ("FRAMEID", "EXP-ID"))
         assert header["FRAMEID"] == name
         assert header["EXP-ID"] == exp_id(name)
         assert (folder / f"{name}.txt").read_text() == f"times of {start}\n"
@@ -376,7 +376,7 @@ def test_a_compressed_file_unpacks_to_one_whose_sums_are_right(tmp_path: Path) -
     ids = ids_of(2)
     for one, start in zip(ids, (T0 + NS_PER_S, T0), strict=True):
         make(tmp_path, one, start, one, fz=True)
-    assert read_main_header(tmp_path / f"{ids[0]}.fits.fz").get("ZHECKSUM") is not None
+    assert read_main_header(tmp_path / f"{ids[0]}.fits.fz", ["ZHECKSUM"]) != {}
     fix([tmp_path])
     for one in ids:
         subprocess.run(["funpack", str(tmp_path / f"{one}.fits.fz")], check=True)

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nightjar.errors import InvalidArgument, NightjarError
-from nightjar.fits.header import Header
+from nightjar.fits.cards import Value
 from nightjar.times import NS_PER_DAY, NS_PER_S, iso, parse_iso
 from nightjard.archived.nights.ids.header import read_main_header
 from nightjard.archived.nights.ids.names import ending, exp_id, parse, parse_file_name
 
+_KEYWORDS = ("FRAMEID", "EXP-ID", "MJD-STR", "MJD", "DATE-OBS", "UT-STR", "UT")
 _UNREADABLE = "cannot be read"
 _MJD_EPOCH = 40_587  # MJD of 1970-01-01
 
@@ -102,7 +103,7 @@ def expanded(path: Path) -> list[Path]:
 def _read(path: Path) -> Row:
     in_name = parse_file_name(path.name)
     try:
-        header = read_main_header(path)
+        header = read_main_header(path, _KEYWORDS)
     except NightjarError as error:
         return Row(path, None, "", "", in_name, "", f"{_UNREADABLE}: {error}")
     text = _text(header, "FRAMEID")
@@ -114,12 +115,12 @@ def _read(path: Path) -> Row:
     return Row(path, start_ns(header), text, "", in_name, _text(header, "EXP-ID"), problem)
 
 
-def _text(header: Header, keyword: str) -> str:
+def _text(header: Mapping[str, Value], keyword: str) -> str:
     value = header.get(keyword)
     return value.strip() if isinstance(value, str) else ""
 
 
-def start_ns(header: Header) -> int | None:
+def start_ns(header: Mapping[str, Value]) -> int | None:
     """Return the start of an image by its header, ns UTC; None where it does not say.
 
     MJD before the texts: DATE-OBS of older files is the day on which the night began.

@@ -7,15 +7,16 @@ bless the damage.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from blake3 import blake3
 
 from nightjar.errors import Refused, StorageError
 from nightjar.files import write_at
-from nightjar.fits.cards import CARD_BYTES, Card, parse_card
+from nightjar.fits.cards import BLOCK_BYTES, CARD_BYTES, Card, Value, parse_card
 from nightjar.fits.checksum import (
     CHECKSUM_PLACEHOLDER,
     MODULUS,
@@ -24,10 +25,12 @@ from nightjar.fits.checksum import (
     datasum,
 )
 from nightjar.fits.hdus import Hdu, Reader, opened, walk
-from nightjar.fits.header import Header, NotFits, header_bytes
+from nightjar.fits.header import NotFits, header_bytes
 from nightjar.fits.verify import verify_image
 
 _PIECE = 1 << 20
+_HEADER_PIECE = 8 * BLOCK_BYTES
+_LONGEST_HEADER = 2000 * BLOCK_BYTES
 _END = b"END".ljust(CARD_BYTES)
 _DAMAGED = "{}. It changed since it was written: not touched; fetch a good copy first"
 _COMMENTS = {"FRAMEID": "Image sequential number", "EXP-ID": "ID of the exposure this was taken in"}
@@ -48,22 +51,53 @@ def main_unit(path: Path, units: list[Hdu]) -> Hdu:
     return units[1]
 
 
-def read_main_header(path: Path) -> Header:
-    """Return the header that counts, reading header blocks only; cards that are wrong left out.
+def read_main_header(path: Path, keywords: Iterable[str]) -> dict[str, Value]:
+    """Return some keywords of the header that counts; those that it does not have are missing.
+
+    Header blocks are all that is read, and only the cards asked for are parsed: a night has
+    thousands of files with hundreds of cards each.
 
     Raises
     ------
     NotFits, StorageError
         Not such a file, or it cannot be read.
     """
-    wanted = 2 if path.name.endswith(".fz") else 1
+    wanted = {f"{keyword:8}".encode("ascii") for keyword in keywords}
     with opened(path) as (read, name):
-        units = []
-        for unit in walk(read, name, is_lenient=True):
-            units.append(unit)
-            if len(units) == wanted:
-                break
-    return main_unit(path, units).header
+        start = 0
+        if path.name.endswith(".fz"):
+            start = next(walk(read, name, is_lenient=True)).end
+            if not read(start, 9).startswith(b"XTENSION="):
+                raise NotFits(f"{path}: no compressed image in it", path=str(path))
+        cards = _cards_at(read, start, name)
+    found: dict[str, Value] = {}
+    for index, card in enumerate(cards):
+        if card[:8] not in wanted:
+            continue
+        last = index + 1
+        while last < len(cards) and cards[last].startswith(b"CONTINUE  "):
+            last += 1
+        with contextlib.suppress(ValueError):  # a card that is wrong counts as missing
+            parsed = parse_card(b"".join(cards[index:last]))
+            found.setdefault(parsed.keyword, parsed.value)
+    return found
+
+
+def _cards_at(read: Reader, start: int, name: str) -> list[bytes]:
+    """Return the card images of a header, without END."""
+    if not read(start, 9).startswith((b"SIMPLE  =", b"XTENSION=")):
+        raise NotFits(f"{name}: not a FITS file", path=name)
+    cards: list[bytes] = []
+    for offset in range(start, start + _LONGEST_HEADER, _HEADER_PIECE):
+        piece = read(offset, _HEADER_PIECE)
+        for at in range(0, len(piece), CARD_BYTES):
+            card = piece[at : at + CARD_BYTES]
+            if card == _END:
+                return cards
+            cards.append(card)
+        if len(piece) < _HEADER_PIECE:
+            break
+    raise NotFits(f"{name}: no END card after byte {start}; the file is cut short", path=name)
 
 
 def require_patchable(source: Path, values: Mapping[str, str]) -> None:

@@ -193,7 +193,7 @@ def _entry(row: Mapping[str, Any], folder: Path, family: str, date: str) -> Entr
 def _object(path: Path) -> str:
     """Return OBJECT; "" where the file is not there, which :func:`look_at` says."""
     try:
-        value = read_main_header(path).get("OBJECT")
+        value = read_main_header(path, ("OBJECT",)).get("OBJECT")
     except NightjarError:
         return ""
     return value if isinstance(value, str) else ""
