@@ -83,13 +83,18 @@ def open_output(path: Path) -> Output:
         The folder cannot be written or read.
     """
     try:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.fsync_folder(path.parent.parent)
+        make_folder(path.parent)
         remove_leftovers(path)
         return SameFile(path) if os.path.lexists(path) else NewFile(path)
     except OSError as error:
         raise storage_error(path, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none, durably; OSError as the system says."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        files.fsync_folder(folder.parent)
 
 
 def remove_leftovers(path: Path) -> list[Path]:
@@ -217,13 +222,17 @@ class NewFile:
         except OSError as error:
             raise storage_error(self.path, error) from error
 
-    def publish(self) -> None:
+    def publish(self, *, replace: bool = False) -> None:
         """Give the file its name, durably.
 
-        Where another process was faster, and its file is the same, this one goes away.
+        Where another process was faster, and its file is the same, this one goes away. With
+        `replace` it takes the place of any other.
         """
         try:
-            files.rename_new(self.file, self.path)
+            if replace:
+                os.replace(self.file, self.path)
+            else:
+                files.rename_new(self.file, self.path)
         except FileExistsError:
             if hash_of(self.path) != hash_of(self.file):
                 raise _different(self.path, "") from None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nightjar.errors import StorageError
-from nightjar.files import require_space, write_durably
+from nightjar.files import require_space
 from nightjar.fits.checksum import DataSum, datasum
 from nightjar.fits.tiles import TileCompressor
 from nightjard.archived.nights.records import CubeRef, Rows
@@ -27,7 +27,15 @@ from nightjard.archived.nights.writing.hashes import (
     payload_hash,
 )
 from nightjard.archived.nights.writing.layout import ProductLayout
-from nightjard.archived.nights.writing.output import Output, hash_of, open_output, storage_error
+from nightjard.archived.nights.writing.output import (
+    NewFile,
+    Output,
+    hash_of,
+    make_folder,
+    open_output,
+    remove_leftovers,
+    storage_error,
+)
 from nightjard.archived.nights.writing.raw import RawFrame, RawFrames
 from nightjard.archived.nights.writing.tasks import ProductResult, ProductTask
 
@@ -145,11 +153,20 @@ def write_hashes(path: Path, hashes: Hashes) -> None:
     np.save(buffer, hashes, allow_pickle=False)
     data = buffer.getvalue()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not (path.is_file() and path.read_bytes() == data):
-            write_durably(path, data, replace=True)
+        make_folder(path.parent)
+        remove_leftovers(path)
+        if path.is_file() and path.read_bytes() == data:
+            return
+        output = NewFile(path)
     except OSError as error:
         raise storage_error(path, error) from error
+    try:
+        output.append(data)
+        output.finish()
+        output.sync()
+        output.publish(replace=True)
+    finally:
+        output.close()
 
 
 @dataclass(frozen=True, slots=True)
