@@ -9,6 +9,7 @@ import logging
 import random
 import subprocess
 import threading
+import xmlrpc.client
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,10 @@ import sqlalchemy as sa
 from nightjar.clock import ManualClock, SystemClock
 from nightjar.errors import ConfigError, InvalidArgument, Refused, StorageError
 from nightjar.files import rename_new
+from nightjar.fits.compressed_cube import CompressedCube, TilePool
+from nightjar.fits.frame_table import empty_rows
 from nightjar.fits.header import Header, read_header
+from nightjar.fits.tile_file import TileLayout
 from nightjar.fits.verify import verify_image
 from nightjar.fits.writer import write_image
 from nightjar.times import NS_PER_S, iso, mjd_text, parse_iso
@@ -270,6 +274,44 @@ def test_the_observatory_gives_numbers(
     assert set(rows) == {("granted", "gen2")}
 
 
+@pytest.mark.parametrize("text", ["late@1", "stale@x", "stale@x%", "@2"])
+def test_a_fault_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="is no fault"):
+        parse_faults(text)
+
+
+def test_the_simulated_service_knows_instruments_and_remembers(
+    gen2: Callable[..., Gen2Server], tmp_path: Path
+) -> None:
+    server = gen2()
+    with xmlrpc.client.ServerProxy(server.url) as service:
+        assert service.get_frames(31, "A", 1, "one") == {
+            "request": "one", "frames": ["VMPA00425189"],
+        }  # fmt: skip
+        assert service.get_frames("VMP", "A", 1, "one") == service.get_frames(31, "A", 1, "one")
+        two = service.get_frames(16, "B", 2, "two")
+        assert two == {"request": "two", "frames": ["SCXB00425189", "SCXB00425190"]}
+        for wrong in ((99, "A", 1, "x"), ("VMP", "a", 1, "x"), ("VMP", "A", 0, "x"),
+                      ("VMP", "A", 3, "one")):  # fmt: skip
+            with pytest.raises(xmlrpc.client.Fault):
+                service.get_frames(*wrong)
+    with pytest.raises(Refused, match="was for 1 of VMPA"):
+        Gen2Allocator(server.url).grant("VMPA", 3, "one")
+    again = FrameIdService(tmp_path / "gen2", first=1)
+    assert again.get_frames(31, "A", 1, "one")["frames"] == ["VMPA00425189"]
+    assert again.get_frames(31, "A", 1, "three")["frames"] == ["VMPA00425190"]
+
+
+def test_faults_by_chance_come_as_often_as_asked_and_the_same_again(tmp_path: Path) -> None:
+    def told(folder: Path) -> list[int]:
+        service = FrameIdService(folder, faults=parse_faults("short@30%"), seed=5)
+        return [len(service.get_frames("VMP", "A", 3, f"r{n}")["frames"]) for n in range(60)]
+
+    first = told(tmp_path / "a")
+    assert first == told(tmp_path / "b")
+    assert 8 <= first.count(2) <= 30
+
+
 @pytest.mark.parametrize("url", ["https://x:1/", "http://x/", "x:1", "http://x:notaport/", ""])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError):
@@ -384,6 +426,39 @@ def test_a_compressed_file_unpacks_to_one_whose_sums_are_right(tmp_path: Path) -
         assert found.is_good, found.problems
         assert found.header is not None
         assert found.header["FRAMEID"] == one
+
+
+@pytest.mark.needs("funpack", "fitsverify")
+@pytest.mark.parametrize("capacity", [3, 400])
+def test_a_product_of_our_own_writer(tmp_path: Path, capacity: int) -> None:
+    """Compressed, with spare cards and a table behind: every sum right, also after funpack."""
+    path = tmp_path / f"{ids_of(1)[0]}.fits.fz"
+    frames = pixels(T0, 3)
+    pool = TilePool(frames.shape[1:], "u2", 1)
+    try:
+        cube = CompressedCube(path, TileLayout.make(frames.shape[1:], "u2", capacity, 60), pool)
+        rows = empty_rows(3)
+        for number, frame in enumerate(frames):
+            rows["DATASUM"][number] = cube.append(frame)
+        header = Header()
+        header.add("MJD-STR", float(mjd_text(T0)), "start")
+        header.add("FRAMEID", "VMPA00000499", "Image sequential number")
+        header.add("EXP-ID", "VMPE00000499")
+        cube.complete(header.cards, rows)
+    finally:
+        pool.stop()
+    good = ids_of(1)[0]
+    copy = tmp_path / f"copy_{good}.fits.fz"
+    write_patched(path, copy, {"FRAMEID": good, "EXP-ID": exp_id(good)})
+    assert verify_image(copy).problems == ()
+    told = subprocess.run(["fitsverify", str(copy)], capture_output=True, text=True, check=True)
+    assert "found 0 warning(s) and 0 error(s)" in told.stdout
+    assert copy.stat().st_size == path.stat().st_size
+    subprocess.run(["funpack", str(copy)], check=True)
+    found = verify_image(copy.with_suffix(""))
+    assert found.problems == ()
+    assert found.header is not None
+    assert (found.header["FRAMEID"], found.header["EXP-ID"]) == (good, exp_id(good))
 
 
 def test_an_interrupted_naming_is_finished(tmp_path: Path) -> None:
