@@ -246,6 +246,8 @@ def _resolve_end(
         limit -= cadence.mean_us * 0.6
         first = first[reference.time_us[first] > limit]
         second = second[other.time_us[second] > limit]
+        if not len(first) or not len(second):
+            return
         earliest = min(reference.time_us[first[0]], other.time_us[second[0]])
         steps = round((anchor - earliest) / cadence.mean_us)
         grid = [anchor + each for each in grids(cadence, np.arange(-steps, 0))]
@@ -255,6 +257,8 @@ def _resolve_end(
         limit += cadence.mean_us * 0.6
         first = first[reference.time_us[first] < limit]
         second = second[other.time_us[second] < limit]
+        if not len(first) or not len(second):
+            return
         latest = max(reference.time_us[first[-1]], other.time_us[second[-1]])
         steps = round((latest - anchor) / cadence.mean_us)
         grid = [anchor + each for each in grids(cadence, np.arange(1, steps + 1))]

@@ -21,7 +21,7 @@ from nightjard.archived.nights.sync.model import (
 _SAMPLE = 200_000
 _MAD = 1.4826  # median absolute deviation to standard deviation
 _STALL_US = 200e3  # a counter jump may stand this much too early: frames wait, then come at once
-_BLOCK = 32
+_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def measure(trains: Sequence[Train], physics: Physics) -> Cadence:
     mean_us, is_nominal = _mean_interval(intervals, physics)
     fitted = None
     if half_us > 0:
-        fitted = _fit_half_width(intervals, mean_us)
+        fitted = _fit_half_width(intervals, mean_us, half_us)
         if fitted is not None and abs(fitted - half_us) > max(0.25 * half_us, 10.0):
             # The header's half width is not what happened: a wrong one would decode noise.
             half_us = fitted
@@ -173,29 +173,35 @@ def _clipped_mean(values: Floats, center: float) -> float:
     return float(values[np.abs(values - center) < width].mean())
 
 
-def _fit_half_width(intervals: Sequence[Floats], mean_us: float) -> float | None:
-    """Return the half width by the alternation of intervals, blind to its phase."""
-    means: list[Floats] = []
-    variances: list[Floats] = []
+def _fit_half_width(intervals: Sequence[Floats], mean_us: float, header_us: float) -> float | None:
+    """Return the half width by the alternation of intervals, blind to its phase.
+
+    Two neighbouring blocks have the same phase, and noise of their own: the mean of their product
+    is the square of the half width. 0.0: the times show that there is none; None: too few.
+    """
+    products: list[Floats] = []
     for each in intervals:
         blocks = len(each) // _BLOCK
-        if not blocks:
+        if blocks < 2:
             continue
         excess = each[: blocks * _BLOCK].reshape(blocks, _BLOCK) - mean_us
         excess = excess * np.where(np.arange(_BLOCK) % 2, -1.0, 1.0)
-        # A loss or a late frame would turn or drown the pattern.
-        clean = excess[np.abs(excess).max(axis=1) < 0.9 * mean_us]
-        means.append(clean.mean(axis=1))
-        variances.append(((clean[:, 2:] - clean[:, :-2]) ** 2).mean(axis=1) / 2)
-    square = np.concatenate(means) ** 2 if means else np.zeros(0)
-    if len(square) < 2:
+        # A loss or a late frame would turn or drown the pattern: such a block counts for nothing.
+        is_clean = np.abs(excess).max(axis=1) < 0.9 * mean_us
+        product = excess.mean(axis=1)
+        product = product[1:] * product[:-1]
+        products.append(product[is_clean[1:] & is_clean[:-1]])
+    found = np.concatenate(products) if products else np.zeros(0)
+    if len(found) < 4:
         return None
-    # Latency noise is twice as strong at the pattern's frequency as on average.
-    noise = 2.0 * float(np.median(np.concatenate(variances))) / _BLOCK
-    value = float(np.median(square))
-    if value < 4.0 * noise:
-        return 0.0 if value < 1.5 * noise and len(square) >= 16 else None
-    return float(np.sqrt(max(value - noise, 0.0)))
+    center = float(np.median(found))
+    width = 6.0 * _MAD * float(np.median(np.abs(found - center))) + 1.0
+    found = found[np.abs(found - center) < width]
+    square = float(found.mean())
+    error = float(found.std()) / np.sqrt(len(found)) + 1e-3
+    if square > 4.0 * error:
+        return float(np.sqrt(square))
+    return 0.0 if square + 4.0 * error < (0.3 * header_us) ** 2 else None
 
 
 def _noise(intervals: Sequence[Floats], mean_us: float, line_us: float) -> float:

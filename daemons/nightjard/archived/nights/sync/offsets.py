@@ -18,6 +18,7 @@ _SEED_BLOCK = 512
 _SEEDS = 8
 _TRACK_BLOCK = 256
 _FINE_BLOCK = 128
+_LEAST_BLOCK = 8
 _NEAR = 0.4  # of the shorter interval
 
 
@@ -177,15 +178,22 @@ def refine(time_us: Floats, residual: Floats, path: OffsetPath, sigma_us: float)
     """
     if not len(residual):
         return path
-    blocks = max(1, len(residual) // _FINE_BLOCK)
-    bounds = np.linspace(0, len(residual), blocks + 1).astype(int)
     total = residual + path.at(time_us)
-    size = len(residual) // blocks
-    even = bounds[:-1, None] + np.arange(size)
-    center = np.median(total[even], axis=1)
+    size = _FINE_BLOCK
+    while True:
+        blocks = max(1, len(residual) // size)
+        bounds = np.linspace(0, len(residual), blocks + 1).astype(int)
+        size = len(residual) // blocks
+        center = np.median(total[bounds[:-1, None] + np.arange(size)], axis=1)
+        error = 1.3 * sigma_us / np.sqrt(size) + 1.0
+        moves = np.diff(center)
+        drift = float(np.median(moves)) if len(moves) else 0.0
+        # Long intervals: a drift may move the offset within a block.
+        if (abs(drift) < 2.0 * error and blocks >= 4) or size <= _LEAST_BLOCK:
+            break
+        size = max(_LEAST_BLOCK, size // 4)
     nodes = time_us[bounds[:-1] + size // 2]
-    error = 1.3 * sigma_us / np.sqrt(size) + 1.0
-    jumps = np.flatnonzero(np.abs(np.diff(center)) > max(8.0 * error, 2.0 * sigma_us))
+    jumps = np.flatnonzero(np.abs(moves - drift) > max(8.0 * error, 2.0 * sigma_us))
     if len(jumps):
         return _with_steps(time_us, total, bounds, nodes, center, jumps)
     return OffsetPath(nodes, center)

@@ -106,9 +106,8 @@ def grids(cadence: Cadence, number: Ints, end_us: float | None = None) -> list[F
     """
     found: list[Floats] = []
     for half_us in (cadence.half_us, -cadence.half_us) if cadence.half_us > 0 else (0.0,):
-        grid: Floats = number * cadence.mean_us + np.where(
-            number % 2 == 1, np.sign(number) * half_us, 0.0
-        )
+        turned = np.where(number % 2 == 1, np.sign(number) * half_us, 0.0)
+        grid: Floats = np.asarray(number * cadence.mean_us + turned, np.float64)
         if end_us is not None:
             last = len(number) + 1
             whole_us = last * cadence.mean_us + (half_us if last % 2 == 1 else 0.0)
