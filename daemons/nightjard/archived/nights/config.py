@@ -184,7 +184,7 @@ class NightsConfig(StrictModel):
     executor: Executor = Field(Executor(), description="Where tasks run.")
     thresholds: Thresholds = Field(Thresholds(), description="Of `archive summary`.")
     machine_id: str | None = Field(
-        None, pattern=r"\A[0-9a-f]{32}\Z",
+        None, pattern=r"^[0-9a-f]{32}$",
         description="What this machine calls itself in place of /etc/machine-id. With another one "
         "a copy on this very machine counts as one elsewhere: for demonstrations.",
     )  # fmt: skip
