@@ -234,6 +234,18 @@ def test_adopted_ids_are_given_to_nobody_else(local: FrameIds) -> None:
         local.adopt("archival", "20250601", {items(1)[0]: "VMPA00000777"})
 
 
+def test_gaps_are_told(local: FrameIds) -> None:
+    assert local.gaps("VMPA") == []
+    given = {one: frame_id("VMPA", n) for one, n in zip(items(5), (3, 4, 6, 9, 10), strict=True)}
+    local.adopt("archival", "20250601", given)
+    local.assign("archival", "20250603", items(2))  # from 100 on
+    assert local.gaps("VMPA") == [
+        ("VMPA00000005", "VMPA00000005"), ("VMPA00000007", "VMPA00000008"),
+        ("VMPA00000011", "VMPA00000099"),
+    ]  # fmt: skip
+    assert local.gaps("SCXB") == []
+
+
 def test_ids_may_be_exchanged_and_nothing_else(local: FrameIds) -> None:
     found = local.assign("archival", "20250603", items(3))
     names = list(found)

@@ -102,6 +102,7 @@ def test_the_same_as_on_sqlite(database: Database) -> None:
     assert ids.assign("archival", "20250603", items) == found
     with pytest.raises(Refused, match="oldest night first"):
         ids.assign("archival", "20250602", items)
+    assert ids.gaps("VMPA") == []
     swapped = {"p0": found["p1"].frame_id, "p1": found["p0"].frame_id}
     ids.rebind("archival", "20250603", swapped)
     assert ids.assigned("archival", "20250603")["p0"] == found["p1"]

@@ -188,6 +188,16 @@ class FrameIds:
             batches = journal.open_batches(connection, f"{family}/{date}/")
         return free + [f"{batch.count} of request {batch.request}" for batch in batches]
 
+    def gaps(self, code: str) -> list[tuple[str, str]]:
+        """Return ranges (first ID, last ID) between given IDs of a code that were never given here.
+
+        With numbers from this database there are none; an observatory may have given them to
+        others.
+        """
+        with self._database.read() as connection:
+            found = journal.gaps(connection, require_code(code))
+        return [(frame_id(code, first), frame_id(code, last)) for first, last in found]
+
     # --- one step ---
 
     def _advance(

@@ -257,3 +257,14 @@ def codes(connection: Connection, family: str, date: str) -> list[str]:
         sa.select(_ID.code).where(_ID.family == family, _ID.date == date)
         .distinct().order_by(_ID.code)
     ))  # fmt: skip
+
+
+def gaps(connection: Connection, code: str) -> list[tuple[int, int]]:
+    """Return the ranges (first, last) between the numbers of a code that nobody here was given."""
+    following = sa.func.lead(_ID.number).over(order_by=_ID.number).label("following")
+    pairs = sa.select(_ID.number, following).where(_ID.code == code).subquery()
+    rows = connection.execute(
+        sa.select(pairs.c.number, pairs.c.following)
+        .where(pairs.c.following > pairs.c.number + 1).order_by(pairs.c.number)
+    )  # fmt: skip
+    return [(number + 1, after - 1) for number, after in rows]

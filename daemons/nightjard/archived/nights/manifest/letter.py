@@ -48,13 +48,9 @@ def letter(
     StorageError
         The manifest cannot be read.
     """
+    _require_addresses(mail)
     if not nights:
         raise InvalidArgument("a letter about no night")
-    for address in (*mail.to, mail.sender):
-        if not _ADDRESS.match(address):
-            raise ConfigError(f"mail: {address!r} is no address")
-    if not mail.to:
-        raise ConfigError("mail.to is empty: nobody to write to")
     dates = ", ".join(_dash(night) for night in sorted(set(nights)))
     try:
         content = manifest.read_bytes()
@@ -71,9 +67,8 @@ def letter(
     message["Message-ID"] = f"<{digest}@{mail.sender.rpartition('@')[2]}>"
     if date_ns is not None:
         message["Date"] = formatdate(date_ns // NS_PER_S)
-    plural = "s" if len(set(nights)) > 1 else ""
     lines = [
-        f"Attached is the manifest of {instrument} frames for the night{plural} {dates} (UT).",
+        f"Attached is the manifest of {instrument} frames of {dates} (UT).",
         "",
         f"Files: {frames}, {total_bytes / 1e9:.1f} GB ({total_bytes} bytes)",
         f"IP address of the host that holds them: {address}",
@@ -86,6 +81,14 @@ def letter(
     )
     message.set_boundary(f"=={digest}==")
     return message
+
+
+def _require_addresses(mail: Mail) -> None:
+    for address in (*mail.to, mail.sender):
+        if not _ADDRESS.match(address):
+            raise ConfigError(f"mail: {address!r} is no address")
+    if not mail.to:
+        raise ConfigError("mail.to is empty: nobody to write to")
 
 
 def _dash(night: str) -> str:
