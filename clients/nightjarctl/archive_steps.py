@@ -249,14 +249,14 @@ def restore(
     asked = {**of_night(night, family), "dry_run": True}
     found = work(session, identity, "restore_night", asked, f"look at {night}")
     size = render.size_text(found["bytes"])
-    what = f"{found['files']} products ({size}) in {found['folder']}"
+    what = f"{found['files']} files ({size}) that were made in {found['folder']}"
     if dry_run:
         session.result(found, f"would remove {what}; {found['ids']} frame IDs stay given")
         return
     confirm(f"Remove {what} for ever?", yes, f"night {found['night']} was not restored")
     asked |= {"dry_run": False, "confirm": found["confirm"]}
     done = work(session, identity, "restore_night", asked, f"restoring of {night}")
-    session.done(done, f"{done['files']} products removed; night {done['night']} is "
+    session.done(done, f"{done['files']} files removed; night {done['night']} is "
                        f"{done['state']}")  # fmt: skip
 
 

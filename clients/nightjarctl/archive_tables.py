@@ -124,6 +124,8 @@ def run_report_lines(runs: Iterable[Row]) -> list[str]:
 
 def copy_lines(copies: Mapping[str, Row], paint: render.Paint) -> list[str]:
     """Return how the copies at the destinations are."""
+    if not copies:
+        return ["no copies"]
     rows = [
         (name, copy["files"], copy["verified"], len(copy["different"]), len(copy["missing"]),
          _size(copy["bytes"]), render.clock_text(copy["receipt"]),
@@ -216,13 +218,15 @@ def plan_lines(plan: Row, paint: render.Paint) -> list[str]:
 def run_lines(run: Row, paint: render.Paint) -> list[str]:
     """Return what the steps of a night did."""
     rows = [
-        (step["name"], step["outcome"], duration_text(step["seconds"]), step["text"])
+        (step["name"], step["outcome"],
+         duration_text(step["seconds"]) if step["outcome"] == "done" else None, step["text"])
         for step in run["steps"]
-    ]
+    ]  # fmt: skip
     lines = [f"Night {run['night']} ({run['family']}) is {_word(run['state'], paint)}"]
     table = render.table(("step", "outcome", "time", ""), rows, right=[2])
     lines += _painted(table, rows, 1, paint)
-    if run["seconds"] and run["frames"]:
+    is_done = any(step["outcome"] == "done" for step in run["steps"])
+    if is_done and run["seconds"] and run["frames"]:
         rates = rate_text(run["frames"] / run["seconds"], run["bytes"] / run["seconds"])
         lines.append(f"{run['frames']} frames in {duration_text(run['seconds'])}: {rates}")
     return lines
@@ -242,8 +246,8 @@ def process_lines(done: Row, paint: render.Paint) -> list[str]:
 
 def rate_text(frames_per_s: float | None, bytes_per_s: float | None) -> str:
     """Return speeds as people say them."""
-    parts = [] if frames_per_s is None else [f"{frames_per_s:.0f} frames/s"]
-    parts += [] if bytes_per_s is None else [f"{bytes_per_s / 1e6:.0f} MB/s"]
+    parts = [f"{frames_per_s:.0f} frames/s"] if frames_per_s else []
+    parts += [f"{bytes_per_s / 1e6:.0f} MB/s"] if bytes_per_s else []
     return ", ".join(parts)
 
 
@@ -255,13 +259,13 @@ def progress_lines(progress: Iterable[Row], paint: render.Paint) -> list[str]:
         parts += [rate_text(one["frames_per_s"], one["bytes_per_s"])]
         if one["eta_s"] is not None:
             parts.append(f"{duration_text(one['eta_s'])} left")
-        head = f"{one['night']} ({one['family']}) {_word(one['step'], paint)}"
+        where = one["command"] if one["night"] is None else f"{one['night']} ({one['family']})"
+        head = f"{where} {_word(one['step'], paint)}".strip()
         lines.append(f"{head}: {', '.join(part for part in parts if part)}")
-        frames = f"{one['frames_done']}" + (f" of {one['frames']}" if one["frames"] else "")
-        lines.append(
-            f"{render.INDENT}{one['tasks_done']} of {one['tasks']} tasks, {frames} frames, "
-            f"{one['workers']} at work; {one['text']}"
-        )
+        counts = [f"{one[f'{key}_done']} of {one[key]} {key}" for key in ("tasks", "frames")
+                  if one[key]]  # fmt: skip
+        words = [", ".join([*counts, f"{one['workers']} at work"]), str(one["text"])]
+        lines.append(render.INDENT + "; ".join(word for word in words if word))
     return lines or ["nothing runs"]
 
 
@@ -285,7 +289,8 @@ def verify_lines(done: Row) -> list[str]:
     rate = rate_text(None, done["bytes"] / done["seconds"]) if done["seconds"] else ""
     bad = len(done["bad"]) + done["omitted"]
     word = "all as they were written" if done["is_good"] else f"{bad} not as written"
-    return [*lines, f"{done['files']} files, {_size(done['bytes'])}: {word} ({rate})"]
+    end = f" ({rate})" if rate else ""
+    return [*lines, f"{done['files']} files, {_size(done['bytes'])}: {word}{end}"]
 
 
 def id_lines(found: Row, *, is_change: bool) -> list[str]:

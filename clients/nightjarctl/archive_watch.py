@@ -85,7 +85,7 @@ class _Teller:
 
 def one_line(one: Mapping[str, Any]) -> str:
     """Return what runs in one line, for a pipe."""
-    words: Sequence[str] = [str(one["night"]), str(one["family"]), str(one["step"])]
+    words: Sequence[str] = [one["night"] or one["command"], one["family"] or "", one["step"]]
     fraction = "" if one["fraction"] is None else f"{100 * one['fraction']:.0f} %"
     rates = rate_text(one["frames_per_s"], one["bytes_per_s"])
     return "  ".join(part for part in (*words, fraction, rates, str(one["text"])) if part)

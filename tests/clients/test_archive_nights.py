@@ -322,8 +322,11 @@ def test_run_and_progress_name_their_speed(do: Run, fake: FakeArchive) -> None:
     ran = do("run 20251106")
     assert "2000 frames in 10.0 s: 200 frames/s, 400 MB/s" in ran.out
     assert "run of 20251106: consolidate" in ran.err  # what happened on the way, line by line
-    assert re.search(r"sync +unchanged +0\.0 s  997 pairs", ran.out)
+    assert re.search(r"sync +unchanged +-  997 pairs", ran.out)
     assert do("run 20251106 -q").out == ""
+    for step in fake.results["run_night"]["steps"]:
+        step["outcome"] = "unchanged"
+    assert "frames/s" not in do("run 20251106").out  # nothing was done, whatever the quotient
 
 
 def test_settings_of_nights_are_flat(do: Run, fake: FakeArchive) -> None:
@@ -376,7 +379,8 @@ def test_restore_asks_and_does_what_is_answered(
     fake: FakeArchive, answer: str, code: int, dry_runs: list[bool]
 ) -> None:
     with Terminal("nightjarctl.archive", "restore", "20251106", columns=160) as terminal:
-        terminal.expect(f"Remove 12 products (1.4 GB) in {ROOT}/20251106 for ever? [y/N]")
+        what = f"12 files (1.4 GB) that were made in {ROOT}/20251106"
+        terminal.expect(f"Remove {what} for ever? [y/N]")
         terminal.type(f"{answer}\n")
         assert terminal.wait() == code
     assert [arguments["dry_run"] for arguments in _restored(fake)] == dry_runs
@@ -387,7 +391,7 @@ def test_restore_asks_and_does_what_is_answered(
 def test_restore_with_yes_does_not_ask(do: Run, fake: FakeArchive) -> None:
     ran = do("restore 20251106 --yes")
     assert ran.code == 0
-    assert "12 products removed; night 20251106 is waiting" in ran.out
+    assert "12 files removed; night 20251106 is waiting" in ran.out
     assert [arguments["confirm"] for arguments in _restored(fake)] == [None, "c0ffee"]
 
 
@@ -461,6 +465,15 @@ def test_watch_in_a_pipe_prints_news_once(fake: FakeArchive) -> None:
     assert code == 0
     assert "20251106  archival  consolidate  25 %  1234 frames/s, 234 MB/s" in first
     assert [line.partition("  ")[2] for line in rest.splitlines()] == ["nothing runs"]
+
+
+def test_watch_shows_what_is_of_no_night(do: Run, fake: FakeArchive) -> None:
+    fake.results["nights_progress"] = [{
+        **PROGRESS, "command": "doctor", "night": None, "family": None, "step": "", "text": "ssh",
+        "fraction": None, "tasks": 0, "frames": None, "frames_per_s": 0.0, "bytes_per_s": 0,
+        "eta_s": None,
+    }]  # fmt: skip
+    assert do("watch --timeout 0.01").out.partition("  ")[2] == "doctor  ssh\n"
 
 
 # --- help and completion ------------------------------------------------------------------------
