@@ -16,11 +16,12 @@ import pytest
 
 from kit import executor_tasks as kit
 from kit.executor_tasks import Gathered, task, until
-from nightjar.errors import Cancelled, Code, ConfigError, NightjarError, Refused, Unreachable
+from nightjar.errors import Cancelled, Code, ConfigError, Refused, Unreachable
 from nightjard.archived.nights.config import Executor as ExecutorConfig
 from nightjard.archived.nights.executor import cluster as cluster_module
 from nightjard.archived.nights.executor.choosing import executor_of
 from nightjard.archived.nights.executor.cluster import DaskExecutor
+from nightjard.archived.nights.executor.functions import LOOK
 from nightjard.archived.nights.executor.pool import PoolExecutor
 from nightjard.archived.nights.executor.remote import census
 
@@ -32,7 +33,7 @@ class Cluster:
     """A scheduler and its workers, processes each."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._started: list[subprocess.Popen[bytes]] = []
         self.workers: list[subprocess.Popen[bytes]] = []
         self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
@@ -48,14 +49,14 @@ class Cluster:
     def add_worker(self, *options: str) -> subprocess.Popen[bytes]:
         worker = self._start(
             "worker", self.address, "--no-nanny", "--nthreads", "1", "--no-dashboard",
-            "--host", "127.0.0.1", "--local-directory", str(self._folder / "spill"),
+            "--host", "127.0.0.1", "--local-directory", str(self.folder / "spill"),
             "--memory-limit", "0", "--death-timeout", "20", *options,
         )  # fmt: skip
         self.workers.append(worker)
         return worker
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        log = self._folder / f"{arguments[0]}-{len(self._started) + 1}.log"
+        log = self.folder / f"{arguments[0]}-{len(self._started) + 1}.log"
         with open(log, "wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", *arguments], stdout=out, stderr=out,
@@ -260,11 +261,16 @@ def test_a_scheduler_without_workers_is_said(tmp_path: Path) -> None:
 
 def test_configuration_chooses_dask(cluster: Cluster) -> None:
     executor = executor_of(ExecutorConfig(scheduler=cluster.address))
+    pids = {worker.pid for worker in cluster.workers}
     try:
-        look = kit.Task("look", "nightjard.archived.nights.executor.probes:look", {"folders": []})
+        look = kit.Task("look", LOOK, {"folders": []})
         seen = Gathered().run(executor, [look]).results["look"]
-    except NightjarError as error:
-        pytest.fail(error.message)
+        assert seen["pid"] in pids
+        missing = str(cluster.folder / "none")
+        all_seen = until(
+            lambda: len(found := executor.survey([missing])) == 2 and found, "both workers"
+        )
     finally:
         executor.close()
-    assert seen["pid"] in {worker.pid for worker in cluster.workers}
+    assert {one["pid"] for one in all_seen.values()} == pids
+    assert all(one["folders"] == {missing: "missing"} for one in all_seen.values())

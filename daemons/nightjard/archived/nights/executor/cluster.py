@@ -16,12 +16,13 @@ import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from nightjar import __version__
 from nightjar.errors import Busy, Cancelled, Code, ConfigError, NightjarError, Unreachable
 from nightjard.archived.nights.executor.functions import ALLOWED
+from nightjard.archived.nights.executor.probes import look
 from nightjard.archived.nights.executor.remote import RESOURCE, cancel_run, census, work
 from nightjard.archived.nights.executor.tasks import (
     Event,
@@ -155,6 +156,18 @@ class DaskExecutor:
                 run.until_done(iter(tasks), cancelled)
         finally:
             self._turn.release()
+
+    def survey(self, folders: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return what every worker sees; :class:`Unreachable` where there is none."""
+        found = self.client().run(look, list(folders), on_error="return")
+        if not found:
+            raise Unreachable(f"Dask scheduler {self._scheduler} has no workers")
+        for worker, seen in found.items():
+            if isinstance(seen, BaseException):
+                raise Unreachable(
+                    f"Dask worker {worker} cannot answer: {type(seen).__name__}: {seen}"
+                )
+        return dict(found)
 
 
 class _Run:

@@ -7,9 +7,10 @@ idempotent: it may be killed at any instruction and run again, on another host a
 
 from __future__ import annotations
 
+LOOK = "nightjard.archived.nights.executor.probes:look"
 ALLOWED: frozenset[str] = frozenset(
     (
-        "nightjard.archived.nights.executor.probes:look",
+        LOOK,
         "nightjard.archived.nights.writing:write_product",
         "nightjard.archived.nights.writing:verify_product",
         "nightjard.archived.nights.writing:compress_task",

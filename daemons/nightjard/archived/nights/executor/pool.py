@@ -14,12 +14,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nightjar.errors import Busy, Cancelled, Code, NightjarError
 from nightjard.archived.nights.executor.channel import Channel, Message
-from nightjard.archived.nights.executor.functions import ALLOWED
+from nightjard.archived.nights.executor.functions import ALLOWED, LOOK
 from nightjard.archived.nights.executor.tasks import (
     Event,
     OnEvent,
@@ -181,6 +182,19 @@ class PoolExecutor:
                 self._drop_busy()
         finally:
             self._turn.release()
+
+    def survey(self, folders: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return what a worker sees; all of them see the same."""
+        seen: dict[str, dict[str, Any]] = {}
+
+        def fail(_task: Task, error: NightjarError) -> None:
+            raise error
+
+        self.run(
+            [Task("survey", LOOK, {"folders": list(folders)})],
+            lambda _task, found: seen.update({f"pid {found['pid']}": found}), fail, lambda: False,
+        )  # fmt: skip
+        return seen
 
     # --- processes ---
 

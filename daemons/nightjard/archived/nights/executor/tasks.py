@@ -7,7 +7,7 @@ import errno
 import importlib
 import json
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -90,6 +90,16 @@ class Executor(Protocol):
             `cancelled` returned True; what was running has been ended, the rest never began.
         Busy
             Another thread is in a run of this executor.
+        NightjarError
+            No worker can be had.
+        """
+        ...
+
+    def survey(self, folders: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return what each worker sees: name -> result of :func:`.probes.look`.
+
+        Raises
+        ------
         NightjarError
             No worker can be had.
         """
