@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 CARD_BYTES = 80
 BLOCK_BYTES = 2880
@@ -177,7 +178,7 @@ def parse_cards(images: bytes) -> Iterator[Card]:
                 continue
             while index < len(lines) and lines[index].startswith("CONTINUE  "):
                 index += 1
-            yield _parse_value(lines[first:index])
+            yield _parse_value(*lines[first:index])
         except ValueError as error:
             raise ValueError(f"card {first + 1}: {error}: {lines[first].rstrip()!r}") from None
 
@@ -238,7 +239,8 @@ def _parse_commentary(line: str) -> Card:
     return Card("", line.rstrip(" "))
 
 
-def _parse_value(lines: list[str]) -> Card:
+@lru_cache(16_384)  # files of a night have most of their cards in common
+def _parse_value(*lines: str) -> Card:
     """Return the card of one line, or of a first line and the CONTINUE lines after it."""
     keyword = lines[0][:8].rstrip(" ")
     value, comment = _parse_field(lines[0][10:])

@@ -106,6 +106,9 @@ class Entry:
     line: int
 
 
+_REMEMBERED = 20_000  # cards whose form was found out
+
+
 class Dictionary:
     """Keywords, and how their values are written.
 
@@ -132,6 +135,7 @@ class Dictionary:
         self.digest = digest
         self.has_required = has_required
         self.archive_digits = archive_digits
+        self._explained: dict[tuple[Card, type, str], tuple[Card, Finding | None]] = {}
 
     @classmethod
     def load(cls, path: Path | None = None, *, archive_digits: bool = False) -> Dictionary:
@@ -182,6 +186,16 @@ class Dictionary:
         entry = self.entries.get(card.keyword)
         if entry is None or card.value is None or card.keyword in COMMENTARY:
             return card, None
+        # Type and text, too: 1, 1.0 and True are equal, 0.0 and -0.0 are, and are written otherwise.
+        key = (card, type(card.value), str(card.value))
+        found = self._explained.get(key)
+        if found is None:
+            if len(self._explained) > _REMEMBERED:
+                self._explained.clear()
+            found = self._explained[key] = self._explain(card, entry)
+        return found
+
+    def _explain(self, card: Card, entry: Entry) -> tuple[Card, Finding | None]:
         if is_structural(card.keyword):
             return card, None
         try:

@@ -6,25 +6,36 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from nightjar.errors import Refused
-from nightjar.fits.timing_text import text_path
+from blake3 import blake3
+
+from nightjar.errors import Refused, StorageError
 from nightjard.archived.nights.plan import VERSION, Plan, make_plan, plan_path, rows_path
 from nightjard.archived.nights.scan import RawFile, Unreadable, look, raw_paths
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 
+_ENDINGS = (".fits", ".fits.fz", ".txt")
+
 
 def inputs_hash(context: Context) -> str:
     """Return the hash of names, sizes and times of all raw files and their texts."""
-    listed = []
-    for _, path in raw_paths(context.folder, tuple(context.config.streams)):
-        for each in (path, text_path(path)):
-            try:
-                status = os.stat(each)
-            except OSError:
-                continue
-            listed.append((str(each.relative_to(context.folder)), status.st_size,
-                           status.st_mtime_ns))  # fmt: skip
-    return hash_of(sorted(listed))
+    listed: list[tuple[str, str, int, int]] = []
+    for stream in context.config.streams:
+        try:
+            entries = list(os.scandir(context.folder / stream))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StorageError(
+                f"cannot read {context.folder / stream}: {error.strerror}"
+            ) from error
+        for entry in entries:
+            if not entry.name.startswith(".") and entry.name.endswith(_ENDINGS):
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue
+                listed.append((stream, entry.name, status.st_size, status.st_mtime_ns))
+    return blake3(repr(sorted(listed)).encode()).hexdigest()
 
 
 def scanned(context: Context) -> list[RawFile | Unreadable]:
@@ -97,7 +108,7 @@ class Sync:
             raw_bytes=sum(cube.size for cube in plan.cubes),
         )  # fmt: skip
         context.refresh()
-        context.keep(plan)
+        context.keep(plan, name)
         return {"plan": name, **summary}
 
 
