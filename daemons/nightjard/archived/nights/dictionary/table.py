@@ -186,7 +186,7 @@ class Dictionary:
         entry = self.entries.get(card.keyword)
         if entry is None or card.value is None or card.keyword in COMMENTARY:
             return card, None
-        # Type and text, too: 1, 1.0 and True are equal, 0.0 and -0.0 are, and are written otherwise.
+        # Type and text, too: 1, 1.0 and True are equal, as are 0.0 and -0.0, but not in a card.
         key = (card, type(card.value), str(card.value))
         found = self._explained.get(key)
         if found is None:
