@@ -73,6 +73,17 @@ class FitslogConfig(DaemonConfig):
         (), strict=False,
         description="Folders beside these two in which, or below which, a person may save.",
     )  # fmt: skip
+    archive_daemon: str | None = Field(
+        None,
+        description="Registered name of the archive daemon that is told of every cube; none if "
+        "not given.",
+    )
+    archive_family: str = Field(
+        "archival", description="What the archive calls the nights below archive_root."
+    )
+    save_family: str = Field(
+        "engineering", description="What the archive calls the nights below save_root."
+    )
     names: Literal["dated", "clock"] = Field(
         "dated",
         description="File names: dated (vcam1_20260611T031500.123456789.fits, sorts by time) or "
@@ -203,6 +214,8 @@ def check(config: FitslogConfig, registry: Registry) -> Sequence[str]:
     for stream in config.streams.values():
         if stream.camera is not None:
             registry.daemon(stream.camera)
+    if config.archive_daemon is not None:
+        registry.daemon(config.archive_daemon)
     roots = config.roots()
     return [
         f"the folder {root} does not exist, nor does what it would be made in"

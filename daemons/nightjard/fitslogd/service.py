@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nightjar.api.commands import Command
@@ -20,6 +21,7 @@ from nightjar.rpc.client import Client
 from nightjar.rpc.server import Handler
 from nightjar.streams.inspect import describe
 from nightjar.times import iso
+from nightjard.fitslogd.announcer import Announcer
 from nightjard.fitslogd.changes import ChangeCommands
 from nightjard.fitslogd.commands import SessionCommands
 from nightjard.fitslogd.config import FitslogConfig, check
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 LOGGER = "nightjard.fitslogd.logger"
 _CAMERA_TIMEOUT_S = 2.0
+_ARCHIVE_TIMEOUT_S = 5.0
 _ALIVE_S = 2.0
 _METRICS_TICKS = 10
 _COUNTED = {
@@ -70,6 +73,7 @@ class FitslogService:
         )  # fmt: skip
         self._sessions = SessionCommands(self._model)
         self._changes = ChangeCommands(self._model)
+        self._announcer = self._make_announcer()
         self._stopping = threading.Event()
         self._beat_ns = context.clock.monotonic_ns()
         self._ticks = 0
@@ -130,7 +134,30 @@ class FitslogService:
             name = f"fitslog_{'bytes' if key == 'size' else key}_total"
             metrics.count(name, text, message.get(key) or 0, stream=stream)
 
+        path = message.get("path")
+        if self._announcer is not None and isinstance(path, str):
+            self._announcer.add(Path(path), stream, int(message.get("size") or 0))
+
+    def _make_announcer(self) -> Announcer | None:
+        config = self._config
+        if config.archive_daemon is None:
+            return None
+        client = Client(self._context.registry.daemon(config.archive_daemon), _ARCHIVE_TIMEOUT_S)
+        roots = {
+            config.archive_family: config.archive_root, config.save_family: config.save_root
+        }
+
+        def notify(cube: dict[str, str | int]) -> None:
+            client.call("notify_cube", dict(cube), is_safe=True)
+
+        return Announcer(notify, roots, self._context.clock)
+
     def _gauge(self) -> None:
+        if self._announcer is not None:
+            self._context.metrics.gauge(
+                "fitslog_unannounced", "Cubes that the archive was not told of yet",
+                self._announcer.waiting,
+            )  # fmt: skip
         for stream, view in self._model.views().items():
             for key, text in _GAUGED.items():
                 if view.get(key) is not None:
@@ -175,6 +202,8 @@ class FitslogService:
                 f"the folder {self._loggers_state} cannot be made: {error.strerror}"
             ) from error
         self._model.start()
+        if self._announcer is not None:
+            self._announcer.start()
         self._thread.start()
 
     def _run(self) -> None:
@@ -195,6 +224,8 @@ class FitslogService:
         if self._thread.is_alive():
             self._thread.join(5)
         self._model.stop(report, self._context.hurry)
+        if self._announcer is not None:
+            self._announcer.stop()
 
     def heartbeat_age_s(self) -> float:
         """Return the seconds since the loggers were last looked after."""
