@@ -16,7 +16,13 @@ from nightjar.files import locked
 from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.steps.checking import Check
 from nightjard.archived.nights.steps.compressing import Compress
-from nightjard.archived.nights.steps.context import Context, Progress, Step, Tools
+from nightjard.archived.nights.steps.context import (
+    Context,
+    Progress,
+    Step,
+    Tools,
+    storage_error,
+)
 from nightjard.archived.nights.steps.copying import Transfer
 from nightjard.archived.nights.steps.listing import Manifest
 from nightjard.archived.nights.steps.making import Consolidate
@@ -31,6 +37,7 @@ STEPS: tuple[Step, ...] = (
     Sync(), Check(), Number(), Consolidate(), Compress(), Verify(), Manifest(), Transfer(),
 )  # fmt: skip
 _BY_NAME = {step.name: step for step in STEPS}
+_STOPPED = "stopped"
 _PROCESSED_BY = "verify"  # from then on the night counts as processed, as observers know it
 
 
@@ -144,11 +151,16 @@ class Engine:
 
     @contextlib.contextmanager
     def held(self, context: Context) -> Iterator[None]:
+        """Have a night for oneself; Busy where another process has it."""
         record = context.folder / FOLDER
-        record.mkdir(exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:
+                record.mkdir(exist_ok=True)
                 stack.enter_context(locked(record / ".lock", f"night {context.night['date']}"))
+            except OSError as error:
+                raise storage_error(f"night {context.night['date']} cannot be begun", error) from (
+                    error
+                )
             except Refused as error:
                 raise Busy(
                     f"night {context.night['date']} is being worked on by another process (pid "
@@ -177,9 +189,9 @@ class Engine:
         number = store.begin_step(context.identity, step.name, step.key(context), clock.now_ns())
         context.progress(Progress(step.name))
         try:
-            result = step.run(context)
+            result = _carried_out(step, context)
         except NightjarError as error:
-            text = "stopped" if isinstance(error, Cancelled) else error.message
+            text = _STOPPED if isinstance(error, Cancelled) else error.message
             store.end_step(context.identity, step.name, number, clock.now_ns(), error=text)
             if not isinstance(error, Cancelled):
                 self._fail(context, f"{step.name}: {text}")
@@ -222,6 +234,9 @@ class Engine:
         if not is_processed:
             values["safe_ns"] = values["transferred_ns"] = None
         values["state"] = _state({**night, **values}, standing).value
+        failed = next((each for each in standing if each.state == "failed"), None)
+        if failed is not None and failed.error != _STOPPED:
+            values.update(state=NightState.FAILED.value, error=f"{failed.name}: {failed.error}")
         store.set_night(context.identity, **values)
 
     def preview(self, night: Row, names: Sequence[str]) -> dict[str, Any]:
@@ -240,6 +255,13 @@ class Engine:
             plan, _, _ = Sync().make(context)
             found["plan"] = summary_of(plan)
         return found
+
+
+def _carried_out(step: Step, context: Context) -> dict[str, Any]:
+    try:
+        return step.run(context)
+    except OSError as error:
+        raise storage_error(f"night {context.night['date']}, step {step.name}", error) from error
 
 
 def _state(night: Mapping[str, Any], standing: Sequence[Standing]) -> NightState:

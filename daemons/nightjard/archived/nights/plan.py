@@ -203,10 +203,13 @@ class Plan:
         """
         path = plan_path(folder, name)
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_bytes()
+            value = json.loads(text)
             if value["version"] != VERSION:
                 raise ValueError("another version of this program made it")
             rows = np.load(rows_path(folder, name), mmap_mode="r")
+            if blake3(text).update(rows.tobytes()).hexdigest() != name:
+                raise ValueError("it is not what was written: it or its rows are damaged")
             plan = cls(
                 value["night"],
                 tuple(CubeRef(**{**each, "frame_shape": tuple(each["frame_shape"])})
@@ -219,7 +222,7 @@ class Plan:
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(
-                f"cannot read the plan {path}: {error}; make it anew: archive plan", path=str(path)
+                f"cannot use the plan {path}: {error}; make it anew: archive plan", path=str(path)
             ) from error
         if plan.rows.dtype != ROW:
             raise StorageError(f"{path} was made by another version: archive plan", path=str(path))
@@ -237,7 +240,6 @@ def rows_path(folder: Path, name: str) -> Path:
 
 
 def _npy(rows: Rows) -> bytes:
-
     buffer = io.BytesIO()
     np.save(buffer, rows)
     return buffer.getvalue()

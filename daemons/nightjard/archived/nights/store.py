@@ -19,6 +19,9 @@ Row = sa.RowMapping
 _CARRIED = ("frame_id", "exp_id", "path", "task_hash", "size", "file_hash", "payload_hash",
             "written_ns", "verified_ns", "error")  # fmt: skip
 
+# Of a night whose products are to be made, or to be made anew.
+_UNPROVEN = {"processed_ns": None, "transferred_ns": None, "safe_ns": None}
+
 
 @dataclass(frozen=True)
 class StepRow:
@@ -119,7 +122,10 @@ class NightStore:
             if row is None:
                 new.append({"night_id": identity, "path": ref.path, **values})
             elif any(row[key] != value for key, value in values.items()):
-                changed.append({"b_id": row["id"], "content_hash": None, **values})
+                # Its text may have come late: what its frames were hashed to is true still.
+                if any(row[key] != values[key] for key in ("size", "mtime_ns")):
+                    values["content_hash"] = None
+                changed.append({"b_id": row["id"], **values})
         with self.database.write("note a night's cubes") as connection:
             if new:
                 connection.execute(sa.insert(cube), new)
@@ -143,9 +149,11 @@ class NightStore:
                 ))  # fmt: skip
             else:
                 connection.execute(sa.update(cube).where(where).values(**values))
+            # The cube is in no product yet: whatever was proven before, this night is not safe.
             connection.execute(
-                sa.update(night).where(night.c.id == identity).values(changed_ns=now_ns)
-            )
+                sa.update(night).where(night.c.id == identity)
+                .values(changed_ns=now_ns, **_UNPROVEN)
+            )  # fmt: skip
         return True
 
     def cubes(self, identity: int) -> list[Row]:
@@ -153,6 +161,20 @@ class NightStore:
         statement = sa.select(cube).where(cube.c.night_id == identity).order_by(cube.c.path)
         with self.database.read() as connection:
             return list(connection.execute(statement).mappings())
+
+    def touch_cubes(self, cubes: Mapping[int, int]) -> None:
+        """Keep, by the row's id, that cubes have another time of change and the same content."""
+        with self.database.write("note a night's cubes") as connection:
+            for identity, mtime_ns in cubes.items():
+                connection.execute(
+                    sa.update(cube).where(cube.c.id == identity).values(mtime_ns=mtime_ns)
+                )
+
+    def forget_cubes(self, identities: Iterable[int]) -> None:
+        """Forget cubes, by the row's id, that a person has said are gone for good."""
+        with self.database.write("forget raw cubes") as connection:
+            for identity in identities:
+                connection.execute(sa.delete(cube).where(cube.c.id == identity))
 
     def put_raw_hashes(self, identity: int, hashes: Mapping[str, str]) -> None:
         """Keep the content hashes of cubes, by path."""
@@ -182,6 +204,7 @@ class NightStore:
             }
             same = {row["plan_hash"] for row in old.values()} == {plan_hash}
             if not same or len(old) != len(products):
+                values = {**values, **_UNPROVEN}
                 connection.execute(sa.delete(product).where(product.c.night_id == identity))
                 rows = [_product_row(identity, plan_hash, each, old) for each in products]
                 if rows:
@@ -205,7 +228,7 @@ class NightStore:
         stem = text.removesuffix(".fz").removesuffix(".fits")
         where = sa.or_(
             product.c.frame_id == stem, product.c.exp_id == stem, product.c.name == stem,
-            product.c.path.like(f"%/{text}"),
+            product.c.path.endswith(f"/{text}", autoescape=True),
         )  # fmt: skip
         with self.database.read() as connection:
             return list(connection.execute(sa.select(product).where(where)).mappings())
@@ -276,6 +299,12 @@ class NightStore:
             connection.execute(sa.update(attempt).where(attempt.c.id == number).values(
                 ended_ns=now_ns, outcome=state, error=error
             ))  # fmt: skip
+
+    def void_step(self, identity: int, name: str, error: str) -> None:
+        """Keep that what a step made is damaged: it is to be done again."""
+        where = sa.and_(step.c.night_id == identity, step.c.name == name)
+        with self.database.write("void a step") as connection:
+            connection.execute(sa.update(step).where(where).values(state="failed", error=error))
 
     def note_attempt(
         self, identity: int, name: str, task: str, started_ns: int, ended_ns: int, error: str

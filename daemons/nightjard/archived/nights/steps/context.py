@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 from blake3 import blake3
 
 from nightjar.clock import Clock
-from nightjar.errors import Cancelled, Refused
+from nightjar.errors import Cancelled, Code, Refused, StorageError
 from nightjard.archived.nights.config import Family, NightsConfig
 from nightjard.archived.nights.dictionary import Dictionary
 from nightjard.archived.nights.executor.tasks import Executor
@@ -75,6 +76,7 @@ class Context:
     cancelled: Callable[[], bool] = field(default=lambda: False)
     is_forced: bool = False
     _plan: Plan | None = None
+    _plan_hash: str = ""
 
     @property
     def config(self) -> NightsConfig:
@@ -109,13 +111,19 @@ class Context:
                 f"night {self.night['date']} has no plan: archive run {self.night['date']} "
                 "--step sync"
             )
-        if self._plan is None or self._plan.hash != name:
-            self._plan = Plan.load(self.folder, name)
+        if self._plan is None or self._plan_hash != name:
+            try:
+                self.keep(Plan.load(self.folder, name), name)
+            except StorageError as error:
+                # Its files are there, so that a glance would take the step for done.
+                self.store.void_step(self.identity, "sync", error.message)
+                raise
+        assert self._plan is not None
         return self._plan
 
-    def keep(self, plan: Plan) -> None:
-        """Have a plan at hand that was just made."""
-        self._plan = plan
+    def keep(self, plan: Plan, name: str) -> None:
+        """Have a plan at hand that was just made or read."""
+        self._plan, self._plan_hash = plan, name
 
     def say(self, kind: str, text: str) -> None:
         """Add to the night's history."""
@@ -147,6 +155,17 @@ class Step(Protocol):
     def run(self, context: Context) -> dict[str, Any]:
         """Do it; the result is plain JSON."""
         ...
+
+
+def storage_error(what: str, error: OSError) -> StorageError:
+    """Return the error of a disk that did not do what it was asked for; `what` was not done."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    where = f"{error.filename}: " if error.filename else ""
+    hint = "make room" if is_full else "correct the folder or the disk"
+    return StorageError(
+        f"{what}: {where}{error.strerror or error}; {hint}, then run it again",
+        code=Code.NO_SPACE if is_full else Code.STORAGE_FAILED, path=str(error.filename or ""),
+    )  # fmt: skip
 
 
 def hash_of(*values: Any) -> str:
