@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from kit.archive_frames import quick_folder
 from kit.sshd import PROGRAMS, Bench, Sshd, flip_bit, machine_id, make_key
 from nightjar.errors import Cancelled, ConfigError, InvalidArgument, NightjarError, Refused
 from nightjard.archived.nights.config import Destination
@@ -44,8 +45,8 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, sshd: Sshd) -> Iterator[Bench]:
-    made = Bench(tmp_path, sshd)
+def bench(sshd: Sshd) -> Iterator[Bench]:
+    made = Bench(quick_folder(), sshd)
     yield made
     made.close()
 

@@ -52,9 +52,11 @@ class Sshd:
         An empty folder of its own.
     port
         A free one.
+    further
+        Options as ``ForceCommand=...``.
     """
 
-    def __init__(self, base: Path, port: int) -> None:
+    def __init__(self, base: Path, port: int, *further: str) -> None:
         self.base = base
         self.port = port
         base.mkdir(mode=0o700)
@@ -65,15 +67,14 @@ class Sshd:
         self.receipt_key = base / "receipt_key"
         self.public_key = make_key(self.receipt_key)
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        self._start(further)
 
     def trust(self, host_key: str) -> None:
         """Make this the host key that clients know."""
         kind, key = host_key.split()[:2]
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {kind} {key}\n")
 
-    def start(self, *further: str) -> None:
-        """Start it; `further` are options as ``ForceCommand=...``."""
+    def _start(self, further: tuple[str, ...]) -> None:
         if os.geteuid() == 0:
             _PRIVATE.mkdir(exist_ok=True)
         options = {
@@ -113,15 +114,13 @@ class Sshd:
 
     def cut(self) -> int:
         """Kill all connections as a failing network does; return how many processes that were."""
-        pids = self.sessions()
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return len(pids)
-
-    def restart(self, *further: str) -> None:
-        self.stop()
-        self.start(*further)
+        count = 0
+        for pid in self.sessions():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().startswith("sshd"):
+                    os.kill(pid, signal.SIGKILL)
+                    count += 1
+        return count
 
     def stop(self) -> None:
         assert self.process is not None

@@ -71,7 +71,7 @@ def read_folder(
     """
     started_ns = time.time_ns()
     machine = receipts.machine_id(identity)
-    reading.flush(folder)
+    flushed_ns = reading.flush(folder)
     paths = sorted(only) if only is not None else sorted(reading.list_files(folder))
     problems = {path: "its folder cannot be read" for path in paths if path.endswith("/")}
     paths = [path for path in paths if path not in problems]
@@ -83,7 +83,7 @@ def read_folder(
     for path in paths:
         try:
             _refuse_links(folder, path)
-            files[path] = reading.digest(folder / path, progress.advance)
+            files[path] = reading.digest(folder / path, progress.advance, flushed_ns=flushed_ns)
         except reading.Unreadable as error:
             problems[path] = str(error)
     return receipts.Receipt(

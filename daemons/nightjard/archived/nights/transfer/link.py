@@ -99,7 +99,7 @@ class Link:
                 on_message=self._read_far_progress, data=data,
             )  # fmt: skip
             if ended.code != 0:
-                raise rsync.explain(what, ended.code, ended.messages)
+                raise rsync.explain(what, ended.code, ended.messages, is_rsync=False)
             return receipts.split(ended.output)
 
         return self._repeat(once)

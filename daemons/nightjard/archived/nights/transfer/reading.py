@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from nightjar.files import is_temporary
 
 PARTIAL_FOLDER = ".nightjar-partial"  # where rsync keeps what it has of a file
 _PIECE = 8 << 20
+_STAMP_NS = 2_000_000_000
 
 OnBytes = Callable[[int], None]
 
@@ -37,14 +39,21 @@ class Unreadable(Exception):
     """A file cannot be vouched for; the text says why."""
 
 
-def flush(folder: Path) -> None:
+def flush(folder: Path) -> int:
     """Bring everything that was written to the file system of `folder` to its disk.
+
+    Returns
+    -------
+    int
+        When that began, ns UTC: what was written before is on the disk.
 
     Raises
     ------
     StorageError
         The system says that writing failed: nothing on this file system can be vouched for.
     """
+    # File systems stamp with a clock of 4 ms steps or, on a network, with another host's.
+    begun_ns = time.time_ns() - _STAMP_NS
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -58,9 +67,10 @@ def flush(folder: Path) -> None:
             )
     finally:
         os.close(descriptor)
+    return begun_ns
 
 
-def digest(path: Path, on_bytes: OnBytes | None = None) -> Digest:
+def digest(path: Path, on_bytes: OnBytes | None = None, *, flushed_ns: int = 0) -> Digest:
     """Read a whole regular file from its disk.
 
     Parameters
@@ -69,6 +79,9 @@ def digest(path: Path, on_bytes: OnBytes | None = None) -> Digest:
         Not followed if it is a symbolic link.
     on_bytes
         Told the number of bytes of each piece; may raise to end.
+    flushed_ns
+        From :func:`flush`: a file that was not changed since need not be written out again, which
+        costs milliseconds for each even where there is nothing to write.
 
     Raises
     ------
@@ -80,7 +93,7 @@ def digest(path: Path, on_bytes: OnBytes | None = None) -> Digest:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(path, flags)
         try:
-            return _digest(descriptor, on_bytes)
+            return _digest(descriptor, on_bytes, flushed_ns)
         finally:
             os.close(descriptor)
     except FileNotFoundError as error:
@@ -89,12 +102,12 @@ def digest(path: Path, on_bytes: OnBytes | None = None) -> Digest:
         raise Unreadable(f"cannot be read: {error.strerror}") from error
 
 
-def _digest(descriptor: int, on_bytes: OnBytes | None) -> Digest:
+def _digest(descriptor: int, on_bytes: OnBytes | None, flushed_ns: int) -> Digest:
     before = os.fstat(descriptor)
     if not stat.S_ISREG(before.st_mode):
         raise Unreadable("it is no regular file")
-    # Dirty pages cannot be dropped; a no-op where the file is clean.
-    os.fdatasync(descriptor)
+    if before.st_ctime_ns >= flushed_ns:
+        os.fdatasync(descriptor)  # dirty pages cannot be dropped
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     hasher = blake3.blake3()

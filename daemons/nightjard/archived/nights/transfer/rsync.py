@@ -23,6 +23,7 @@ OWN_EXCLUDES = (".*.tmp", ".nightjar-*", ".transfer", ".quarantine")
 OPTIONS = (
     "--archive", "--recursive", "--one-file-system", "--human-readable", "--no-inc-recursive",
     "--info=progress2", "--outbuf=L", "--secluded-args",
+    "--stderr=client",  # else ssh may end before it has passed on why the far rsync failed
     f"--partial-dir={PARTIAL_FOLDER}", f"--timeout={STALL_S}",
 )  # fmt: skip
 # The first value of an ssh option wins, so these give way to the configuration's.
@@ -165,7 +166,7 @@ _ENDS: dict[int, tuple[bool, type[NightjarError], str]] = {
     2: (False, ConfigError, "the two rsync do not understand each other: use one version"),
     5: (True, Unreachable, "rsync did not start on the far side"),
     10: (True, Unreachable, "the connection failed"),
-    11: (False, StorageError, "a file could not be written or read: look at both disks"),
+    11: (False, StorageError, "a file could not be written or read: is a disk full or failing?"),
     12: (True, Unreachable, "the connection was cut; what arrived is kept"),
     20: (True, NightjarError, "rsync was ended by a signal"),
     22: (False, NightjarError, "out of memory"),
@@ -179,7 +180,11 @@ _ENDS: dict[int, tuple[bool, type[NightjarError], str]] = {
 }  # fmt: skip
 
 
-def explain(what: str, code: int, messages: str) -> NightjarError:
+# Of nightjar-receipt itself, behind ssh.
+_RECEIPT_ENDS = {code: _ENDS[code] for code in (127, 255)}
+
+
+def explain(what: str, code: int, messages: str, *, is_rsync: bool = True) -> NightjarError:
     """Return the exception for the end of rsync or ssh; ``detail["again"]``: try it again.
 
     Parameters
@@ -190,6 +195,8 @@ def explain(what: str, code: int, messages: str) -> NightjarError:
         Exit code; negative for a signal.
     messages
         What it said on standard error.
+    is_rsync
+        False: another program, run by ssh.
     """
     said = " | ".join(line.strip() for line in messages.splitlines() if line.strip())[-500:]
     tail = f" ({said})" if said else ""
@@ -197,5 +204,7 @@ def explain(what: str, code: int, messages: str) -> NightjarError:
         if words in messages:
             text = f"{what} failed: {advice}{tail}"
             return kind(text, code=reply, again=again, exit_code=code)
-    again, kind, advice = _ENDS.get(code, (code < 0, NightjarError, f"exit code {code}"))
+    again, kind, advice = (_ENDS if is_rsync else _RECEIPT_ENDS).get(
+        code, (code < 0, NightjarError, f"the program ended with exit code {code}")
+    )
     return kind(f"{what} failed: {advice}{tail}", again=again, exit_code=code)

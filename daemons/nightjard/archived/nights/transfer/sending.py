@@ -165,8 +165,11 @@ def local_faults(
     ------
     Cancelled
         Asked for in between.
+    StorageError
+        The folder is not there, or its disk fails.
     """
     names = sorted(paths)
+    flushed_ns = reading.flush(folder)
     total = sum(expected[path][0] for path in names)
     done = 0
     faults = {}
@@ -181,7 +184,7 @@ def local_faults(
         progress(fraction=done / total if total else None, stage="read", message=path)
         size, name = expected[path]
         try:
-            found = reading.digest(folder / path, on_bytes)
+            found = reading.digest(folder / path, on_bytes, flushed_ns=flushed_ns)
         except reading.Unreadable as error:
             faults[path] = str(error)
         else:
