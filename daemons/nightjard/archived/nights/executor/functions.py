@@ -13,7 +13,7 @@ ALLOWED: frozenset[str] = frozenset(
         LOOK,
         "nightjard.archived.nights.writing:write_product",
         "nightjard.archived.nights.writing:verify_product",
-        "nightjard.archived.nights.writing:compress_task",
+        "nightjard.archived.nights.writing.packing:compress_task",
     )
 )  # fmt: skip
 """``module:name`` of every function that a task may call."""

@@ -10,7 +10,7 @@ from nightjar.files import is_temporary
 from nightjard.archived.nights.executor.tasks import Event, Task
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 
-COMPRESS = "nightjard.archived.nights.writing:compress_task"
+COMPRESS = "nightjard.archived.nights.writing.packing:compress_task"
 _TASK_BYTES = 200_000_000
 
 

@@ -9,6 +9,7 @@ go. Floats, which Rice would have to round, and tables stay as they are in it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
@@ -73,6 +74,11 @@ class Packed:
     original_hash: str
     was_there: bool
     is_removed: bool
+
+
+def compress_task(path: str) -> dict[str, Any]:
+    """Compress a file, let the original go when that is proven; plain values, for an executor."""
+    return {**dataclasses.asdict(compress_file(Path(path), keep=False)), "path": f"{path}{ENDING}"}
 
 
 def compress_file(path: Path, *, keep: bool) -> Packed:
