@@ -189,9 +189,10 @@ def refine(time_us: Floats, residual: Floats, path: OffsetPath, sigma_us: float)
         moves = np.diff(center)
         drift = float(np.median(moves)) if len(moves) else 0.0
         # Long intervals: a drift may move the offset within a block.
-        if (abs(drift) < 2.0 * error and blocks >= 4) or size <= _LEAST_BLOCK:
+        smaller = max(_LEAST_BLOCK, size // 4)
+        if (abs(drift) < 2.0 * error and blocks >= 4) or len(residual) // smaller <= blocks:
             break
-        size = max(_LEAST_BLOCK, size // 4)
+        size = smaller
     nodes = time_us[bounds[:-1] + size // 2]
     jumps = np.flatnonzero(np.abs(moves - drift) > max(8.0 * error, 2.0 * sigma_us))
     if len(jumps):
