@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-streams demo-all test lint types contracts docs docs-check check bench soak soak-streams soak-chaos clean
+.PHONY: help venv demo demo-streams demo-night demo-all test lint types contracts docs docs-check check bench soak soak-streams soak-chaos clean
 .PHONY: debian-packages demo-venv native
 
 help:  ## this list
@@ -29,7 +29,10 @@ demo: demo-venv  ## start the simulated site, take a sequence, show the files, s
 demo-streams: demo-venv  ## fast cameras, a link, loggers: every frame proven at the far end
 	@$(BIN)/python tools/demo_streams.py
 
-demo-all: demo demo-streams  ## every demonstration, one after the other
+demo-night: demo-venv  ## the archive pipeline: raw cubes to a safe night, every frame proven at the far side
+	@$(BIN)/python tools/demo_night.py
+
+demo-all: demo demo-streams demo-night  ## every demonstration, one after the other
 
 debian-packages:
 	@$(PYTHON) tools/debian_packages.py --install

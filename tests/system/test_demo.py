@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from kit.sshd import PROGRAMS
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
-def _demo(*arguments: str, program: str = "demo.py") -> subprocess.CompletedProcess[str]:
+def _demo(
+    *arguments: str, program: str = "demo.py", **changes: str
+) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "MILK_SHM_DIR"}
+    environment |= changes
     return subprocess.run(
         [sys.executable, str(TOOLS / program), *arguments], env=environment,
         capture_output=True, text=True, timeout=100, check=False,
@@ -55,3 +61,51 @@ def test_demonstration_of_streams(tmp_path: Path) -> None:
     assert "frames proven, none lost" in done.stdout
     assert (folder / "vcam1.png").read_bytes().startswith(b"\x89PNG")
     assert "all daemons are stopped" in done.stdout
+
+
+def _night_demo(folder: Path, **changes: str) -> str:
+    done = _demo("--frames", "600", "--folder", str(folder), program="demo_night.py", **changes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 missing, 0 doubled, 0 altered, 0 that nobody recorded" in done.stdout
+    assert "all daemons are stopped" in done.stdout
+    assert str(folder) in done.stdout.splitlines()[-2]
+    return done.stdout
+
+
+def _processes_in(folder: Path) -> list[str]:
+    """Return the command lines that name a folder, of every process of this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if str(folder) in line]
+
+
+@pytest.mark.needs(*PROGRAMS)
+@pytest.mark.timeout(110)
+def test_demonstration_of_a_night(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    text = _night_demo(folder)
+    (row,) = (line for line in text.splitlines() if line.startswith(f"{folder}/nights/20260611 "))
+    assert row.split()[2] == row.split()[4] == row.split()[6] == "True"
+    assert "on the far host" in text
+    assert "Night 20260611 is safe." in text
+    copies = folder / "far" / "copies" / "archival"
+    products = {path.name for path in (folder / "nights/20260611/vgen2").glob("*.fits.fz")}
+    assert products
+    assert {path.name for path in copies.glob("20260611/vgen2/*.fits.fz")} == products
+    assert list(copies.glob("20260611.receipts/*.json.sig"))
+    assert _processes_in(folder) == []
+
+
+@pytest.mark.timeout(110)
+def test_demonstration_of_a_night_without_rsync_says_what_to_install(tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    folder = tmp_path / "demo"
+    text = _night_demo(folder, PATH=str(programs))
+    assert "apt-get install " in text
+    assert "rsync" in text
+    assert "Night 20260611 is processed, and not safe" in text
+    assert not (folder / "far").exists()
+    assert _processes_in(folder) == []
