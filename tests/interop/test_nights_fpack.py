@@ -104,13 +104,18 @@ def test_what_we_compress_funpack_expands(tmp_path: Path, kind: str) -> None:
     assert (ours.original_hash, ours.file_hash) == (packed.file_hash, packed.original_hash)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tile", [None, "w", "rows"])
+@pytest.mark.parametrize(
+    ("kind", "tile"),
+    [
+        (kind, tile)
+        for kind in KINDS
+        for tile in (None, "w", "rows")
+        if tile != "rows" or kind not in ("wide", "ramp")
+    ],
+)
 def test_what_fpack_compresses_we_expand(tmp_path: Path, kind: str, tile: str | None) -> None:
     path = make(tmp_path / "a.fits", kind)
     options = {None: [], "w": ["-w"], "rows": ["-t", "41,7"]}[tile]
-    if tile == "rows" and kind in ("wide", "ramp"):
-        pytest.skip("tiles of that size do not fit the image")
     run("fpack", "-r", *options, path)
     packed = path.with_name("a.fits.fz")
     run("funpack", "-O", tmp_path / "theirs.fits", packed)
