@@ -11,13 +11,14 @@ from typing import Any
 
 from nightjar.api.night_results import MAX_LISTED
 from nightjar.errors import NightjarError, Refused, StorageError
-from nightjar.files import free_bytes, fsync_folder
+from nightjar.files import free_bytes, fsync_folder, is_temporary
 from nightjar.times import NS_PER_DAY, iso, parse_iso
 from nightjard.archived.nights.engine import Engine
+from nightjard.archived.nights.ids.changes import NAME as NAME_CHANGES
 from nightjard.archived.nights.plan import FOLDER, Plan
-from nightjard.archived.nights.steps.context import Context, Tools, hash_of
+from nightjard.archived.nights.steps.context import Context, Progress, Tools, hash_of
 from nightjard.archived.nights.steps.copying import expected_files, night_name
-from nightjard.archived.nights.steps.making import SUPERSEDED
+from nightjard.archived.nights.steps.making import SUPERSEDED, has_content, is_ours
 from nightjard.archived.nights.steps.proving import check_products
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.transfer.evidence import Evidence
@@ -49,10 +50,6 @@ class Care:
             plan = context.plan()
             rows = [row for row in context.store.products(context.identity) if row["path"]]
             bad = check_products(context, plan, rows)
-        if bad:
-            context.store.set_night(
-                context.identity, processed_ns=None, safe_ns=None, transferred_ns=None
-            )
         listed = [{"path": name, "problem": text} for name, text in sorted(bad.items())]
         return {
             "night": context.night["date"], "family": context.night["family"],
@@ -82,6 +79,14 @@ class Care:
                 + max(0, len(missing) - MAX_LISTED),
             }  # fmt: skip
         return found
+
+    def copies_of(self, night: Row, path: str) -> list[dict[str, Any]]:
+        """Return what destinations have said of a file."""
+        return [
+            {"destination": each.destination, "host": each.host, "path": each.path,
+             "state": each.state, "verified": iso(each.verified_ns, 0)}
+            for each in self._tools.transfers.copies(night["id"]) if each.path == path
+        ]  # fmt: skip
 
     def resend(
         self, context: Context, destination: str | None, *, dry_run: bool
@@ -178,6 +183,7 @@ class Care:
                         f"({size / 1e6:.1f} MB): confirm with {token}",
                         confirm=token,
                     )
+                self._require_content(context)
                 self._remove(context, paths, who)
         names = [row["name"] for row in rows if row["frame_id"]]
         kept = self._tools.ids.withdraw(context.night["family"], context.night["date"], names)
@@ -192,11 +198,18 @@ class Care:
     def _made(self, context: Context) -> Iterable[Path]:
         """Yield what the pipeline made in a night's folder."""
         folders = {stream.folder for stream in context.config.streams.values()}
+        known = {row["path"] for row in context.store.products(context.identity)}
         for name in sorted({*folders, FOLDER, SUPERSEDED}):
             for top, _, names in os.walk(context.folder / name):
                 for each in sorted(names):
-                    if each != ".lock":
-                        yield Path(top) / each
+                    path = Path(top) / each
+                    is_guest = name in folders and not (
+                        str(path.relative_to(context.folder)) in known
+                        or each == NAME_CHANGES or is_temporary(path) or is_ours(path)
+                    )  # fmt: skip
+                    # What others put beside our products can be made from no raw cube.
+                    if each != ".lock" and not is_guest:
+                        yield path
         yield from sorted(context.folder.glob("manifest_*.csv"))
 
     def _require_raw(self, context: Context) -> None:
@@ -211,6 +224,18 @@ class Care:
                 raise Refused(
                     f"night {context.night['date']}: raw cube {row['path']} {what}: its frames "
                     "are in the products only, which therefore stay"
+                )
+
+    def _require_content(self, context: Context) -> None:
+        for row in context.store.cubes(context.identity):
+            if row["content_hash"] is None:
+                continue  # nothing that was made rests on it
+            context.require_going()
+            context.progress(Progress("restore", text=f"reading {row['path']}"))
+            if not has_content(context.folder / row["path"], row["content_hash"]):
+                raise Refused(
+                    f"night {context.night['date']}: raw cube {row['path']} is not what it was "
+                    "when its frames went into products, which therefore stay"
                 )
 
     def _remove(self, context: Context, paths: Sequence[Path], who: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.api.nights import NIGHT_COMMANDS, STEPS, NightState
-from nightjar.errors import Code, InvalidArgument, NightjarError, Refused
+from nightjar.errors import Busy, Code, InvalidArgument, NightjarError, Refused
 from nightjar.files import is_safe_name
 from nightjar.times import iso
 from nightjard.archived.database import Database
@@ -171,7 +171,11 @@ class Nights:
     def why(self, frame: str, night: str | None, family: str | None) -> dict[str, Any]:
         """Return WHY_KEYS."""
         row = None if night is None else self._finder.resolve(night, family or "archival")
-        return why(self._store, frame, row, family)
+        found = why(self._store, frame, row, family)
+        known = self._store.find(found["family"], found["night"])
+        if known is not None and found["facts"].get("path"):
+            found["copies"] = self._care.copies_of(known, found["facts"]["path"])
+        return found
 
     def forecast(self) -> dict[str, Any]:
         """Return FORECAST_KEYS."""
@@ -268,12 +272,14 @@ class Nights:
                 if job.cancelled.is_set():
                     break
                 name = {"night": row["date"], "family": row["family"]}
-                reason = self._reason_to_skip(row)
-                if reason:
-                    result["skipped"].append({**name, "reason": reason})
-                    continue
                 try:
+                    reason = self._reason_to_skip(row)
+                    if reason:
+                        result["skipped"].append({**name, "reason": reason})
+                        continue
                     result["nights"].append(self._run(row, STEPS, job, dry_run=dry_run))
+                except Busy as error:
+                    result["skipped"].append({**name, "reason": error.message})
                 except NightjarError as error:
                     if job.cancelled.is_set():
                         raise
@@ -284,6 +290,8 @@ class Nights:
         return self._jobs.start("process_all", work, alone="" if dry_run else "process-all")
 
     def _reason_to_skip(self, row: Row) -> str:
+        if row["family"] not in self._config.families:
+            return f"family {row['family']} is not configured any more"
         if row["released_ns"] is not None:
             return "its raw cubes were released"
         if not Path(row["folder"]).is_dir():
@@ -446,7 +454,9 @@ class Nights:
         """Take a night for whole."""
         row = self._finder.resolve(night, family)
         now_ns = self._clock.now_ns()
-        self._store.set_night(row["id"], sealed_ns=now_ns)
+        # Where the clock was set back its files seem to come from the future.
+        sealed_ns = max(now_ns, self._finder.activity(row).newest_ns)
+        self._store.set_night(row["id"], sealed_ns=sealed_ns)
         self._store.say(row["id"], now_ns, "seal", "no more cubes come", who)
         return self._row(self._store.get(row["id"]))
 

@@ -344,15 +344,17 @@ class _Builder:
         self._rows = rows
         self._starts = starts
         self._made: list[tuple[Product, Places]] = []
-        self._names: Counter[str] = Counter()
+        self._titles: set[str] = set()
         seen: dict[tuple[object, ...], int] = {}
         self._keys = np.array(
-            [seen.setdefault(self._break_key(each.header), len(seen)) for each in files], np.int64
+            [seen.setdefault(self._break_key(each), len(seen)) for each in files], np.int64
         )
 
-    def _break_key(self, header: Header) -> tuple[object, ...]:
+    def _break_key(self, each: RawFile) -> tuple[object, ...]:
         keys = self._config.chunks.break_keys
-        return tuple(str(header.get(key)) for key in keys)
+        # Whatever the keys are: a product has frames of one kind.
+        kind = (each.ref.frame_shape, each.ref.bitpix, each.ref.bzero)
+        return (kind, *(str(each.header.get(key)) for key in keys))
 
     # --- runs ---
 
@@ -421,10 +423,7 @@ class _Builder:
         times = np.concatenate([rows["MTIME"][part] for part in chunk.where])
         first_ns, last_ns = int(times.min()) - exposure_ns, int(times.max())
         begin_ns = int(times.min())  # names are those of the first frame's stamp
-        title = f"{group or streams[0]}_{naming.clock(begin_ns)}"
-        self._names[title] += 1
-        if self._names[title] > 1:
-            title += f"-{self._names[title]}"
+        title = self._title(f"{group or streams[0]}_{naming.clock(begin_ns)}")
         cameras = self._config.groups[group].streams if group else ()
         for stream, part in zip(streams, chunk.where, strict=True):
             for value, letter in self._letters(is_modulated):
@@ -437,6 +436,15 @@ class _Builder:
                     f"{title}{suffix}{'.' + letter if letter else ''}", stream, mine,
                     Kind.SYNC if group else Kind.SOLO, camera, title, letter, first_ns, last_ns,
                 )  # fmt: skip
+
+    def _title(self, wanted: str) -> str:
+        """Return a name that nothing in the night has."""
+        title, number = wanted, 1
+        while title in self._titles:
+            number += 1
+            title = f"{wanted}-{number}"
+        self._titles.add(title)
+        return title
 
     def _letters(self, is_modulated: bool) -> tuple[tuple[int, str], ...]:
         if not is_modulated:
@@ -463,10 +471,7 @@ class _Builder:
             is_single = reason is Reason.SINGLE
             name = naming.stem(each.ref.path) if is_single else naming.bad_name(each.ref.path)
             kind = Kind.SINGLE if is_single else Kind.BAD
-            title = name
-            self._names[title] += 1
-            if self._names[title] > 1:
-                title += f"-{self._names[title]}"
+            title = self._title(name)
             self._keep(title, each.ref.stream, mine, kind, 0, title, "", first, last)
 
     def _keep(

@@ -26,9 +26,11 @@ from nightjar.fits.header import Header, NotFits
 from nightjar.fits.timing_text import read_timing_text, text_path
 from nightjar.times import NS_PER_S, parse_iso
 from nightjard.archived.nights.records import CubeRef, Ints, Timing
+from nightjard.archived.nights.writing.raw import stored_dtype
 
 _SUFFIXES = (".fits", ".fits.fz")
 _ROW_BYTES = 16  # of the table of a compressed cube: where its tile is
+_MOST_FRAMES = 10_000_000  # that a header may promise of frames that are not there
 _TAI_NS = 37 * NS_PER_S
 _TAI_SLACK_NS = 2 * NS_PER_S
 
@@ -127,32 +129,52 @@ def look(night: Path, stream: str, path: Path) -> RawFile | Unreadable:
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", path=str(path)) from error
     name = str(path.relative_to(night))
+    ref = CubeRef(
+        0, name, stream, status.st_size, status.st_mtime_ns, "", 0, (0, 0), 0, 0, 0, 0
+    )
     try:
-        with opened(path) as (read, label):
-            hdu, shape, is_compressed = _image(read, label)
-            head = blake3(read(0, hdu.data_offset)).hexdigest()
+        ref, hdu, notes = _seen(path, ref)
     except NotFits as error:
         text = error.message.removeprefix(f"{path}: ")
         return Unreadable(name, stream, status.st_size, status.st_mtime_ns, text)
+    except (ValueError, OverflowError) as error:
+        text = f"its header makes no sense: {error}"
+        return Unreadable(name, stream, status.st_size, status.st_mtime_ns, text)
     header = hdu.header
-    prefix = "Z" if is_compressed else ""
-    bitpix = int(str(header[f"{prefix}BITPIX"]))
-    frames, frame_shape = (1, shape) if len(shape) == 2 else (shape[0], shape[1:])
-    ref = CubeRef(
-        0, name, stream, status.st_size, status.st_mtime_ns, head, hdu.data_offset,
-        (frame_shape[0], frame_shape[1]), bitpix, int(float(str(header.get("BZERO", 0)))),
-        frames, 0, is_compressed,
-    )  # fmt: skip
-    ref = dataclasses.replace(ref, present=_present(ref, hdu))
-    if len(shape) == 2:
+    if hdu.header.get("ZNAXIS" if ref.compressed else "NAXIS") == 2:
         return _single(ref, header)
-    timing, notes = _timing(path, ref)
+    timing, more = _timing(path, ref)
+    notes += more
     problem = timing.problem
     if not problem and not isinstance(header.get("EXPTIME"), (int, float)):
         problem = "its header has no EXPTIME"
     if ref.present < ref.frames:
         notes.append(f"the file ends after {ref.present} of {ref.frames} frames")
     return RawFile(dataclasses.replace(ref, problem=problem), header, timing, tuple(notes))
+
+
+def _seen(path: Path, ref: CubeRef) -> tuple[CubeRef, Hdu, list[str]]:
+    """Return what the image of a file is, and what is remarkable about it."""
+    with opened(path) as (read, label):
+        hdu, shape, is_compressed = _image(read, label)
+        head = blake3(read(0, hdu.data_offset)).hexdigest()
+    header, prefix = hdu.header, "Z" if is_compressed else ""
+    frames, frame_shape = (1, shape) if len(shape) == 2 else (shape[0], shape[1:])
+    ref = dataclasses.replace(
+        ref, head_hash=head, data_offset=hdu.data_offset, compressed=is_compressed, frames=frames,
+        frame_shape=(frame_shape[0], frame_shape[1]), bitpix=int(str(header[f"{prefix}BITPIX"])),
+        bzero=int(float(str(header.get("BZERO", 0)))),
+    )  # fmt: skip
+    ref = dataclasses.replace(ref, present=_present(ref, hdu))
+    try:
+        stored_dtype(ref)
+    except StorageError as error:
+        raise NotFits(error.message.removeprefix(f"raw cube {ref.path} "), path=ref.path) from None
+    if frames <= max(_MOST_FRAMES, ref.present):
+        return ref, hdu, []
+    # A row of the plan for each of them would take all of the memory.
+    note = f"its header promises {frames} frames, which cannot be; it holds {ref.present}"
+    return dataclasses.replace(ref, frames=ref.present), hdu, [note]
 
 
 def _image(read: Reader, name: str) -> tuple[Hdu, tuple[int, ...], bool]:
@@ -188,7 +210,8 @@ def _single(ref: CubeRef, header: Header) -> RawFile:
     time_ns = _header_time(header)
     times = np.full(ref.present, time_ns, np.int64)
     number = header.get("EXPCNT")
-    counter = np.full(ref.present, number if isinstance(number, int) else 0, np.uint64)
+    is_counter = isinstance(number, int) and 0 <= number < 1 << 64
+    counter = np.full(ref.present, number if is_counter else 0, np.uint64)
     problem = "" if time_ns else "its header has no time"
     timing = Timing(times, times.copy(), counter, np.zeros(ref.present, np.uint64), problem)
     return RawFile(dataclasses.replace(ref, problem=problem), header, timing, is_single=True)

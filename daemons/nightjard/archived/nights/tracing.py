@@ -11,7 +11,7 @@ import numpy as np
 from nightjar.errors import Code, Refused
 from nightjar.times import iso
 from nightjard.archived.nights import naming
-from nightjard.archived.nights.plan import Plan
+from nightjard.archived.nights.plan import LedgerLine, Plan
 from nightjard.archived.nights.records import LEDGER_REASONS, Reason
 from nightjard.archived.nights.store import NightStore, Row
 
@@ -99,7 +99,8 @@ def _raw(
     rows = [night] if night is not None else [
         row for row in store.nights(family) if row["plan_hash"] is not None
     ]  # fmt: skip
-    found = []
+    found: list[tuple[Row, Plan, int]] = []
+    lost: list[tuple[Row, LedgerLine]] = []
     for row in rows:
         if row["plan_hash"] is None:
             continue
@@ -109,6 +110,13 @@ def _raw(
             if each.stream == stream
             and cube in (PurePosixPath(each.path).name, naming.stem(each.path))
         ]  # fmt: skip
+        lost += [
+            (row, line) for line in plan.ledger
+            if not line.count and PurePosixPath(line.path).parts[0] == stream
+            and cube in (PurePosixPath(line.path).name, naming.stem(line.path))
+        ]  # fmt: skip
+    if lost and not found:
+        return _unreadable(store, *lost[0], index)
     if not found:
         raise Refused(
             f"no cube {stream}/{cube} in the plan of any night that was meant",
@@ -121,8 +129,20 @@ def _raw(
     at = np.flatnonzero((plan.rows["cube"] == number) & (plan.rows["index"] == index))
     if not len(at):
         count = plan.cubes[number].frames
-        raise Refused(f"{stream}/{cube} has frames 0 to {count - 1}", code=Code.UNKNOWN_ITEM)
+        text = f"frames 0 to {count - 1}" if count else "no frames"
+        raise Refused(f"{stream}/{cube} has {text}", code=Code.UNKNOWN_ITEM)
     return _frame(store, row, plan, plan.rows[int(at[0])])
+
+
+def _unreadable(store: NightStore, night: Row, line: LedgerLine, index: int) -> dict[str, Any]:
+    reason = Reason[line.reason]
+    return {
+        "frame": f"{line.path}/{index}", "kind": "raw", "night": night["date"],
+        "family": night["family"],
+        "verdict": f"it is in no product: {_WHY[reason]} ({line.text}); it stays where it is",
+        "facts": {"cube": line.path, "index": index, "reason": reason.name.lower()},
+        "copies": [], "story": _story(store, night, line.path),
+    }  # fmt: skip
 
 
 def _frame(store: NightStore, night: Row, plan: Plan, row: Any) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nightjar.errors import NightjarError, Refused, StorageError
+from nightjar.errors import Code, NightjarError, Refused, StorageError
 from nightjar.files import free_bytes, rename_new
 from nightjar.fits.hdus import read_headers
+from nightjar.fits.header import NotFits
 from nightjard.archived.nights.executor.tasks import Event, Task
 from nightjard.archived.nights.ids import write_name_changes
 from nightjard.archived.nights.plan import FOLDER, Plan, rows_path
@@ -20,7 +21,7 @@ from nightjard.archived.nights.records import Product
 from nightjard.archived.nights.steps.checking import Headers, rules_hash
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 from nightjard.archived.nights.store import Row
-from nightjard.archived.nights.writing import ProductTask, cube_head, raw_hash
+from nightjard.archived.nights.writing import ProductTask, cube_head, hash_cube, raw_hash
 
 WRITE = "nightjard.archived.nights.writing:write_product"
 SUPERSEDED = "superseded"
@@ -70,6 +71,7 @@ class Consolidate:
                 f"{first[0]}: {first[1].message}"
             )
         raw = raw_hashes(context, plan)
+        _require_same_raw(context, raw)
         context.store.put_raw_hashes(context.identity, raw)
         if context.family.ids:
             _note_names(context)
@@ -131,7 +133,7 @@ class _Work:
             product.stop, self.target(product), cards,
             tuple(asdict(plan.cubes[number]) for number in product.cubes),
             context.config.compression, context.config.verify,
-            hashes_name(product.name),
+            hashes_name(product.name), context.is_forced,
         )  # fmt: skip
 
     def set_aside_others(self) -> None:
@@ -143,7 +145,7 @@ class _Work:
         for folder in {product.folder for product in self._plan.products}:
             for path in sorted((self._context.folder / folder).glob("*.fits*")):
                 name = f"{folder}/{path.name}"
-                if name not in wanted and _is_ours(path):
+                if name not in wanted and is_ours(path):
                     self._set_aside(path, "no product of the present plan")
 
     def _set_aside(self, path: Path, why: str) -> None:
@@ -169,8 +171,10 @@ class _Work:
                 self._context.cancelled, self._on_event,
             )  # fmt: skip
         finally:
-            self._commit()
-            executor.close()
+            try:
+                self._commit()
+            finally:
+                executor.close()
 
     def _tasks(self, todo: list[tuple[Product, ProductTask]]) -> Iterator[Task]:
         """Yield the tasks, after what was made otherwise is out of the way.
@@ -189,6 +193,11 @@ class _Work:
             noted.append((row["id"], {
                 "state": "planned", "task_hash": wanted, "verified_ns": None, "path": None,
             }))  # fmt: skip
+        if noted:
+            # What was proven of the night before is no proof of files that are made now.
+            self._context.store.set_night(
+                self._context.identity, processed_ns=None, transferred_ns=None, safe_ns=None
+            )
         self._context.store.set_products(noted)
         for product, task in todo:
             yield Task(str(product.number), WRITE, {"task": task.to_json()}, _TASK_BYTES)
@@ -213,6 +222,12 @@ class _Work:
         self._bytes[task.id] = result["bytes_read"]
         for key in self.sums:
             self.sums[key] += result[key]
+        if result["damaged"]:
+            listed = ", ".join(result["damaged"][:10])
+            self._context.say(
+                "damaged",
+                f"{product.name}: taken by force although their checksums are wrong: {listed}",
+            )
         is_verified = bool(result["verified"])
         self._done.append((self._rows[product.number]["id"], {
             "state": "verified" if is_verified else "written", "path": result["path"],
@@ -241,7 +256,8 @@ class _Work:
             self._context.store.set_products(done)
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
+    """Tell whether a file is a product of this program."""
     try:
         return any("PLANHASH" in header for header in read_headers(path))
     except NightjarError:
@@ -271,8 +287,9 @@ def _require_space(
     if todo and free < needed + _SPARE_BYTES:
         raise Refused(
             f"{context.folder} has {free / 1e9:.1f} GB free, the products need about "
-            f"{needed / 1e9:.1f} GB and {_SPARE_BYTES / 1e9:.0f} GB to spare: make room"
-        )
+            f"{needed / 1e9:.1f} GB and {_SPARE_BYTES / 1e9:.0f} GB to spare: make room",
+            code=Code.NO_SPACE, path=str(context.folder), free_bytes=free, needed_bytes=needed,
+        )  # fmt: skip
 
 
 def raw_hashes(context: Context, plan: Plan) -> dict[str, str]:
@@ -315,6 +332,36 @@ def raw_hashes(context: Context, plan: Plan) -> dict[str, str]:
             )
         result[cube.path] = raw_hash(head.head_hash, found[start:stop], head.tail_hash)
     return result
+
+
+def has_content(path: Path, wanted: str) -> bool:
+    """Read a raw cube; tell whether its content hash is the one that :func:`raw_hashes` gave."""
+    try:
+        head, hashes, content = hash_cube(path)
+    except NotFits:
+        return False
+    # Of a compressed cube that is cut no frame is trusted, though some of its tiles are whole.
+    return wanted in (content, raw_hash(head.head_hash, hashes[:0], head.tail_hash))
+
+
+def _require_same_raw(context: Context, raw: dict[str, str]) -> None:
+    """Refuse raw that was read otherwise before: it is damaged, and products are made of it."""
+    known = {row["path"]: row["content_hash"] for row in context.store.cubes(context.identity)}
+    bad = [path for path, value in raw.items() if known.get(path) not in (None, value)]
+    if not bad:
+        return
+    text = (
+        f"{len(bad)} raw cubes are not what they were when they were first read, though their "
+        f"sizes and times are, first {bad[0]}"
+    )
+    if not context.is_forced:
+        raise StorageError(
+            f"{text}: they are damaged; restore them (earlier products are in {SUPERSEDED}/), or "
+            "take them as they are: archive run "
+            f"{context.night['date']} --step consolidate --force",
+            cubes=bad[:100],
+        )
+    context.say("damaged", f"{text}; taken as they are by force")
 
 
 def _note_names(context: Context) -> None:

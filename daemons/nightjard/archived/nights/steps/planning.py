@@ -12,6 +12,7 @@ from nightjar.errors import Refused, StorageError
 from nightjard.archived.nights.plan import VERSION, Plan, make_plan, plan_path, rows_path
 from nightjard.archived.nights.scan import RawFile, Unreadable, look, raw_paths
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
+from nightjard.archived.nights.steps.making import has_content
 
 _ENDINGS = (".fits", ".fits.fz", ".txt")
 
@@ -96,6 +97,7 @@ class Sync:
                 "planned again"
             )
         plan, found, inputs = self.make(context)
+        _require_known(context, [each for each in found if isinstance(each, RawFile)])
         name = plan.save(context.folder)
         context.store.put_cubes(
             context.identity, [each for each in found if isinstance(each, RawFile)]
@@ -110,6 +112,44 @@ class Sync:
         context.refresh()
         context.keep(plan, name)
         return {"plan": name, **summary}
+
+
+def _require_known(context: Context, files: list[RawFile]) -> None:
+    """Refuse a night of which raw cubes are gone, became shorter or have other content.
+
+    Frames that are in products already would go from them without a word. By force it is done.
+    """
+    here = {each.ref.path: each.ref for each in files}
+    bad: dict[str, str] = {}
+    gone: list[int] = []
+    touched: dict[int, int] = {}
+    for row in context.store.cubes(context.identity):
+        ref = here.get(row["path"])
+        if ref is None:
+            gone.append(row["id"])
+            bad[row["path"]] = "it is gone, or cannot be read any more"
+        elif ref.size < row["size"]:
+            bad[row["path"]] = f"it has {ref.size} bytes and had {row['size']}"
+        elif row["content_hash"] and (ref.size, ref.mtime_ns) != (row["size"], row["mtime_ns"]):
+            context.require_going()
+            if has_content(context.folder / row["path"], row["content_hash"]):
+                touched[row["id"]] = ref.mtime_ns
+            else:
+                bad[row["path"]] = "its content is not what went into products"
+    context.store.touch_cubes(touched)
+    if not bad:
+        return
+    path, why = next(iter(bad.items()))
+    text = f"{len(bad)} raw cubes changed after they were planned, first {path}: {why}"
+    date = context.night["date"]
+    if not context.is_forced:
+        raise Refused(
+            f"night {date}: {text}; restore them, or have it planned as it is now: archive run "
+            f"{date} --step sync --force",
+            cubes=bad,
+        )  # fmt: skip
+    context.store.forget_cubes(gone)
+    context.say("damaged", f"{text}; planned by force as they are")
 
 
 def summary_of(plan: Plan) -> dict[str, Any]:

@@ -99,6 +99,10 @@ def check_products(context: Context, plan: Plan, rows: list[Row]) -> dict[str, s
         )  # fmt: skip
     finally:
         executor.close()
+    if bad:
+        context.store.set_night(
+            context.identity, processed_ns=None, transferred_ns=None, safe_ns=None
+        )
     return bad
 
 
