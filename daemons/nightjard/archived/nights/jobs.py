@@ -67,7 +67,21 @@ class Job:
         frames_per_s, bytes_per_s = self._rates()
         if bytes_per_s:
             message += f", {frames_per_s:.0f} frames/s, {bytes_per_s / 1e6:.0f} MB/s"
-        self.operation.update(fraction, f"{where}{progress.step}", message or progress.text)
+        # Of the step, not of the whole command: nobody knows how long the steps to come will take.
+        eta_s = (progress.total - progress.done) / frames_per_s if frames_per_s else None
+        self.operation.update(
+            fraction, f"{where}{progress.step}", message or progress.text, self._eta_s(eta_s)
+        )
+
+    def _eta_s(self, by_rate_s: float | None) -> float:
+        """Return the seconds left in the step; 0 where that cannot be said yet."""
+        if by_rate_s is not None:
+            return by_rate_s
+        progress = self._progress
+        if not progress.done or not progress.total:
+            return 0.0
+        spent_s = (self._clock.monotonic_ns() - self._step_began_ns) / NS_PER_S
+        return spent_s * (progress.total - progress.done) / progress.done
 
     def _rates(self) -> tuple[float, float]:
         with self._lock:
