@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nightjar import __version__
 from nightjar.api.night_results import MAX_LISTED
 from nightjar.errors import NightjarError, Refused
+from nightjar.fits.cards import Card
 from nightjar.fits.hdus import read_headers
-from nightjard.archived.nights.dictionary import Finding, check_files, fix_file, repair_file
+from nightjard.archived.nights.dictionary import Finding, check_files, fix_file, repair
 from nightjard.archived.nights.engine import Engine
 from nightjard.archived.nights.ids import Change, check, fix
 from nightjard.archived.nights.manifest import (
@@ -26,11 +27,13 @@ from nightjard.archived.nights.manifest import (
     write_manifest,
 )
 from nightjard.archived.nights.plan import FOLDER
-from nightjard.archived.nights.steps.checking import telemetry
+from nightjard.archived.nights.steps.checking import Headers, telemetry
 from nightjard.archived.nights.steps.context import Context, Progress, Tools
 from nightjard.archived.nights.steps.copying import file_hash
 from nightjard.archived.nights.store import Row
+from nightjard.archived.nights.writing.layout import verbatim_cards
 
+_REMAKING = ("headers", "ids", "consolidate", "compress", "verify")
 _PROBLEMS = {
     "missing": "missing", "wrong type": "type", "too long": "length", "out of range": "range",
     "precision": "precision",
@@ -221,10 +224,20 @@ class Papers:
 
     def fix_headers(self, context: Context, *, dry_run: bool) -> dict[str, Any]:
         """Write values as the dictionary wants them; return HEADERS_KEYS."""
-        return self._change(
-            context, dry_run,
-            lambda path, _: fix_file(path, self._tools.dictionary, dry_run=dry_run),
-        )
+        listed: list[dict[str, Any]] = []
+        findings: list[dict[str, Any]] = []
+        rows = self._rows_to_change(context)
+        for row in rows:
+            path = context.folder / row["path"]
+            result = fix_file(path, self._tools.dictionary, dry_run=True)
+            findings += [_finding(row["path"], each) for each in result.findings if each.is_fault]
+            before = _values(path)
+            listed += [{"path": row["path"], "keyword": key, "old": _text(before.get(key)),
+                        "new": None} for key in result.changed]  # fmt: skip
+        if listed and not dry_run:
+            # A product follows from raw and the dictionary of today: it is made anew.
+            self._make_anew(context, f"{len(listed)} values in the dictionary's form")
+        return _headers(len(rows), findings, listed)
 
     def repair_headers(
         self, context: Context, keys: Sequence[str], *, dry_run: bool
@@ -238,49 +251,65 @@ class Papers:
                 + (f"nothing matches {context.folder}/{pattern}" if pattern
                    else "key `telemetry` of the configuration names none")
             )
-        dictionary = self._tools.dictionary
-        return self._change(
-            context, dry_run,
-            lambda path, row: repair_file(
-                path, log, keys, dictionary, time_ns=(row["first_ns"] + row["last_ns"]) // 2,
-                dry_run=dry_run,
-            ),
-        )  # fmt: skip
-
-    def _change(
-        self, context: Context, dry_run: bool, work: Callable[[Path, Row], Any]
-    ) -> dict[str, Any]:
+        listed: list[dict[str, Any]] = []
         findings: list[dict[str, Any]] = []
-        changes: list[dict[str, Any]] = []
         with self._engine.held(context):
-            if context.night["released_ns"] is not None:
-                raise Refused("raw of this night was released: its products are not changed")
-            rows = [row for row in context.store.products(context.identity) if row["path"]]
+            rows = self._rows_to_change(context)
+            plan = context.plan()
+            headers = Headers(context, plan)
             for number, row in enumerate(rows):
                 context.require_going()
                 context.progress(
                     Progress("headers", number, len(rows), unit="files", text=row["path"])
                 )
-                path = context.folder / row["path"]
-                before = _values(path)
-                result = work(path, row)
-                findings += [_finding(row["path"], each) for each in result.findings
-                             if each.is_fault]  # fmt: skip
-                after = before if dry_run else _values(path)
-                changes += [
-                    {"path": row["path"], "keyword": key, "old": _text(before.get(key)),
-                     "new": _text(after.get(key)) if not dry_run else None}
-                    for key in result.changed
-                ]  # fmt: skip
-                if result.changed and not dry_run:
-                    context.store.set_products([(row["id"], {
-                        "size": path.stat().st_size, "file_hash": file_hash(path),
-                    })])  # fmt: skip
-            if changes and not dry_run:
-                context.store.set_night(context.identity, transferred_ns=None, safe_ns=None)
-                keys = sorted({each["keyword"] for each in changes})
-                context.say("headers", f"{len(changes)} values changed: {', '.join(keys)[:300]}")
-        return _headers(len(rows), findings, changes)
+                product = plan.products[row["number"]]
+                text, _ = headers.cards(product, row["frame_id"], row["exp_id"])
+                old = verbatim_cards(text)
+                new, said = repair(
+                    old, log, keys, product.mid_ns, dictionary=self._tools.dictionary
+                )
+                findings += [_finding(row["path"], each) for each in said if each.is_fault]
+                cards = _differing(old, new)
+                if not cards:
+                    continue
+                history = [card for card in new[len(old) :] if card.keyword == "HISTORY"]
+                headers.changes.add(row["name"], cards, history)
+                values = {card.keyword: card.value for card in old}
+                listed += [{"path": row["path"], "keyword": key, "old": _text(values.get(key)),
+                            "new": _text(card.value)} for key, card in cards.items()]  # fmt: skip
+            if listed and not dry_run:
+                headers.changes.save()
+        if listed and not dry_run:
+            changed = sorted({each["keyword"] for each in listed})
+            self._make_anew(context, f"{len(listed)} values repaired: {', '.join(changed)[:300]}")
+        return _headers(len(rows), findings, listed)
+
+    def _rows_to_change(self, context: Context) -> list[Row]:
+        context.refresh()
+        date = context.night["date"]
+        if context.night["released_ns"] is not None:
+            raise Refused(f"raw of night {date} was released: its products are not changed")
+        rows = context.store.products(context.identity)
+        if context.night["plan_hash"] is None or any(row["path"] is None for row in rows):
+            raise Refused(
+                f"night {date}: not all products are written; first: archive run {date} --until "
+                "consolidate"
+            )
+        return rows
+
+    def _make_anew(self, context: Context, text: str) -> None:
+        """Have the products made whose headers are not as they should be any more."""
+        context.say("headers", text)
+        self._engine.run(
+            context.night, _REMAKING, progress=context.progress, cancelled=context.cancelled
+        )
+
+
+def _differing(old: Sequence[Card], new: Sequence[Card]) -> dict[str, Card]:
+    """Return keyword -> card of the cards that were put in place of others, or behind them."""
+    replaced = [card for before, card in zip(old, new, strict=False) if card is not before]
+    added = [card for card in new[len(old) :] if card.keyword != "HISTORY"]
+    return {card.keyword: card for card in (*replaced, *added)}
 
 
 def _headers(

@@ -21,6 +21,7 @@ from nightjard.archived.nights.dictionary import Finding, TelemetryLog, product_
 from nightjard.archived.nights.plan import FOLDER, Plan
 from nightjard.archived.nights.records import Product
 from nightjard.archived.nights.scan import RawFile, look
+from nightjard.archived.nights.steps.changes import HeaderChanges
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 
 _KEPT_FINDINGS = 2000
@@ -34,6 +35,7 @@ class Headers:
         self._plan = plan
         self._heads: dict[int, Header] = {}
         self._telemetry = telemetry(context)
+        self.changes = HeaderChanges(context.folder)
 
     def cards(
         self, product: Product, frame_id: str | None, exp_id: str | None
@@ -45,7 +47,7 @@ class Headers:
         exposure = heads[0].get("EXPTIME")
         runs = np.unique(rows["RUN"])
         run = plan.runs[int(runs[0])] if len(runs) == 1 and runs[0] >= 0 else None
-        return product_cards(
+        text, findings = product_cards(
             product, heads, list(_spans(rows, product.cubes)), self._context.tools.dictionary,
             exposure_s=float(exposure) if isinstance(exposure, (int, float)) else None,
             local_offset_hours=config.local_offset_hours,
@@ -54,6 +56,7 @@ class Headers:
             sources=[plan.cubes[number].path for number in product.cubes],
             ranges=list(_ranges(rows, product.cubes)), high_is=config.high_is,
         )  # fmt: skip
+        return self.changes.applied(product.name, text), findings
 
     def _head(self, number: int) -> Header:
         header = self._heads.get(number)
@@ -96,7 +99,7 @@ def rules_hash(context: Context) -> str:
             logs.append((path.name, blake3(path.read_bytes()).hexdigest()))
     return hash_of(
         __version__, context.tools.dictionary.digest, logs, context.config.local_offset_hours,
-        context.config.high_is,
+        context.config.high_is, HeaderChanges(context.folder).digest,
     )
 
 
@@ -134,6 +137,12 @@ class Check:
                 counts[finding.kind.value] += 1
                 if len(listed) < _KEPT_FINDINGS:
                     listed.append({"product": product.name, **finding.as_json()})
+        orphans = maker.changes.orphans(product.name for product in plan.products)
+        if orphans:
+            context.say(
+                "headers", f"{len(orphans)} products with repaired headers are in the plan no "
+                f"more, first {orphans[0]}: repair those that took their place",
+            )  # fmt: skip
         report = {"products": len(plan.products), "findings": dict(counts), "list": listed}
         write_json_durably(context.folder / FOLDER / "headers.json", report)
         return {"products": len(plan.products), "findings": dict(counts)}
