@@ -159,12 +159,12 @@ def _mean_interval(intervals: Sequence[Floats], physics: Physics) -> tuple[float
     if not len(found):
         return nominal, True
     near = found[np.abs(found - nominal) < 0.03 * nominal + 250.0]
-    if len(near) >= max(1, 0.1 * len(found)):
+    if len(near) >= max(1, 0.4 * len(found)):
         if len(near) < 8:
-            return nominal, True
+            return (float(np.median(near)) if step == 2 and len(near) > 1 else nominal), True
         return _clipped_mean(near, float(np.median(near))), True
-    if len(found) < 8:
-        return (float(np.median(found)), False) if len(found) >= 3 else (nominal, True)
+    if len(found) < 3:
+        return nominal, True
     return _clipped_mean(found, float(np.median(found))), False
 
 

@@ -265,8 +265,9 @@ def _fingerprint(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
     share = float(value.max()) / expected if expected > 0 else 0.0
     if expected > 8.0 and not 0.3 < share < 2.5:
         return nothing  # the trigger's randomness is not what the detector's line time makes it
+    # What was seen cannot tell more than there is to know.
     value = 0.7 * (value - value.max())
-    return np.asarray(np.maximum(value, -_CAP))
+    return np.asarray(np.maximum(value, -min(_CAP, 2.0 * expected)))
 
 
 def _flat(off: Floats) -> Floats:

@@ -93,9 +93,11 @@ def _link(
     lost = trains[members[0]].lost if len(members) == 1 else np.zeros(len(main.time_us), np.int64)
     reference = Side(main.time_us, main.is_late, lost)
     is_late = late_frames(train.time_us, cadence)
-    start = seed(reference.time_us, train.time_us, cadence) if train.count else None
+    start = None
+    if train.count and len(reference.time_us):
+        start = seed(reference.time_us, train.time_us, cadence)
     if start is None:
-        path = OffsetPath(reference.time_us[:1], np.zeros(1))
+        path = OffsetPath(np.zeros(1), np.zeros(1))
         side = Side(train.time_us, is_late, train.lost)
         blank = Alignment.blank(reference, side)
         return Linked(
@@ -161,22 +163,57 @@ def _decode(
     if own.half_us <= 0:
         steps = count_steps(np.diff(triggers.time_us), proven, own)
         return Decoded(np.full(len(triggers.time_us), 0.5), steps), own
-    found = decode(triggers.time_us, is_late, proven, own, own.interval_sigma_us)
-    half_us = _half_width(triggers.time_us, is_late, found, own)
-    if half_us is not None:
-        own = replace(own, fitted_half_us=half_us)
+    for _ in range(_ROUNDS + 1):
+        found = decode(triggers.time_us, is_late, proven, own, own.interval_sigma_us)
+        fit = _fit(triggers.time_us, is_late, found, own)
+        if fit is None:
+            break
+        moved = fit.mean_us - own.mean_us
+        own = replace(own, fitted_half_us=fit.half_us)
+        if abs(moved) < 4.0 * own.interval_sigma_us / np.sqrt(fit.count) + 5.0:
+            break
+        # A wrong period would have taken one state for the other.
+        own = replace(own, period_us=own.period_us + moved)
+    if _contradicts(triggers.time_us, is_late, found, own):
+        found = Decoded(np.full(len(triggers.time_us), 0.5), found.steps)
     return found, own
 
 
-def _half_width(time_us: Floats, is_late: Bools, found: Decoded, cadence: Cadence) -> float | None:
+@dataclass(frozen=True)
+class _Fit:
+    """Intervals after low and after high states: half their difference, mean, number."""
+
+    half_us: float
+    mean_us: float
+    count: int
+
+
+def _plain(time_us: Floats, is_late: Bools, found: Decoded) -> Bools:
+    """Return which intervals are from a frame that is on time to the very next."""
+    return np.asarray(~is_late[1:] & ~is_late[:-1] & (found.steps == 1))
+
+
+def _fit(time_us: Floats, is_late: Bools, found: Decoded, cadence: Cadence) -> _Fit | None:
     span = np.diff(time_us)
-    plain = ~is_late[1:] & ~is_late[:-1] & (found.steps == 1)
-    plain &= np.abs(span - cadence.mean_us) < cadence.half_us + 8.0 * cadence.interval_sigma_us
+    plain = _plain(time_us, is_late, found)
+    limit = cadence.half_us + 8.0 * cadence.interval_sigma_us + 0.1 * cadence.mean_us
+    plain &= np.abs(span - cadence.mean_us) < limit
     low = span[plain & (found.low[:-1] > CLEAR)]
     high = span[plain & (found.low[:-1] < 1.0 - CLEAR)]
-    if min(len(low), len(high)) < 4:
-        return cadence.fitted_half_us
-    return float(np.median(low) - np.median(high)) / 2
+    count = min(len(low), len(high))
+    if count < 4:
+        return None
+    one, two = float(np.median(low)), float(np.median(high))
+    return _Fit((one - two) / 2, (one + two) / 2, count)
+
+
+def _contradicts(time_us: Floats, is_late: Bools, found: Decoded, cadence: Cadence) -> bool:
+    """Return whether most intervals are neither the shorter nor the longer: no label is safe."""
+    off = np.abs(np.diff(time_us)[_plain(time_us, is_late, found)] - cadence.period_us)
+    if not len(off):
+        return False
+    off = np.minimum(off, np.abs(off - 2.0 * cadence.half_us))
+    return float(np.median(off)) > 3.0 * cadence.interval_sigma_us + 10.0
 
 
 def _assemble(
