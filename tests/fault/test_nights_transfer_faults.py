@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -84,7 +85,7 @@ class CutAt:
 
 def test_a_cut_in_mid_file_is_resumed_by_itself(bench: Bench) -> None:
     bench.files(1, 4_000_000)
-    bench.add("vault", bandwidth=4.0)
+    bench.add("vault", bandwidth=8.0)
     progress = CutAt(bench.sshd, "copy", 0.3)
     outcome = transfer(bench, progress=progress)
     assert progress.cut > 0
@@ -98,14 +99,19 @@ def test_what_arrived_before_a_cut_is_not_sent_again(
 ) -> None:
     monkeypatch.setattr(link_module, "TRIES", 1)
     (path,) = bench.files(1, 4_000_000)
-    bench.add("vault", bandwidth=4.0)
-    with pytest.raises(Unreachable, match=r"what arrived is kept|cut off"):
-        transfer(bench, progress=CutAt(bench.sshd, "copy", 0.5))
-    assert not is_safe(bench)
+    bench.add("vault", bandwidth=8.0)
     half = bench.far / "vgen2" / PARTIAL_FOLDER / path.name
-    deadline = time.monotonic() + 10
-    while not half.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)  # the far rsync keeps it as it ends
+    # The two processes of the far rsync race as they end: now and then nothing is kept.
+    for _ in range(5):
+        shutil.rmtree(bench.far, ignore_errors=True)
+        with pytest.raises(Unreachable, match=r"what arrived is kept|cut off"):
+            transfer(bench, progress=CutAt(bench.sshd, "copy", 0.5))
+        assert not is_safe(bench)
+        deadline = time.monotonic() + 2
+        while not half.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if half.exists():
+            break
     assert 500_000 < half.stat().st_size < 4_000_000
     bench.add("vault")
     command = rsync.push(bench.destinations["vault"], bench.folder, bench.far)
