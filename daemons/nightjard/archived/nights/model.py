@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from nightjard.archived.nights.transfer.transfers import Transfers
 from nightjard.archived.tools import Tools
 
 _EVENTS = 20
+_PLANS = 4  # kept for the questions that people ask one after the other
 
 
 class Nights:
@@ -79,6 +81,7 @@ class Nights:
         self._engine = Engine(work)
         self._finder = Finder(config, self._store, tools.clock)
         self._jobs = Jobs(tools.operations, tools.clock, config.executor.workers)
+        self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
         self._care = Care(work, self._engine)
         self._papers = Papers(work, self._engine)
         self._doctor = Doctor(work, self._finder)
@@ -146,10 +149,17 @@ class Nights:
     def _plan(self, night: Row) -> Plan | None:
         if night["plan_hash"] is None:
             return None
-        try:
-            return Plan.load(Path(night["folder"]), night["plan_hash"])
-        except NightjarError:
-            return None
+        key = (night["folder"], night["plan_hash"])
+        plan = self._plans.get(key)
+        if plan is None:
+            try:
+                plan = Plan.load(Path(night["folder"]), night["plan_hash"])
+            except NightjarError:
+                return None
+            while len(self._plans) >= _PLANS:
+                self._plans.popitem(last=False)
+            self._plans[key] = plan
+        return plan
 
     def nights_settings(self) -> dict[str, Any]:
         """Return the configuration."""

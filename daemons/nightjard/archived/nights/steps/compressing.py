@@ -40,7 +40,7 @@ class Compress:
         """The products, and what else lies there."""
         return hash_of(
             context.config.compression, uncompressed(context),
-            [row["path"] for row in context.store.products(context.identity)],
+            [row["path"] for row in context.products()],
         )  # fmt: skip
 
     def still_holds(self, context: Context, result: Any) -> bool:

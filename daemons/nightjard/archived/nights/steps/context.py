@@ -76,6 +76,7 @@ class Context:
     cancelled: Callable[[], bool] = field(default=lambda: False)
     is_forced: bool = False
     _plan: Plan | None = None
+    _products: list[Row] | None = None
     _plan_hash: str = ""
 
     @property
@@ -94,8 +95,15 @@ class Context:
         return int(self.night["id"])
 
     def refresh(self) -> None:
-        """Read the night's row again."""
+        """Read the night's row again; its products too, when they are asked for."""
         self.night = self.store.get(self.identity)
+        self._products = None
+
+    def products(self) -> list[Row]:
+        """Return the rows of products as they were since :meth:`refresh`: for looking only."""
+        if self._products is None:
+            self._products = self.store.products(self.identity)
+        return self._products
 
     def plan(self) -> Plan:
         """Return the plan in force.

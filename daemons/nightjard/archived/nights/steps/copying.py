@@ -100,7 +100,7 @@ class Transfer:
         """The products, and where they go."""
         names = context.tools.transfers.names(context.night["family"])
         return hash_of(
-            [(row["path"], row["file_hash"]) for row in context.store.products(context.identity)],
+            [(row["path"], row["file_hash"]) for row in context.products()],
             {name: context.config.destinations[name].model_dump() for name in names},
         )
 

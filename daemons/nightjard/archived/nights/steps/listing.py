@@ -22,7 +22,7 @@ from nightjard.archived.nights.steps.context import Context, hash_of
 def names(context: Context) -> tuple[str, str, str]:
     """Return the paths of manifest, extended manifest and letter, below the night."""
     codes = {context.config.streams[row["stream"]].code
-             for row in context.store.products(context.identity)}  # fmt: skip
+             for row in context.products()}  # fmt: skip
     instrument = min(codes)[:3] if codes else "VMP"
     name = manifest_name(context.night["date"], instrument)
     stem = name.removesuffix(".csv")
@@ -42,7 +42,7 @@ class Manifest:
         """The products and their IDs."""
         return hash_of(
             [(row["path"], row["file_hash"], row["frame_id"])
-             for row in context.store.products(context.identity)],
+             for row in context.products()],
             context.config.mail.model_dump(),
         )  # fmt: skip
 

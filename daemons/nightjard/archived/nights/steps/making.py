@@ -43,7 +43,7 @@ class Consolidate:
 
     def key(self, context: Context) -> str:
         """Plan, headers, IDs, form of the files."""
-        ids = [row["frame_id"] for row in context.store.products(context.identity)]
+        ids = [row["frame_id"] for row in context.products()]
         return hash_of(
             context.night["plan_hash"], rules_hash(context), ids, context.config.compression
         )
@@ -52,7 +52,7 @@ class Consolidate:
         """All files are there, with their sizes."""
         return all(
             row["state"] in ("written", "verified") and _has_size(context.folder, row)
-            for row in context.store.products(context.identity)
+            for row in context.products()
         )
 
     def run(self, context: Context) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Number:
 
     def still_holds(self, context: Context, result: Any) -> bool:
         """All products have one."""
-        return all(row["frame_id"] for row in context.store.products(context.identity))
+        return all(row["frame_id"] for row in context.products())
 
     def run(self, context: Context) -> dict[str, Any]:
         """Assign; a product that had one keeps it."""

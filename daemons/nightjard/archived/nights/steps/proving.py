@@ -30,13 +30,13 @@ class Verify:
     def key(self, context: Context) -> str:
         """The files as they were written."""
         return hash_of(
-            [(row["path"], row["file_hash"]) for row in context.store.products(context.identity)]
+            [(row["path"], row["file_hash"]) for row in context.products()]
         )
 
     def still_holds(self, context: Context, result: Any) -> bool:
         """All products are verified."""
         return all(
-            row["state"] == "verified" for row in context.store.products(context.identity)
+            row["state"] == "verified" for row in context.products()
         )
 
     def run(self, context: Context) -> dict[str, Any]:
