@@ -332,6 +332,20 @@ def test_the_program_needs_nothing_heavy() -> None:
         assert repr(heavy) not in done.stdout
 
 
+def test_without_blake3_the_program_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path.parent / "id").write_text(machine_id("d"))
+    code = (
+        "import sys; sys.modules['blake3'] = None; "
+        "from nightjard.archived.nights.transfer.far_side import main; "
+        f"sys.exit(main([{str(tmp_path)!r}, '--machine-id', {str(tmp_path.parent / 'id')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install blake3" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_reading_goes_to_the_disk_and_hashes_what_is_there(tmp_path: Path) -> None:
     import blake3
 

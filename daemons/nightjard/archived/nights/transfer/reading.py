@@ -14,12 +14,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import blake3
-
-from nightjar.errors import StorageError
+from nightjar.errors import ConfigError, StorageError
 from nightjar.files import is_temporary
+
+if TYPE_CHECKING:
+    from blake3 import blake3
 
 PARTIAL_FOLDER = ".nightjar-partial"  # where rsync keeps what it has of a file
 _PIECE = 8 << 20
@@ -110,7 +111,7 @@ def _digest(descriptor: int, on_bytes: OnBytes | None, flushed_ns: int) -> Diges
         os.fdatasync(descriptor)  # dirty pages cannot be dropped
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    hasher = blake3.blake3()
+    hasher = _hasher()
     piece = bytearray(min(_PIECE, before.st_size + 1))
     view = memoryview(piece)
     done = 0
@@ -126,6 +127,16 @@ def _digest(descriptor: int, on_bytes: OnBytes | None, flushed_ns: int) -> Diges
     if done != before.st_size or _identity(after) != _identity(before):
         raise Unreadable("it changed while it was read")
     return Digest(done, hasher.hexdigest())
+
+
+def _hasher() -> blake3:
+    try:
+        from blake3 import blake3
+    except ModuleNotFoundError as error:  # the far side may have the bare distribution
+        raise ConfigError(
+            "package blake3 is missing here; pip install blake3, or 'nightjar[daemons]'"
+        ) from error
+    return blake3()
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int]:
