@@ -759,6 +759,18 @@ def test_those_of_several_that_were_overwritten_are_told():
         assert (reader.torn_of(first), reader.torn_of(second)) == (8, 2)
 
 
+def test_frames_that_are_given_back_come_again():
+    with ring(64) as writer, StreamReader("ring") as reader:
+        publish(writer, 20)
+        frames = reader.next_frames(8)
+        reader.give_back(frames, 3)
+        assert (reader.delivered, reader.unread) == (5, 15)
+        assert runs(reader)[0] == (6, 8)
+        reader.give_back(frames, 3)  # not the last ones any more
+        assert reader.next_frame() is None
+        assert (reader.delivered, reader.lost) == (20, 0)
+
+
 def test_times_that_nobody_has_set_are_none():
     with ring(64) as writer, StreamReader("ring") as reader:
         for atime in (10**18, 0, 4 * 10**18 + 10**17 * 3):

@@ -322,6 +322,12 @@ class StreamReader:
                 return index + 1
         return 1
 
+    def give_back(self, frames: Frames, count: int) -> None:
+        """Have the last `count` of the frames that were given last come again."""
+        if self._seen == frames.last_counter and frames.first.generation == self.generation:
+            self._seen -= count
+            self.delivered -= count
+
     def keep_newest(self, count: int) -> int:
         """Count unread frames as lost until at most `count` are left; return how many.
 

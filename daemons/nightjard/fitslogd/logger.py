@@ -30,7 +30,7 @@ from nightjar.child import Parent
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import Busy, Code, InvalidArgument, NightjarError, Refused, StorageError
 from nightjar.files import free_bytes, locked
-from nightjar.streams.reader import Frame, StreamReader, Wake
+from nightjar.streams.reader import Frame, Frames, StreamReader, Wake
 from nightjard.fitslogd import preflight
 from nightjard.fitslogd.formats import check_compression
 from nightjard.fitslogd.naming import LogSettings, cube_folder
@@ -41,10 +41,12 @@ from nightjard.fitslogd.watch import StreamWatch
 log = logging.getLogger(__name__)
 
 _WAIT_S = 0.05
-# Small frames come so fast that to be woken for each costs more than the frame: the ring holds
-# seconds of them, so they are fetched by the handful.
+# Small frames come so fast that to be woken for each costs more than the frame, and half of what
+# a wake-up costs is to get the program back into the processor's caches: the ring holds seconds of
+# them, so they are fetched by the handful. Commands end the nap.
 _NAP_RATE_HZ = 200.0
-_NAP_S = 0.005
+_NAP_S = 0.02
+_HANDFUL_BYTES = 2_000_000  # a millisecond or two: commands wait for it
 _ANSWER_S = 0.06  # how long a command waits for the main thread before it answers "pending"
 _PREPARE_S = 15.0
 _LOOK_S = 0.5  # how often the stream's file is looked at, and the disk after a failure
@@ -391,19 +393,22 @@ class Logger:
                 self._wait_for_request(_WAIT_S)
             return
         while time.monotonic() < until_s and self._orders is not None:
-            frame = reader.next_frame(copy=False)
-            if frame is None:
+            frames = reader.next_frames(self._handful(reader))
+            if frames is None:
                 self._check_end(reader.unread)
                 if self._orders is None or self._reader is not reader:
                     return
                 if (self._watch.rate_hz or 0.0) > _NAP_RATE_HZ:
-                    time.sleep(_NAP_S)
-                    if reader.unread:
+                    self._wait_for_request(_NAP_S)
+                    if reader.unread or self._reader is not reader:
                         return
                 if reader.wait(_WAIT_S) is Wake.REPLACED:
                     self._follow(reader)
                 return
-            self._on_frame(frame, reader)
+            if frames.count == 1:
+                self._on_frame(frames.first, reader)
+            else:
+                self._on_frames(frames, reader)
             if not self._requests.empty():
                 return
         unread = reader.unread
@@ -415,6 +420,53 @@ class Logger:
             if reader.is_replaced() and unread < 2:
                 self._follow(reader)
             self._check_end(unread)
+
+    def _handful(self, reader: StreamReader) -> int:
+        """Return how many frames may be taken at once: no cube or session ends among them."""
+        orders, settings, recorder = self._orders, self._settings, self._recorder
+        assert orders is not None
+        assert settings is not None
+        count = min(
+            recorder.room, settings.cube_frames - recorder.frames,
+            _HANDFUL_BYTES // reader.geometry.frame_bytes,
+        )  # fmt: skip
+        if orders.frames is not None:
+            count = min(count, orders.frames - recorder.totals.saved)
+        return max(1, count)
+
+    def _on_frames(self, frames: Frames, reader: StreamReader) -> None:
+        """Save several frames at once where nothing but saving is to be done."""
+        orders, settings = self._orders, self._settings
+        assert orders is not None
+        assert settings is not None
+        times_ns = frames.times_ns()
+        atimes_ns = times_ns[0].tolist()
+        ends = [t for t in (orders.not_after_ns, orders.until_ns) if t is not None]
+        is_plain = self._warned_of != "behind" and min(atimes_ns) > 0
+        if is_plain and (not ends or max(atimes_ns) < min(ends)):
+            self._came_ns = now_ns = self._clock.now_ns()
+            if self._recorder.take_run(frames, times_ns, reader, now_ns):
+                self._judge_length(orders, settings)
+                return
+        left = frames.count
+        for frame in frames.each():
+            if self._orders is None or self._reader is not reader:
+                return
+            left -= 1
+            try:
+                self._on_frame(frame, reader)
+            except NightjarError:
+                reader.give_back(frames, left)
+                raise
+
+    def _judge_length(self, orders: Orders, settings: LogSettings) -> None:
+        """End the session or the cube that has all its frames."""
+        if orders.frames is not None and self._recorder.totals.saved >= orders.frames:
+            self._end_session("frames taken", complete=True)
+        elif self._recorder.frames >= settings.cube_frames or self._recorder.is_filled:
+            self._cube_over("full")
+        elif settings.max_cube_seconds is not None:
+            self._check_age(settings.max_cube_seconds)
 
     def _on_frame(self, frame: Frame, reader: StreamReader) -> None:
         orders, settings = self._orders, self._settings
@@ -451,12 +503,7 @@ class Logger:
             depth = reader.geometry.depth
             reader.keep_newest(depth - depth // 8)
             return
-        if orders.frames is not None and self._recorder.totals.saved >= orders.frames:
-            self._end_session("frames taken", complete=True)
-        elif self._recorder.frames >= settings.cube_frames or self._recorder.is_filled:
-            self._cube_over("full")
-        elif settings.max_cube_seconds is not None:
-            self._check_age(settings.max_cube_seconds)
+        self._judge_length(orders, settings)
 
     def _judge_stamp(self, stamp: int, orders: Orders, now_ns: int) -> None:
         """Warn where the newest frame is stamped before the start although that is long past."""

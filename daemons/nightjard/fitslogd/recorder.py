@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nightjar.clock import Clock, clock_health
 from nightjar.errors import Code, StorageError
@@ -30,7 +31,7 @@ from nightjar.fits.cards import CARD_BYTES
 from nightjar.fits.frame_table import ROW, Rows, table_bytes
 from nightjar.fits.timing_text import text_path
 from nightjar.streams.keywords import Keyword
-from nightjar.streams.reader import Frame, StreamReader
+from nightjar.streams.reader import Frame, Frames, StreamReader
 from nightjard.fitslogd.cube_header import CubeFacts, card_count, cube_cards
 from nightjard.fitslogd.formats import CubeFormat, Formats, Writer
 from nightjard.fitslogd.hardware import HardwareNumbers
@@ -44,6 +45,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _HARDWARE_PERIOD_S = 0.1
 _NAMES_TRIED = 100
 _TEXT_ROW_BYTES = 120
+_NO_END = 1 << 30  # frames: more than any cube has
 
 Keywords = Mapping[str, Keyword]
 
@@ -178,6 +180,15 @@ class Recorder:
         )
 
     @property
+    def room(self) -> int:
+        """Frames that the open cube still has room for; 0 without one."""
+        cube = self._cube
+        if cube is None or not cube.writer.frames:
+            return 0
+        capacity = cube.format.capacity
+        return _NO_END if capacity is None else capacity - cube.writer.frames
+
+    @property
     def file(self) -> Path | None:
         """The name that the open cube will get."""
         cube = self._cube
@@ -231,6 +242,79 @@ class Recorder:
         if time.monotonic() >= self._hardware_due_s:
             self._note_hardware(reader)
         return True
+
+    def take_run(
+        self, frames: Frames, times_ns: NDArray[np.int64], reader: StreamReader, now_ns: int
+    ) -> bool:
+        """Put several frames into the open cube; False where some were torn, and none was taken.
+
+        Parameters
+        ----------
+        frames
+            No more than :attr:`room`.
+        times_ns
+            Their times, (2, count).
+
+        Raises
+        ------
+        StorageError
+            As :meth:`take`; those before it are kept, the others are given back to the reader.
+        """
+        cube = self._cube
+        assert cube is not None
+        append, sums, failure = cube.writer.append, [], None
+        try:
+            for image in frames.data:
+                sums.append(append(image))
+            if reader.torn_of(frames):
+                for _ in sums:
+                    cube.writer.drop_last()
+                return False
+        except OSError as error:
+            failure = error
+            if reader.torn_of(frames):
+                sums.clear()
+            reader.give_back(frames, frames.count - len(sums))
+            if not sums:
+                raise _storage_error(cube.final, error) from error
+        self._keep_run(cube, frames, times_ns[:, : len(sums)], sums, now_ns)
+        if failure is not None:
+            raise _storage_error(cube.final, failure) from failure
+        if time.monotonic() >= self._hardware_due_s:
+            self._note_hardware(reader)
+        return True
+
+    def _keep_run(
+        self, cube: _Cube, frames: Frames, times_ns: NDArray[np.int64], sums: list[int],
+        now_ns: int,
+    ) -> None:  # fmt: skip
+        first, last, totals = frames.first, self._last_counter, self.totals
+        before = first.counter - last - 1 if last is not None and first.counter > last else 0
+        missed = max(0, before - self._torn)
+        gap, rows, stamp = min(before, 0xFFFF_FFFF), [], self._last_stamp
+        for index, (atime_ns, write_ns, datasum) in enumerate(
+            zip(*times_ns.tolist(), sums, strict=True)
+        ):
+            rows.append(_ROW.pack(
+                first.counter + index, first.slot + index, atime_ns, write_ns, now_ns, -1, gap,
+                datasum,
+            ))  # fmt: skip
+            gap = 0
+            if atime_ns and atime_ns == stamp:
+                totals.duplicated += 1
+            stamp = atime_ns
+        noted = b"".join(rows)
+        cube.rows += noted
+        cube.missed += missed
+        totals.missed += missed
+        totals.saved += len(rows)
+        totals.bytes += len(rows) * cube.format.frame_bytes
+        self._last_stamp, self._last_counter = stamp, first.counter + len(rows) - 1
+        self._torn = 0
+        try:  # last: where it fails the frames are in the cube all the same
+            cube.journal.write(noted)
+        except OSError as error:
+            raise _storage_error(cube.final, error) from error
 
     def _keep(self, cube: _Cube, frame: Frame, datasum: int, now_ns: int) -> None:
         last = self._last_counter
