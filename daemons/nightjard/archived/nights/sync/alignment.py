@@ -116,7 +116,12 @@ def align(reference: Side, other: Side, cadence: Cadence, loss: float, near_us: 
     steps, fits = _steps(reference, other, left_1, left_2, right_1, right_2, inner, cadence)
     whole = (steps - 1 == count_1[inner]) & (steps - 1 == count_2[inner]) & fits
     # A pause among late frames: with as many frames on both sides the order decides.
-    whole |= ~fits & (count_1[inner] == count_2[inner])
+    paused = np.flatnonzero(~fits & (count_1[inner] == count_2[inner]))
+    for index in paused.tolist():
+        region = inner[index]
+        one = np.arange(left_1[region] + 1, right_1[region])
+        two = np.arange(left_2[region] + 1, right_2[region])
+        whole[index] = _is_plausible(reference, other, one, two, cadence)
     _pair_in_order(result, left_1[inner[whole]], left_2[inner[whole]], count_1[inner[whole]])
     for region, step, fit in zip(
         inner[~whole].tolist(), steps[~whole].tolist(), fits[~whole].tolist(), strict=True
@@ -187,6 +192,15 @@ def fit_steps(span_us: Floats, cadence: Cadence) -> tuple[Ints, Bools]:
     slack = np.where(steps % 2 == 1, np.abs(slack - cadence.half_us), slack)
     noise = 6.0 * cadence.interval_sigma_us + 4.0 * cadence.line_us * np.sqrt(steps)
     return steps, slack < np.minimum(noise + 1e-4 * span_us, 0.4 * cadence.period_us)
+
+
+def _is_plausible(
+    reference: Side, other: Side, first: Places, second: Places, cadence: Cadence
+) -> bool:
+    """Return whether frames may be pairs in their order: apart only where one came late."""
+    apart = np.abs(other.time_us[second] - reference.time_us[first])
+    late = reference.is_late[first] | other.is_late[second]
+    return bool(np.all(late | (apart < NEAR * cadence.period_us)))
 
 
 def _pair_in_order(result: Alignment, left_1: Places, left_2: Places, count: Places) -> None:

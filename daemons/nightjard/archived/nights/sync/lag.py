@@ -22,7 +22,7 @@ CLEAR = 0.993
 _MOST_LAGS = 16
 _REACH_US = 6000.0
 # Latency between cameras: mostly a few hundred us, rarely some ms.
-_LATENCY_US, _FAR_US, _FAR_SHARE = 300.0, 3000.0, 0.02
+_LATENCY_US, _FAR_US, _FAR_SHARE = 300.0, 2000.0, 0.02
 _START_SHARE, _END_SHARE, _END_NEXT = 0.3, 0.2, 0.15
 _APART_US = 2e6  # cameras are started by hand about so far apart
 _CAP = 40.0
@@ -267,7 +267,7 @@ def _fingerprint(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
         return nothing  # the trigger's randomness is not what the detector's line time makes it
     # What was seen cannot tell more than there is to know.
     value = 0.7 * (value - value.max())
-    return np.asarray(np.maximum(value, -min(_CAP, 2.0 * expected)))
+    return np.asarray(np.maximum(value, -min(0.6 * _CAP, 2.0 * expected)))
 
 
 def _flat(off: Floats) -> Floats:

@@ -24,10 +24,11 @@ _RESTART, _GAP_US = 1e-3, 10e6
 _MOST_UNSEEN = 25  # longer losses that no counter shows are gaps of the trigger
 _RESTART_LOW = 0.9  # the rest: its first triggers are missing
 _FLOOR = 1e-4  # what is nothing of all this says nothing
+_SPIKE = 1e-6  # per us: one frame of 1000 is late by up to 1 ms
 _LONG_US = 50e3
 # Noise of neighbouring intervals is opposite: an interval is worth half of what it seems.
 _TEMPER = 0.5
-CLEAR = 0.995
+CLEAR = 0.998
 LOW, HIGH = 0, 1
 
 
@@ -158,7 +159,7 @@ def _plain(
 ) -> None:
     """One interval, of an ordinary length: the state turns."""
     away = span[where] - cadence.period_us
-    floor = _FLOOR / cadence.mean_us
+    floor = max(_FLOOR / cadence.mean_us, _SPIKE)
     same = _LOSS**2 * floor
     matrices[LOW, HIGH, where] = _density(away - 2.0 * cadence.half_us, sigma_us) + floor
     matrices[HIGH, LOW, where] = _density(away, sigma_us) + floor

@@ -137,6 +137,8 @@ def _aligned(
 
 def _pairs(reference: Side, side: Side, found: Alignment) -> tuple[Floats, Floats]:
     paired = np.flatnonzero((found.partner >= 0) & ~side.is_late)
+    partner = found.partner[paired]
+    paired = paired[~reference.is_late[partner]]
     when = reference.time_us[found.partner[paired]]
     return when, side.time_us[paired] - when
 
@@ -163,8 +165,10 @@ def _decode(
     if own.half_us <= 0:
         steps = count_steps(np.diff(triggers.time_us), proven, own)
         return Decoded(np.full(len(triggers.time_us), 0.5), steps), own
+    # Of few intervals the noise is not well known.
+    sigma_us = own.interval_sigma_us * (1.0 + 6.0 / max(len(triggers.time_us), 2))
     for _ in range(_ROUNDS + 1):
-        found = decode(triggers.time_us, is_late, proven, own, own.interval_sigma_us)
+        found = decode(triggers.time_us, is_late, proven, own, sigma_us)
         fit = _fit(triggers.time_us, is_late, found, own)
         if fit is None:
             break
