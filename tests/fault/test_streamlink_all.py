@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -430,6 +431,29 @@ def test_strangers_neither_disturb_nor_hold_up(free_port, follower):
                 source.publish(50, 0.001)
                 follower.wait_for(50)
         assert follower.wrong == []
+
+
+def test_silent_strangers_keep_nobody_waiting(free_port, follower):
+    source = Source()
+    with End(receive_config(free_port)) as receiver, contextlib.ExitStack() as silent:
+        eventually(lambda: receiver.told["reason"].startswith("waiting"))
+        for _ in range(6):
+            silent.enter_context(socket.create_connection(("127.0.0.1", free_port), 5))
+        began = time.monotonic()
+        with End(send_config(free_port)) as sender:
+            live(sender, receiver)
+            assert time.monotonic() - began < 1.5  # a greeting may last 2 s
+            source.publish(50, 0.001)
+            follower.wait_for(50)
+            assert time.monotonic() - began < 2.0
+            eventually(lambda: "did not say hello" in str(receiver.told["last_error"]))
+            for _ in range(12):  # more than are greeted at a time
+                silent.enter_context(socket.create_connection(("127.0.0.1", free_port), 5))
+            source.publish(50, 0.001)
+            follower.wait_for(100)
+            began = time.monotonic()
+    assert time.monotonic() - began < 1.0  # they do not hold up the end, either
+    assert follower.wrong == []
 
 
 @pytest.mark.parametrize("more", [0, 190, 900])

@@ -3,7 +3,8 @@
 
 The pixels go from the socket straight into the slot of the stream that is made here. Three threads:
 one takes connections, one reads the present connection, one marks and reports every quarter second,
-so that a connection that has died is known as such although the reader sleeps in it.
+so that a connection that has died is known as such although the reader sleeps in it. Who connects
+is greeted in a thread of its own: a stranger who says nothing keeps nobody waiting.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 
 _REFUSAL_NS = 5 * NS_PER_S
 _SCRATCH_BYTES = 1 << 20
+_MOST_GREETED = 8  # at a time; others wait
 
 
 def _behind(parts: list[memoryview], octets: int) -> list[memoryview]:
@@ -162,6 +164,9 @@ class Receiver:
         self._instance = new_nonce().hex()
         self._stop = threading.Event()
         self._inbound: Inbound | None = None
+        self._room_to_greet = threading.Semaphore(_MOST_GREETED)
+        self._greeters: set[threading.Thread] = set()
+        self._admission = threading.Lock()  # one at a time is looked at, and begun
         self._trouble = Trouble(clock)
         self._latency = Latency()
         self._reason = "not yet listening"
@@ -188,6 +193,8 @@ class Receiver:
                 self._listen()
         finally:
             stop.set()
+            for greeter in list(self._greeters):
+                greeter.join()
             self._end_inbound()
             ticker.join()
             for lane in self._lanes.values():
@@ -216,7 +223,25 @@ class Receiver:
                     self._trouble.note(f"cannot take a connection: {error.strerror}")
                     self._clock.wait(self._stop, 0.5)
                     continue
-                self._greet(connection, net.text_of(sockaddr))
+                while not self._room_to_greet.acquire(timeout=net.SLICE_S):
+                    if self._stop.is_set():
+                        break
+                else:
+                    self._start_greeting(connection, net.text_of(sockaddr))
+                    continue
+                connection.close()
+
+    def _start_greeting(self, connection: socket.socket, peer: str) -> None:
+        greeter = threading.Thread(target=self._greet_and_go, args=(connection, peer), name="greet")
+        self._greeters.add(greeter)
+        greeter.start()
+
+    def _greet_and_go(self, connection: socket.socket, peer: str) -> None:
+        try:
+            self._greet(connection, peer)
+        finally:
+            self._greeters.discard(threading.current_thread())
+            self._room_to_greet.release()
 
     def _greet(self, connection: socket.socket, peer: str) -> None:
         look = greeting.Deadline(
@@ -226,38 +251,46 @@ class Receiver:
             net.prepare(connection)
             try:
                 hello = greeting.hear_hello(connection, self._secret, look)
-                lanes = self._choose(hello)
             except NightjarError as error:
                 self._refuse(connection, peer, error, look)
                 return
-            inbound = Inbound(connection, peer, hello.instance, lanes, self._clock)
-            # An eighth of a ring at a time: its readers must not lose more at once.
-            most = MOST_FRAMES if self._link.depth is None else max(1, self._link.depth // 8)
-            welcome = greeting.fresh_welcome(most)
-            for name, lane in zip(hello.streams, lanes, strict=True):
-                place = None
-                if lane is not None and lane.session:
-                    place = greeting.Place(lane.session, lane.counter)
-                welcome.places.append(place)
-                known = ", ".join(self._lanes)
-                welcome.reasons.append(
-                    "" if lane is not None else f"no stream {name} is received; there are: {known}"
-                )
-            inbound.seal, inbound.back = greeting.welcome_sender(
-                connection, self._secret, hello, welcome, look
-            )
+            with self._admission:
+                self._admit(connection, peer, hello, look)
         except net.Closed as error:
             connection.close()
             self._trouble.note(f"{peer}: {error}")
-            return
         except OSError as error:
             connection.close()
             self._trouble.note(f"{peer}: {error.strerror}")
-            return
         except Exception:  # whatever a stranger sends: it must not end the link of others
             connection.close()
             log.exception("greeting of %s", peer)
+
+    def _admit(
+        self, connection: socket.socket, peer: str, hello: greeting.Hello, look: greeting.Deadline
+    ) -> None:
+        """Answer a hello, and begin to read where it is wanted."""
+        try:
+            lanes = self._choose(hello)
+        except NightjarError as error:
+            self._refuse(connection, peer, error, look)
             return
+        inbound = Inbound(connection, peer, hello.instance, lanes, self._clock)
+        # An eighth of a ring at a time: its readers must not lose more at once.
+        most = MOST_FRAMES if self._link.depth is None else max(1, self._link.depth // 8)
+        welcome = greeting.fresh_welcome(most)
+        for name, lane in zip(hello.streams, lanes, strict=True):
+            place = None
+            if lane is not None and lane.session:
+                place = greeting.Place(lane.session, lane.counter)
+            welcome.places.append(place)
+            known = ", ".join(self._lanes)
+            welcome.reasons.append(
+                "" if lane is not None else f"no stream {name} is received; there are: {known}"
+            )
+        inbound.seal, inbound.back = greeting.welcome_sender(
+            connection, self._secret, hello, welcome, look
+        )
         self._begin(inbound)
 
     def _choose(self, hello: greeting.Hello) -> list[InLane | None]:
