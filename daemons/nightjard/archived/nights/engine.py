@@ -103,6 +103,11 @@ class Engine:
             )
         return found
 
+    def is_planned(self, night: Row) -> bool:
+        """Tell whether the plan in force is one of the raw files as they are now."""
+        context = self.context(night)
+        return self._is_done(STEPS[0], context, self._tools.store.steps(context.identity))
+
     def _is_done(self, step: Step, context: Context, known: Any) -> bool:
         row = known.get(step.name)
         return (

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -143,6 +144,15 @@ class Finder:
             raise Refused(f"no {family} night {date} in {folder.parent}{known}",
                           code=Code.UNKNOWN_ITEM)  # fmt: skip
         return self._store.see(family, date, str(folder), self._clock.now_ns())
+
+    def has_news(self, night: Row) -> bool:
+        """Tell whether raw files may have come or gone since a night was processed; a glance."""
+        for stream in self._config.streams:
+            with contextlib.suppress(OSError):
+                changed_ns = (Path(night["folder"]) / stream).stat().st_mtime_ns
+                if changed_ns > (night["processed_ns"] or 0):
+                    return True
+        return False
 
     def activity(self, night: Row) -> Activity:
         """Return whether a night is still being recorded, from the times of its files."""

@@ -117,7 +117,18 @@ class Nights:
         return [self._row(night) for night in self._finder.discover(family)]
 
     def _row(self, night: Row) -> dict[str, Any]:
-        return answers.table_row(night, self._jobs.step_of(night["id"]))
+        row = answers.table_row(night, self._jobs.step_of(night["id"]))
+        is_proven = night["processed_ns"] is not None and night["released_ns"] is None
+        # Frames that came after the proof are safe nowhere; nobody need have announced them.
+        if is_proven and night["family"] in self._config.families and (
+            self._finder.has_news(night) and not self._engine.is_planned(night)
+        ):  # fmt: skip
+            row.update(
+                state=NightState.WAITING.value, processed=False, processed_timestamp=None,
+                transferred_to_scexao6=False, transferred_timestamp=None,
+                safe_on_scexao6=False, safe_timestamp=None,
+            )  # fmt: skip
+        return row
 
     def night_status(self, night: str, family: str) -> dict[str, Any]:
         """Return NIGHT_KEYS."""

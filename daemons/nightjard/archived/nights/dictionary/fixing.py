@@ -120,7 +120,8 @@ def _fixed(image: bytes, dictionary: Dictionary) -> tuple[bytes, str, Value, Fin
     if isinstance(card.value, float) and digits is not None:
         card = Card(card.keyword, digits, card.comment, card.unit)
     new, finding = dictionary.explained(card)
-    is_same = new is card or (new.value == card.value and _is_same(image, new))
+    is_text = isinstance(card.value, (str, bool))
+    is_same = new is card or (new.value == card.value and (is_text or _is_same(image, new)))
     if finding is not None or is_same:
         return image, card.keyword, card.value, finding
     written = _with_value(image, number_text(_number(new.value)))
