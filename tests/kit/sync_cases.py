@@ -202,7 +202,7 @@ def matrix() -> list[Case]:
     latencies = itertools.cycle((30.0, 20.0, 60.0, 30.0, 100.0, 45.0, 30.0, 80.0))
     moves = itertools.cycle(((0.0, 0.0),) * 5 + ((300.0, 0.0),) + ((0.0, 0.0),) * 3 + ((0.0, 5.0),))
     bursts = itertools.cycle((0.0,) * 10 + (1e-3,))
-    cases = []
+    cases: list[Case] = []
     product = itertools.product(
         (268, 536, 1096), MODES, (1e-4, 1e-3, 1e-2, 0.1, 1.0), (None, 30.0, 100.0, 500.0)
     )

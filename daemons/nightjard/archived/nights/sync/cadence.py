@@ -163,6 +163,8 @@ def _mean_interval(intervals: Sequence[Floats], physics: Physics) -> tuple[float
         if len(near) < 8:
             return (float(np.median(near)) if step == 2 and len(near) > 1 else nominal), True
         return _clipped_mean(near, float(np.median(near))), True
+    # No trigger comes much faster than exposure and read-out let it.
+    found = found[found > 0.3 * nominal]
     if len(found) < 3:
         return nominal, True
     return _clipped_mean(found, float(np.median(found))), False

@@ -18,7 +18,7 @@ from nightjard.archived.nights.sync.cadence import Cadence
 from nightjard.archived.nights.sync.model import Bools, Floats, Ints, Places
 from nightjard.archived.nights.sync.offsets import OffsetPath
 
-CLEAR = 0.993
+CLEAR = 0.998
 _MOST_LAGS = 16
 _REACH_US = 6000.0
 # Latency between cameras: mostly a few hundred us, rarely some ms.

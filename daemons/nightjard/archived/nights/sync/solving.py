@@ -166,7 +166,7 @@ def _decode(
         steps = count_steps(np.diff(triggers.time_us), proven, own)
         return Decoded(np.full(len(triggers.time_us), 0.5), steps), own
     # Of few intervals the noise is not well known.
-    sigma_us = own.interval_sigma_us * (1.0 + 6.0 / max(len(triggers.time_us), 2))
+    sigma_us = own.interval_sigma_us * min(1.0 + 6.0 / max(len(triggers.time_us), 1), 2.0)
     for _ in range(_ROUNDS + 1):
         found = decode(triggers.time_us, is_late, proven, own, sigma_us)
         fit = _fit(triggers.time_us, is_late, found, own)
@@ -177,7 +177,7 @@ def _decode(
         if abs(moved) < 4.0 * own.interval_sigma_us / np.sqrt(fit.count) + 5.0:
             break
         # A wrong period would have taken one state for the other.
-        own = replace(own, period_us=own.period_us + moved)
+        own = replace(own, period_us=max(own.period_us + moved, 0.5 * own.period_us))
     if _contradicts(triggers.time_us, is_late, found, own):
         found = Decoded(np.full(len(triggers.time_us), 0.5), found.steps)
     return found, own
