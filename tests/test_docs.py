@@ -314,8 +314,10 @@ def test_whole_json_examples_are_json(name: str) -> None:
 def test_the_readme_starts_what_is_shipped() -> None:
     lines = [" ".join(words) for block in blocks(PROJECT / "README.md", "sh")
              for words in command_lines(block)]  # fmt: skip
-    for wanted in ("make demo", "make demo-streams", "make test", "camd etc/camd/test.json",
-                   "CAMD_CONFIG_ROOT=etc/camd cam test status"):  # fmt: skip
+    for wanted in (
+        "make demo", "make demo-streams", "make demo-night", "make test",
+        "camd etc/camd/test.json", "CAMD_CONFIG_ROOT=etc/camd cam test status",
+    ):  # fmt: skip
         assert wanted in lines
 
 
@@ -339,6 +341,7 @@ def test_pictures_are_drawn_by_the_script(tmp_path: Path) -> None:
     spec.loader.exec_module(draw)
     assert draw.flow() == (PROJECT / "docs/pictures/flow.svg").read_text()
     assert draw.streams() == (PROJECT / "docs/pictures/streams.svg").read_text()
+    assert draw.night() == (PROJECT / "docs/pictures/night.svg").read_text()
 
 
 # --- the example driver ------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Draw the pictures of README and documentation into docs/pictures.
 
-``flow``: the ways of a frame, and of a fast camera's frames, drawn here. ``session``: a simulated
-site is started, frames are taken, and what `cam test status` prints on a terminal and one of the
-frames become pictures.
+``flow``: the ways of a frame, of a fast camera's frames, and of a night, drawn here. ``session``: a
+simulated site is started, frames are taken, and what `cam test status` prints on a terminal and one
+of the frames become pictures.
 """
 
 from __future__ import annotations
@@ -246,6 +246,54 @@ def _control_room(d: Drawing) -> None:
         d.arrow((left, 511), (right, 511))
 
 
+def night() -> str:
+    """Return the picture of what the archive does with a night."""
+    d = Drawing(
+        980, 506,
+        "A night in the archive: raw cubes of two cameras are planned by their times, products are "
+        "written in one pass, listed, copied to another host, which reads them and signs",
+    )  # fmt: skip
+    d.box(14, 14, 952, 38, "person",
+          "archive table · plan · run · process-all · summary · why · restore",
+          "commands over RPC, at any time; each morning a timer asks for process-all")
+    d.frame(14, 66, 656, 398, "recording host, folder YYYYMMDD")
+    for name, top in (("vcam1/", 96), ("vcam2/", 158)):
+        d.box(28, top, 104, 50, "disk", name, "raw, stays raw")
+    d.box(172, 112, 132, 80, "process", "sync", "times and headers:", "pairs, states, losses",
+          "(no pixels)")  # fmt: skip
+    d.box(346, 112, 138, 80, "disk", "record/", "the plan: each frame", "in one product,",
+          "or a reason why not")  # fmt: skip
+    d.box(524, 112, 138, 80, "process", "manifest", "list and letter for", "the public archive")
+    d.box(172, 246, 132, 80, "process", "headers, ids", "dictionary, telemetry,", "frame IDs")
+    d.box(346, 246, 138, 80, "process", "consolidate", "workers: select,", "compress, hash,",
+          "read back")  # fmt: skip
+    d.box(524, 246, 138, 80, "disk", "vgen2/", "VMPA*.fits.fz", "A, B; siblings", "have one MJD")
+    d.arrow((132, 121), (152, 121), (152, 142), (172, 142))
+    d.arrow((132, 183), (152, 183), (152, 162), (172, 162))
+    d.arrow((304, 152), (346, 152))
+    d.arrow((372, 192), (372, 218), (238, 218), (238, 246))
+    d.arrow((415, 192), (415, 246))
+    d.arrow((304, 286), (346, 286))
+    d.arrow((484, 286), (524, 286))
+    d.arrow((593, 246), (593, 192))
+    d.arrow((80, 208), (80, 350), (415, 350), (415, 326))
+    d.text(92, 344, "pixels, each read once", 10, SOFT, "start")
+    d.box(172, 392, 150, 54, "process", "archived", "steps in order, each once")
+    d.box(380, 392, 190, 54, "disk", "database", "nights, steps, IDs, copies, events")
+    d.arrow((322, 419), (380, 419))
+    d.frame(708, 66, 258, 398, "host that keeps copies")
+    d.box(718, 246, 92, 80, "disk", "copies", "the same files,", "not raw")
+    d.box(846, 246, 108, 80, "process", "receipt", "reads every byte", "back, signs")
+    d.arrow((662, 286), (718, 286))
+    d.text(689, 278, "rsync", 10, SOFT)
+    d.arrow((810, 286), (846, 286))
+    d.arrow((900, 326), (900, 419), (570, 419), dashed=True)
+    d.text(892, 397, "signed receipt:", 10, SOFT, "end")
+    d.text(892, 411, "only from it a night is safe", 10, SOFT, "end")
+    d.legend(28, 480, (("process", "process"), ("disk", "files")))
+    return d.svg()
+
+
 # --- a session ---------------------------------------------------------------------------------
 
 _SGR = re.compile(r"\x1b\[([0-9;]*)m")
@@ -407,6 +455,7 @@ def main() -> int:
     if what in ("flow", "all"):
         (FOLDER / "flow.svg").write_text(flow())
         (FOLDER / "streams.svg").write_text(streams())
+        (FOLDER / "night.svg").write_text(night())
     if what in ("session", "all"):
         session()
     return 0
