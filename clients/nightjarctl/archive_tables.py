@@ -326,13 +326,20 @@ def why_lines(found: Row) -> list[str]:
     lines = [f"{found['frame']} ({found['kind']}, night {found['night']}, {found['family']})",
              str(found["verdict"])]  # fmt: skip
     for name, value in found["facts"].items():
-        text = ", ".join(map(str, value)) if isinstance(value, list) else value
-        lines.append(f"{render.INDENT}{name.ljust(width)}  {'-' if text is None else text}")
+        lines.append(f"{render.INDENT}{name.ljust(width)}  {_fact_text(value)}")
     lines += [
         f"{render.INDENT}copy at {copy['destination']} ({copy['host']}): {copy['path']} "
         f"{copy['state']}, {render.clock_text(copy['verified'])}" for copy in found["copies"]
     ]  # fmt: skip
     return lines + story_lines(found["story"])
+
+
+def _fact_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "-" if value is None else str(value)
 
 
 def doctor_lines(found: Row, paint: render.Paint) -> list[str]:
