@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Plan:
     facts: tuple[Mapping[str, Any], ...] = ()
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """blake3 of all of it, in hexadecimal."""
         return blake3(self._text().encode() + self.rows.tobytes()).hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nightjar.errors import Code, NightjarError, Refused, StorageError
-from nightjar.files import free_bytes, rename_new
+from nightjar.files import free_bytes, is_temporary, rename_new
 from nightjar.fits.hdus import read_headers
 from nightjar.fits.header import NotFits
 from nightjard.archived.nights.executor.tasks import Event, Task
@@ -145,7 +145,7 @@ class _Work:
         for folder in {product.folder for product in self._plan.products}:
             for path in sorted((self._context.folder / folder).glob("*.fits*")):
                 name = f"{folder}/{path.name}"
-                if name not in wanted and is_ours(path):
+                if name not in wanted and not is_temporary(path) and is_ours(path):
                     self._set_aside(path, "no product of the present plan")
 
     def _set_aside(self, path: Path, why: str) -> None:

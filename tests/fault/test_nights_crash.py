@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Nights whose processes die: at every step, with all of their workers, in the middle of a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kit.archive_frames import empty_database
+from kit.nights import files_of, product_tags, products_of
+from kit.tiny_nights import DATE, RAW, bench_of, make_tiny
+from nightjar.errors import StorageError
+from nightjard.archived.nights import engine
+from nightjard.archived.nights.executor.pool import PoolExecutor
+from nightjard.archived.nights.steps.context import Progress
+from nightjard.simulators.night.truth import NightTruth
+
+TESTS = Path(__file__).resolve().parents[1]
+STEPS = ("sync", "headers", "ids", "consolidate", "manifest")
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> NightTruth:
+    """Frames of some size, so that there is time to be killed."""
+    return make_tiny(tmp_path_factory.mktemp("raw"), frame_shape=(192, 256))
+
+
+def database(folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "archive.db").write_bytes(empty_database())
+    return f"sqlite:///{folder / 'archive.db'}"
+
+
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+
+
+def start(root: Path, url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "kit.night_runner", root, url, "2"],
+        cwd=TESTS, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_killed_at_instants_of_every_step_then_run_to_the_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kit.night_crash", os.environ["MILK_SHM_DIR"], "23"],
+        cwd=TESTS, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["problems"] == []
+    assert report["instants"] > 250
+    for step in STEPS:
+        assert report["kills"][step] >= 2, report["kills"]
+    assert sum(report["kills"].values()) > 30
+
+
+def test_workers_end_with_their_parent_and_the_night_goes_on(
+    truth: NightTruth, tmp_path: Path
+) -> None:
+    shutil.copytree(truth.folder, tmp_path / "one" / DATE)
+    shutil.copytree(truth.folder, tmp_path / "two" / DATE)
+    undisturbed = bench_of(tmp_path / "one", database(tmp_path / "first"))
+    undisturbed.run(tmp_path / "one" / DATE)
+    undisturbed.close()
+    night, url = tmp_path / "two" / DATE, database(tmp_path / "second")
+    raw = {name: files_of(night / name) for name in RAW}
+    workers: list[int] = []
+    for wanted in (1, 4):  # files that have their names when the parent dies
+        process = start(night.parent, url)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("worker"):
+                workers.append(int(line.split()[1]))
+            if line == "step consolidate\n" and workers:
+                break
+        until(lambda wanted=wanted: len(products_of(night)) >= wanted, "no product was made")  # type: ignore[misc]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        until(
+            lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers),
+            "workers outlive their parent",
+        )
+        assert {name: files_of(night / name) for name in RAW} == raw
+    assert len(products_of(night)) < len(products_of(tmp_path / "one" / DATE))
+    process = start(night.parent, url)
+    said, _ = process.communicate(timeout=60)
+    assert said.endswith("done\n"), said
+    first = str(tmp_path / "one").encode()
+    assert {
+        name: data.replace(str(tmp_path / "two").encode(), first)  # manifests name the folder
+        for name, data in files_of(night).items()
+    } == files_of(tmp_path / "one" / DATE)
+
+
+def test_a_worker_that_dies_for_good_fails_the_night_and_loses_nothing(
+    truth: NightTruth, tmp_path: Path
+) -> None:
+    """The reference ignores it, deletes raw and calls the night processed."""
+    night = tmp_path / "raw" / DATE
+    shutil.copytree(truth.folder, night)
+    raw = {name: files_of(night / name) for name in RAW}
+    bench = bench_of(tmp_path / "raw", database(tmp_path / "state"))
+    pools: list[PoolExecutor] = []
+    killed: list[int] = []
+
+    def pool() -> PoolExecutor:
+        pools.append(PoolExecutor(1, 10**9, tries=1))
+        return pools[-1]
+
+    def kill(progress: Progress) -> None:
+        if progress.step == "consolidate" and len(killed) < 2 and pools and pools[-1].pids():
+            pid = pools[-1].pids()[0]
+            if pid not in killed:
+                killed.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+    bench.tools = engine.Tools(**{**vars(bench.tools), "executor": pool})
+    bench.engine = engine.Engine(bench.tools)
+    with pytest.raises(StorageError, match=r"of \d+ products could not be written; .*SIGKILL"):
+        bench.run(night, progress=kill)
+    assert killed
+    row = bench.night(night)
+    assert (row["state"], row["processed_ns"]) == ("failed", None)
+    assert "SIGKILL" in row["error"]
+    assert {name: files_of(night / name) for name in RAW} == raw
+    told = [each["error"] for each in bench.store.attempts(row["id"]) if each["task"]]
+    assert len(told) == len(killed)
+    bench.run(night)
+    assert truth.conservation(product_tags(path) for path in products_of(night)).is_exact
+    assert bench.night(night)["state"] == "verified"
+    bench.close()
