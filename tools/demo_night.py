@@ -169,7 +169,7 @@ def one_alone(environment: dict[str, str], night: Path) -> str:
         same = (rows["segment"] == gone["segment"]) & (rows["trigger"] == gone["trigger"])
         for row in rows[same & (rows["camera"] != gone["camera"])]:
             name = f"{truth.cubes[int(row['cube'])].path}/{int(row['index'])}"
-            found = ask(environment, "archive", "why", name)
+            found = ask(environment, "archive", "why", name, "--night", night.name)
             if isinstance(found, dict) and found["facts"].get("reason") == "unmatched":
                 return name
     return name or f"{truth.cubes[0].path}/0"
@@ -189,7 +189,7 @@ def process(environment: dict[str, str], date: str, night: Path) -> None:
     heading("What the night is like, by minute; exit code 1, for this one lost frames on purpose")
     run(environment, "archive", "summary", date, allowed=(0, 1))
     heading("The story of one frame, whose partner was lost")
-    run(environment, "archive", "why", one_alone(environment, night))
+    run(environment, "archive", "why", one_alone(environment, night), "--night", date)
     heading("The table of nights")
     run(environment, "archive", "table")
 
