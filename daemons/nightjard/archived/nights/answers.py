@@ -13,6 +13,7 @@ from nightjar.times import iso
 from nightjard.archived.nights.engine import Standing
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.records import RunReport
+from nightjard.archived.nights.steps.telling import told
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.summary import label_of
 
@@ -50,11 +51,8 @@ def table_row(night: Row, step: str | None = None) -> dict[str, Any]:
 def step_row(each: Standing) -> dict[str, Any]:
     """Return STEP_KEYS."""
     text = each.error or ""
-    if each.state == "done" and isinstance(each.result, Mapping):
-        text = ", ".join(
-            f"{key} {value}" for key, value in each.result.items()
-            if isinstance(value, (int, str, float)) and key != "plan"
-        )  # fmt: skip
+    if each.state == "done":
+        text = told(each.name, each.result)
     elif each.state == "due" and each.ended_ns is not None:
         text = "its inputs have changed since"
     return {
@@ -137,10 +135,7 @@ def step_outcomes(results: Mapping[str, Any], seconds: Mapping[str, float]) -> l
         outcome = {"done before": "unchanged", "would be done": "would run"}.get(
             value if isinstance(value, str) else "", "done"
         )
-        text = "" if isinstance(value, str) else ", ".join(
-            f"{key} {item}" for key, item in value.items()
-            if isinstance(item, (int, str, float)) and key != "plan"
-        )  # fmt: skip
+        text = "" if isinstance(value, str) else told(name, value)
         found.append({
             "name": name, "outcome": outcome, "text": text,
             "seconds": round(seconds.get(name, 0.0), 3),

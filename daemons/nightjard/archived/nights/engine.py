@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.api.nights import NightState
-from nightjar.errors import Busy, Cancelled, NightjarError, Refused
+from nightjar.errors import Busy, Cancelled, Code, NightjarError, Refused, StorageError
 from nightjar.files import locked
 from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.steps.checking import Check
 from nightjard.archived.nights.steps.compressing import Compress
 from nightjard.archived.nights.steps.context import (
+    FULL,
     Context,
     Progress,
     Step,
@@ -31,6 +32,7 @@ from nightjard.archived.nights.steps.making import HASHES, SUPERSEDED, Consolida
 from nightjard.archived.nights.steps.numbering import Number
 from nightjard.archived.nights.steps.planning import Sync, summary_of
 from nightjard.archived.nights.steps.proving import Verify
+from nightjard.archived.nights.steps.telling import told
 from nightjard.archived.nights.store import Row
 
 log = logging.getLogger(__name__)
@@ -226,7 +228,9 @@ class Engine:
     def _finish(self, step: Step, context: Context, number: int, result: Any) -> None:
         store, now_ns = self._tools.store, self._tools.clock.now_ns()
         store.end_step(context.identity, step.name, number, now_ns, result=result)
-        context.say("done", f"{step.name}: {_line(result)}")
+        if step.name == _PROCESSED_BY and context.night["processed_ns"] is None:
+            store.set_night(context.identity, processed_ns=now_ns)
+        context.say("done", f"{step.name}: {told(step.name, result)}")
 
     def _settle(self, context: Context) -> None:
         """Write down how far the night is."""
@@ -297,6 +301,10 @@ def _remove_unheld(path: Path) -> None:
 def _carried_out(step: Step, context: Context) -> dict[str, Any]:
     try:
         return step.run(context)
+    except StorageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+            error.code = Code.NO_SPACE
+        raise
     except OSError as error:
         raise storage_error(f"night {context.night['date']}, step {step.name}", error) from error
 
@@ -318,8 +326,3 @@ def _state(night: Mapping[str, Any], standing: Sequence[Standing]) -> NightState
 def _after(step: Step) -> list[str]:
     return [each.name for each in STEPS[STEPS.index(step) + 1 :]]
 
-
-def _line(result: Any) -> str:
-    if not isinstance(result, dict):
-        return str(result)
-    return ", ".join(f"{key} {value}" for key, value in result.items())[:400]

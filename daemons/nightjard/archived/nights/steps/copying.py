@@ -137,7 +137,6 @@ class Transfer:
                 errors.append(f"{name}: {error.message}")
                 continue
             outcomes[name] = outcome
-            context.say("transfer", outcome.text)
             if outcome.is_waiting:
                 waiting.append(f"{name} has not fetched it yet")
             elif not outcome.is_complete:
