@@ -22,6 +22,8 @@ from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.store import NightStore, Row
 from nightjard.archived.nights.transfer.transfers import Transfers
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -167,7 +169,7 @@ class Step(Protocol):
 
 def storage_error(what: str, error: OSError) -> StorageError:
     """Return the error of a disk that did not do what it was asked for; `what` was not done."""
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    is_full = error.errno in FULL
     where = f"{error.filename}: " if error.filename else ""
     hint = "make room" if is_full else "correct the folder or the disk"
     return StorageError(

@@ -68,7 +68,8 @@ class Consolidate:
             first = work.failed[0]
             raise StorageError(
                 f"{len(work.failed)} of {len(todo)} products could not be written; first "
-                f"{first[0]}: {first[1].message}"
+                f"{first[0]}: {first[1].message}",
+                code=first[1].code,
             )
         raw = raw_hashes(context, plan)
         _require_same_raw(context, raw)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from nightjard.archived.nights.ids import Item
+from nightjard.archived.nights.ids.changes import read_name_changes
 from nightjard.archived.nights.steps.context import Context, hash_of
 
 
@@ -34,6 +35,7 @@ class Number:
         if not items:
             return {"products": 0}
         night = context.night
+        self._adopt(context, items)
         given = context.tools.ids.assign(
             night["family"], night["date"], items, allow_older=context.is_forced
         )
@@ -46,3 +48,20 @@ class Number:
         )  # fmt: skip
         numbers = sorted(each.frame_id for each in given.values())
         return {"products": len(items), "first": numbers[0], "last": numbers[-1]}
+
+    def _adopt(self, context: Context, items: list[Item]) -> None:
+        """Take over the IDs that products have on the disk and a database that was lost had."""
+        night, ids = context.night, context.tools.ids
+        known = ids.assigned(night["family"], night["date"])
+        lacking = {item.name: item for item in items if item.name not in known}
+        if not lacking:
+            return
+        folders = sorted({stream.folder for stream in context.config.streams.values()})
+        found = {
+            old.removesuffix(".fits"): new.removesuffix(".fits")
+            for folder in folders for old, new in read_name_changes(context.folder / folder)
+        }  # fmt: skip
+        given = {item: found[name] for name, item in lacking.items() if name in found}
+        if given:
+            ids.adopt(night["family"], night["date"], given)
+            context.say("ids", f"{len(given)} IDs are those that the products had on the disk")
