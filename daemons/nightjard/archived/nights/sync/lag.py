@@ -255,7 +255,8 @@ def _fingerprint(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
     # The ends of a block leak; the sum of its differences is not quite nothing.
     noise = cadence.sigma_us**2 * (2.0 - 2.0 * np.cos(omega) + 2.0 / length) + 0.2
     weight = 2.0 * shared / ((shared + noise) ** 2 - shared**2)
-    everywhere = np.concatenate([lags, _FAR_LAGS[_FAR_LAGS < length // 2]])
+    far_lags = _FAR_LAGS[_FAR_LAGS < length // 2]
+    everywhere = np.concatenate([lags, far_lags, -far_lags])
     turn = np.exp(-1j * np.outer(everywhere, omega))
     value = (turn * (weight * cross)).real.sum(axis=1)
     expected = float((weight * shared).sum()) * len(one) * filled
@@ -265,9 +266,11 @@ def _fingerprint(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
     share = float(value.max()) / expected if expected > 0 else 0.0
     if expected > 8.0 and not 0.3 < share < 2.5:
         return nothing  # the trigger's randomness is not what the detector's line time makes it
-    # What was seen cannot tell more than there is to know.
+    # What was seen cannot tell lags apart better than there is to know.
+    apart = 1.0 - np.cos(np.outer(lags - lags[int(value.argmax())], omega))
+    known = (apart * (weight * shared)).sum(axis=1) * len(one) * filled
     value = 0.7 * (value - value.max())
-    return np.asarray(np.maximum(value, -min(0.6 * _CAP, 2.0 * expected)))
+    return np.asarray(np.maximum(value, -np.minimum(0.6 * _CAP, 2.0 * known)))
 
 
 def _flat(off: Floats) -> Floats:
@@ -280,21 +283,29 @@ def _flat(off: Floats) -> Floats:
 
 
 def _pauses(reference: Side, side: Side, both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
-    """Unusual intervals of the same length in both cameras."""
-    events = _events(reference, cadence)
-    nothing = np.zeros(len(lags))
-    if not len(events) or len(side.time_us) < 2:
-        return nothing
-    width = np.diff(reference.time_us)[events]
-    start = both.place_1[events]
-    frame = np.full(both.size, -1, np.intp)
-    frame[both.place_2[:-1]] = np.arange(len(both.place_2) - 1)
-    theirs = np.diff(side.time_us)
+    """Unusual intervals of the same length in both cameras; neither of them comes first."""
+    there = _agreement(reference, side, both.place_1, both.place_2, both.size, lags, cadence)
+    back = _agreement(side, reference, both.place_2, both.place_1, both.size, -lags, cadence)
+    return np.asarray((there + back) / 2)
+
+
+def _agreement(
+    one: Side, two: Side, place_1: Places, place_2: Places, size: int, lags: Ints, cadence: Cadence
+) -> Floats:
+    """Return how much likelier than chance the unusual intervals of one camera are in the other."""
+    events = _events(one, cadence)
+    if not len(events) or len(two.time_us) < 2:
+        return np.zeros(len(lags))
+    width = np.diff(one.time_us)[events]
+    start = place_1[events]
+    frame = np.full(size, -1, np.intp)
+    frame[place_2[:-1]] = np.arange(len(place_2) - 1)
+    theirs = np.diff(two.time_us)
     near = 5.0 * np.sqrt(2.0) * cadence.interval_sigma_us
 
     def votes(lag: int) -> int:
         where = start + lag
-        inside = (where >= 0) & (where < both.size)
+        inside = (where >= 0) & (where < size)
         index = frame[where[inside]]
         agree = np.abs(theirs[index] - width[inside]) < near
         return int((agree & (index >= 0)).sum())
@@ -307,10 +318,10 @@ def _pauses(reference: Side, side: Side, both: _Indexed, lags: Ints, cadence: Ca
     return np.asarray(np.minimum(counted * np.log(share / chance) - (share - chance), _CAP))
 
 
-def _events(reference: Side, cadence: Cadence) -> Places:
+def _events(side: Side, cadence: Cadence) -> Places:
     """Return frames after which there is a pause, or frames are missing unproven."""
-    width = np.diff(reference.time_us)
+    width = np.diff(side.time_us)
     longest = cadence.period_us + 2.0 * cadence.half_us + 8.0 * cadence.interval_sigma_us
-    late: Bools = reference.is_late
+    late: Bools = side.is_late
     # Frames missing unproven are among them: how often these agree by chance is counted.
-    return np.flatnonzero((width > longest) & (reference.lost[1:] == 0) & ~late[1:] & ~late[:-1])
+    return np.flatnonzero((width > longest) & (side.lost[1:] == 0) & ~late[1:] & ~late[:-1])

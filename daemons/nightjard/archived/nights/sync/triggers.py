@@ -45,7 +45,7 @@ class Triggers:
 
     def joined(self, other: Side, found: Alignment, cadence: Cadence) -> Triggers:
         """Return the triggers with another camera's frames."""
-        time_us, is_late, seen = self.time_us.copy(), self.is_late.copy(), self.seen.copy()
+        time_us, is_late = self.time_us.copy(), self.is_late.copy()
         time_us[is_late] = found.reference_trigger_us[is_late]
         paired = np.flatnonzero(found.partner >= 0)
         partner = found.partner[paired]
@@ -60,16 +60,15 @@ class Triggers:
         early = np.minimum(found.trigger_us[paired], found.reference_trigger_us[partner])
         time_us[partner] = np.where(both, early, best)
         is_late[partner] = both
-        seen[partner] += 1
         fresh = np.flatnonzero((found.partner < 0) & ~found.is_doubtful)
         known = ~found.reference_is_doubtful
-        return self._merged(found, (time_us, is_late, seen, known), other, paired, fresh)
+        return self._merged(found, (time_us, is_late, known), other, paired, fresh)
 
     def _merged(
-        self, found: Alignment, own: tuple[Floats, Bools, Ints, Bools], other: Side,
+        self, found: Alignment, own: tuple[Floats, Bools, Bools], other: Side,
         paired: Places, fresh: Places,
     ) -> Triggers:  # fmt: skip
-        time_us, is_late, seen, known = own
+        time_us, is_late, known = own
         kept = np.flatnonzero(known)
         all_time = np.concatenate([time_us[kept], found.trigger_us[fresh]])
         order = np.argsort(all_time, kind="stable")
@@ -80,11 +79,15 @@ class Triggers:
         theirs = np.full(len(other.time_us), -1, np.intp)
         theirs[paired] = new[found.partner[paired]]
         theirs[fresh] = rank[len(kept) :]
+        where = tuple(_rising(each) for each in (*(new[old] for old in self.where), theirs))
+        counted = np.zeros(len(order), np.int64)
+        for each in where:
+            counted[each[each >= 0]] += 1
         return Triggers(
             all_time[order],
             np.concatenate([is_late[kept], other.is_late[fresh]])[order],
-            np.concatenate([seen[kept], np.ones(len(fresh), np.int64)])[order],
-            (*(new[each] for each in self.where), theirs),
+            counted,
+            where,
         )
 
     def proven_steps(self, trains: tuple[Train, ...]) -> Ints:
@@ -108,3 +111,12 @@ class Triggers:
                     widest = start + int(widths.argmax())
                     steps[widest] = max(steps[widest], need[index] - have[index] + 1)
         return steps
+
+
+def _rising(where: Places) -> Places:
+    """Put in doubt what would turn a camera's order round: times that no camera can have."""
+    known = np.flatnonzero(where >= 0)
+    before = np.concatenate([[-1], np.maximum.accumulate(where[known])[:-1]])[: len(known)]
+    found = where.copy()
+    found[known[where[known] <= before]] = -1
+    return found
