@@ -15,6 +15,7 @@ import numpy as np
 from blake3 import blake3
 
 from nightjar import __version__
+from nightjar.errors import StorageError
 from nightjar.files import write_json_durably
 from nightjar.fits.header import Header
 from nightjard.archived.nights.dictionary import Finding, TelemetryLog, product_cards
@@ -63,7 +64,14 @@ class Headers:
         if header is None:
             cube = self._plan.cubes[number]
             found = look(self._context.folder, cube.stream, self._context.folder / cube.path)
-            assert isinstance(found, RawFile)
+            if not isinstance(found, RawFile) or found.ref.head_hash != cube.head_hash:
+                is_changed = isinstance(found, RawFile) and found.ref.mtime_ns != cube.mtime_ns
+                raise StorageError(
+                    f"the header of raw cube {cube.path} is not the one that was planned"
+                    + (": plan the night again" if is_changed else
+                       ", though its time is: it is damaged; restore it or plan the night again"),
+                    path=cube.path,
+                )  # fmt: skip
             header = self._heads[number] = found.header
         return header
 
