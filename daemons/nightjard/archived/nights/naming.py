@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
-from nightjar.times import iso, parse_iso
+from nightjar.times import NS_PER_DAY, NS_PER_S, iso, parse_iso
+
+_MJD_EPOCH = 40_587  # MJD of 1970-01-01
+_HOUR_NS = 3600 * NS_PER_S
 
 _CLOCK = re.compile(r"_(?:(\d{8})T)?(\d\d):?(\d\d):?(\d\d)(?:\.(\d{1,9}))?\Z", re.ASCII)
 
@@ -54,6 +59,29 @@ def name_time(night: str, path: str) -> int:
         return parse_iso(text)
     except ValueError:
         return 0
+
+
+def told_times(night: str, path: str, header: Mapping[str, Any]) -> tuple[int, int]:
+    """Return UTC (ns) of the first and the last frame of a cube by its name and header; 0: unknown.
+
+    A name has no date, and half of a night lies after midnight: the header says which day. Where
+    it contradicts the name by hours (a name in local time) it is believed alone.
+    """
+    begin, end = (_mjd_ns(header.get(keyword)) for keyword in ("MJD-STR", "MJD-END"))
+    named = name_time(night, path)
+    if named and begin:
+        named += round((begin - named) / NS_PER_DAY) * NS_PER_DAY
+        if abs(begin - named) < _HOUR_NS:
+            begin = named
+    begin = begin or named
+    return begin, max(begin, end)
+
+
+def _mjd_ns(value: object) -> int:
+    if not isinstance(value, (int, float)) or not _MJD_EPOCH < value < 100_000:
+        return 0
+    days = int(value)
+    return (days - _MJD_EPOCH) * NS_PER_DAY + round((value - days) * NS_PER_DAY)
 
 
 def _dotted(state: str) -> str:

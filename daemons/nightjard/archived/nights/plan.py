@@ -464,9 +464,9 @@ class _Builder:
                 continue
             exposure = each.header.get("EXPTIME")
             known = rows["ATIME"][mine][rows["ATIME"][mine] > 0]
-            guess = naming.name_time(self._night, each.ref.path) or each.ref.mtime_ns
-            first = int(known.min()) if len(known) else each.begin_ns or guess
-            last = int(known.max()) if len(known) else each.end_ns or guess
+            begin, end = naming.told_times(self._night, each.ref.path, each.header)
+            first = int(known.min()) if len(known) else each.begin_ns or begin or each.ref.mtime_ns
+            last = int(known.max()) if len(known) else each.end_ns or end or each.ref.mtime_ns
             if first and isinstance(exposure, (int, float)):
                 first -= round(float(exposure) * NS_PER_S)
             is_single = reason is Reason.SINGLE
