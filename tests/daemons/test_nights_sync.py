@@ -34,6 +34,11 @@ CASES = [
     Case(rows=1096, exposure_s=1e-3, offset_us=1200),
     Case(mode="slow", exposure_s=4e-3, offset_us=1200, triggers=4000),
     Case(exposure_s=1.0, triggers=10),
+    # Bursts turn the modulator's alternation round in both cameras: not the trigger's randomness.
+    Case(rows=1096, exposure_s=1e-4, offset_us=300, loss=0, bursts=1e-3, evidence="none",
+         seed=6230),
+    Case(rows=1096, exposure_s=1e-3, offset_us=800, latency_us=20, loss=1e-4, spikes=1e-3,
+         bursts=1e-3, evidence="none", seed=10241),
     *matrix()[3::11],
 ]  # fmt: skip
 
