@@ -251,6 +251,19 @@ def test_damage_loses_nothing(name: str, tmp_path: Path) -> None:
             assert Reason.UNTIMED in reasons
 
 
+def test_a_night_with_many_damages_is_processed_to_its_end(tmp_path: Path) -> None:
+    truth = small_night(tmp_path / "raw")
+    rng = np.random.default_rng(6)
+    for name in ("zero-frames", "exptime-missing", "txt-missing", "blank-name", "tmp-left"):
+        damage.apply(truth.folder, name, rng)
+    with night_bench(tmp_path / "raw", tmp_path / "state", executor={"workers": 1}) as bench:
+        bench.run(truth.folder)
+        present = sum(cube.present for cube in plan_of(bench, truth.folder).cubes)
+        tags = [product_tags(path) for path in products_of(truth.folder)]
+        assert sum(map(len, tags)) == present
+        assert truth.conservation(tags).is_exact
+
+
 def test_files_that_came_uncompressed_are_compressed_and_proven(tmp_path: Path) -> None:
     truth = small_night(tmp_path / "raw")
     with night_bench(tmp_path / "raw", tmp_path / "state", executor={"workers": 1}) as bench:

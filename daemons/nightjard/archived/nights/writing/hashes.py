@@ -144,7 +144,10 @@ def _image(read: Reader, name: str) -> tuple[Hdu, bool]:
             return hdu, True
         naxis = hdu.header.get("NAXIS")
         is_image = hdu.number == 0 or str(hdu.header.get("XTENSION")).strip() == "IMAGE"
-        if is_image and isinstance(naxis, int) and naxis in (2, 3) and hdu.data_bytes:
+        # A cube of no frames has no data and is a cube all the same.
+        has_pixels = all(isinstance(size := hdu.header.get(f"NAXIS{n}"), int) and size > 0
+                         for n in (1, 2))  # fmt: skip
+        if is_image and isinstance(naxis, int) and naxis in (2, 3) and has_pixels:
             return hdu, False
     raise NotFits(f"{name}: no image of two or three axes", path=name)
 
