@@ -65,13 +65,16 @@ class Headers:
             cube = self._plan.cubes[number]
             found = look(self._context.folder, cube.stream, self._context.folder / cube.path)
             if not isinstance(found, RawFile) or found.ref.head_hash != cube.head_hash:
-                is_changed = isinstance(found, RawFile) and found.ref.mtime_ns != cube.mtime_ns
-                raise StorageError(
-                    f"the header of raw cube {cube.path} is not the one that was planned"
-                    + (": plan the night again" if is_changed else
-                       ", though its time is: it is damaged; restore it or plan the night again"),
-                    path=cube.path,
+                seen = found.ref if isinstance(found, RawFile) else found
+                is_changed = (seen.size, seen.mtime_ns) != (cube.size, cube.mtime_ns)
+                why = (
+                    "it has changed since it was planned; plan the night again" if is_changed else
+                    "it is damaged, though its size and time are as planned; restore it"
                 )  # fmt: skip
+                raise StorageError(
+                    f"raw cube {cube.path} has not the header that was planned: {why}",
+                    path=cube.path,
+                )
             header = self._heads[number] = found.header
         return header
 
