@@ -247,22 +247,19 @@ def _fingerprint(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
     length = _FFT if both.size > _FFT else 1 << max(4, int(np.ceil(np.log2(max(both.size, 2)))))
     if both.size < 8 or cadence.line_us <= 0:
         return nothing
-    # Where the alternation turns round within a block it is left over: far above the noise, in
-    # both cameras, and no randomness of the trigger.
-    limit = 5.0 * cadence.interval_sigma_us
-    flat = (_flat(off) for off in _intervals(both, cadence))
-    one, two = (_blocks(np.where(np.abs(off) < limit, off, 0.0), length) for off in flat)
+    one, two = (_blocks(off, length) for off in _flat(*_intervals(both, cadence), cadence))
     filled = max(float((one != 0).mean()), 1e-3)
-    cross = (np.fft.rfft(one) * np.conj(np.fft.rfft(two))).sum(axis=0)[1:-1] / length
+    cross = (np.fft.rfft(one) * np.conj(np.fft.rfft(two)))[:, 1:-1] / length
     omega = 2.0 * np.pi * np.arange(1, length // 2) / length
     shared = cadence.line_us**2
-    # The ends of a block leak; the sum of its differences is not quite nothing.
-    noise = cadence.sigma_us**2 * (2.0 - 2.0 * np.cos(omega) + 2.0 / length) + 0.2
+    # Differences of latency add up to nothing but for the ends of each unbroken stretch.
+    ends = 2.0 * max(_stretches(one), _stretches(two)) / filled
+    noise = cadence.sigma_us**2 * (2.0 - 2.0 * np.cos(omega) + ends) + 0.2
     weight = 2.0 * shared / ((shared + noise) ** 2 - shared**2)
     far_lags = _FAR_LAGS[_FAR_LAGS < length // 2]
     everywhere = np.concatenate([lags, far_lags, -far_lags])
     turn = np.exp(-1j * np.outer(everywhere, omega))
-    value = (turn * (weight * cross)).real.sum(axis=1)
+    value = _clipped_sum(((cross * weight) @ turn.T).real)
     expected = float((weight * shared).sum()) * len(one) * filled
     far = value[len(lags) :]
     level = float(far.mean()) if len(far) else 0.0
@@ -277,13 +274,46 @@ def _fingerprint(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
     return np.asarray(np.maximum(value, -np.minimum(0.6 * _CAP, 2.0 * known)))
 
 
-def _flat(off: Floats) -> Floats:
-    """Take the modulator's alternation out, by blocks."""
+def _stretches(blocks: Floats) -> float:
+    """Return the number of unbroken stretches by interval."""
+    there = blocks != 0
+    begins = there.copy()
+    begins[:, 1:] &= ~there[:, :-1]
+    return float(begins.mean())
+
+
+def _clipped_sum(parts: Floats) -> Floats:
+    """Sum likelihoods over blocks, (blocks, lags); no block may decide by itself."""
+    middle = parts.mean(axis=1, keepdims=True)
+    away = parts - middle
+    if len(parts) >= 8:
+        width = 6.0 * 1.4826 * np.median(np.abs(away), axis=0)
+        away = np.clip(away, -width, width)
+    return np.asarray((away + middle).sum(axis=0))
+
+
+def _flat(first: Floats, second: Floats, cadence: Cadence) -> tuple[Floats, Floats]:
+    """Take the modulator's alternation out, by blocks.
+
+    Where it turns round within a block it would be left over: in both cameras, far above the noise,
+    and no randomness of the trigger. Such a block counts for nothing.
+    """
     sign = np.where(np.arange(_PARITY) % 2, -1.0, 1.0)
-    blocks = _blocks(off, _PARITY)
-    valid = blocks != 0
-    level = (blocks * sign).sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
-    return np.asarray((blocks - level[:, None] * sign * valid).ravel()[: len(off)])
+    limit = 5.0 * cadence.interval_sigma_us
+    found, broken = [], np.zeros(-(-len(first) // _PARITY), np.bool_)
+    for off in (first, second):
+        blocks = _blocks(off, _PARITY)
+        valid = blocks != 0
+        number = np.maximum(valid.sum(axis=1), 1)
+        level = (blocks * sign).sum(axis=1) / number
+        if cadence.half_us > 0:
+            error = 2.0 * cadence.sigma_us / np.sqrt(number)
+            broken |= np.abs(np.abs(level) - cadence.half_us) > 4.0 * error + 2.0
+        rest = blocks - level[:, None] * sign * valid
+        found.append(np.where(np.abs(rest) < limit, rest, 0.0))
+    kept = ~broken[:, None]
+    one, two = ((rest * kept).ravel()[: len(first)] for rest in found)
+    return one, two
 
 
 def _pauses(reference: Side, side: Side, both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
