@@ -38,6 +38,7 @@ from nightjard.archived.nights.scan import RawFile, Unreadable
 VERSION = 1  # of what a plan means: another one makes every night's plan anew
 FOLDER = "record"
 FACTS = ("OBJECT", "DATA-TYP", "EXPTIME", "FILTER01", "FILTER02", "RET-ANG1", "U_DETMOD", "OBS-MOD")
+_OF_THE_KIND = frozenset(("NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "BITPIX", "BZERO"))
 _HASHED = ("index", "reason", "STATE", "ATIME", "LTIME", "MTIME", "CNT0", "CNT1", "TRIGGER",
            "OFFSET", "SYNCCONF", "FLCCONF")  # fmt: skip
 
@@ -355,7 +356,8 @@ class _Builder:
         keys = self._config.chunks.break_keys
         # Whatever the keys are: a product has frames of one kind.
         kind = (each.ref.frame_shape, each.ref.bitpix, each.ref.bzero)
-        return (kind, *(str(each.header.get(key)) for key in keys))
+        # Of a compressed cube the header has NAXISn and BITPIX of its table of tiles.
+        return (kind, *(str(each.header.get(key)) for key in keys if key not in _OF_THE_KIND))
 
     # --- runs ---
 

@@ -23,7 +23,7 @@ from nightjard.archived.nights.sync import CameraFrames, Physics, solve_run
 Places = npt.NDArray[np.int64]
 
 _SETUP_KEYS = (
-    "NAXIS1", "NAXIS2", "ZNAXIS1", "ZNAXIS2", "PRD-RNG1", "PRD-RNG2", "U_DETMOD", "EXTTRIG",
+    "PRD-RNG1", "PRD-RNG2", "U_DETMOD", "EXTTRIG",
     "U_FLCEN", "U_FLCST", "U_TRIGJT",
 )  # fmt: skip
 _GAP_NS = 30 * NS_PER_S  # a camera that gives nothing for so long has begun anew
@@ -53,8 +53,11 @@ class Setup:
     half_width_us: float | None
 
     @classmethod
-    def of(cls, header: Header, rows: int) -> Setup:
-        """Return the set-up that a cube's header tells of; `rows` where it names no crop."""
+    def of(cls, header: Header, frame_shape: tuple[int, int]) -> Setup:
+        """Return the set-up that a cube's header tells of; the frame's rows where no crop is named.
+
+        The shape is given, for NAXISn of a compressed cube are those of its table of tiles.
+        """
         exposure = header.get("EXPTIME")
         exposure_s = float(exposure) if isinstance(exposure, (int, float)) else 0.0
         is_triggered = header.get("EXTTRIG") is True
@@ -67,9 +70,9 @@ class Setup:
         half_width = float(width) if isinstance(width, (int, float)) else _HALF_WIDTH_US
         crop = header.get("PRD-RNG2")
         return cls(
-            (round(exposure_s, 6), *(header.get(key) for key in _SETUP_KEYS)),
+            (round(exposure_s, 6), frame_shape, *(header.get(key) for key in _SETUP_KEYS)),
             exposure_s,
-            int(crop) if isinstance(crop, (int, float)) and crop > 0 else rows,
+            int(crop) if isinstance(crop, (int, float)) and crop > 0 else frame_shape[0],
             str(header.get("U_DETMOD", "")).strip().lower() == "slow",
             is_triggered,
             half_width if modulated and half_width > 0 else None,
@@ -102,7 +105,7 @@ def stretches(
     pieces: list[tuple[Setup, Places]] = []
     for raw, start in sorted(files, key=lambda item: (item[0].begin_ns, item[0].ref.path)):
         where = start + np.flatnonzero(raw.timing.acquired_ns > 0)
-        setup = Setup.of(raw.header, raw.ref.frame_shape[0])
+        setup = Setup.of(raw.header, raw.ref.frame_shape)
         times = rows["ATIME"][where]
         cuts = np.flatnonzero(np.diff(times) > _GAP_NS) + 1
         for part in np.split(where, cuts):

@@ -23,6 +23,7 @@ from nightjar.files import is_temporary
 from nightjar.fits.frame_table import EXTNAME, read_table
 from nightjar.fits.hdus import Hdu, Reader, opened, walk
 from nightjar.fits.header import Header, NotFits
+from nightjar.fits.tile_reader import Tiles
 from nightjar.fits.timing_text import read_timing_text, text_path
 from nightjar.times import NS_PER_S, parse_iso
 from nightjard.archived.nights.records import CubeRef, Ints, Timing
@@ -158,6 +159,8 @@ def _seen(path: Path, ref: CubeRef) -> tuple[CubeRef, Hdu, list[str]]:
     with opened(path) as (read, label):
         hdu, shape, is_compressed = _image(read, label)
         head = blake3(read(0, hdu.data_offset)).hexdigest()
+        if is_compressed:
+            Tiles(read, label)  # refuses what other programs compressed in another way
     header, prefix = hdu.header, "Z" if is_compressed else ""
     frames, frame_shape = (1, shape) if len(shape) == 2 else (shape[0], shape[1:])
     ref = dataclasses.replace(

@@ -37,11 +37,10 @@ class Compress:
         return True
 
     def key(self, context: Context) -> str:
-        """The products, and what else lies there."""
+        """The products; what else lies there is seen by :meth:`still_holds`."""
         return hash_of(
-            context.config.compression, uncompressed(context),
-            [row["path"] for row in context.products()],
-        )  # fmt: skip
+            context.config.compression, [row["path"] for row in context.products()]
+        )
 
     def still_holds(self, context: Context, result: Any) -> bool:
         """Nothing uncompressed has come."""
