@@ -251,7 +251,8 @@ class FrameIds:
             if not allow_older:
                 raise Refused(
                     f"{family} {date} gets no frame IDs: the later night {text}, and IDs follow "
-                    f"time, oldest night first; allow it explicitly if it must be",
+                    f"time, oldest night first; to have it all the same: archive run {date} "
+                    f"--step ids --force",
                     family=later[0], date=later[1],
                 )  # fmt: skip
             log.warning("%s %s gets frame IDs although the later night %s", family, date, text)

@@ -26,7 +26,7 @@ def read_name_changes(folder: Path) -> list[tuple[str, str]]:
     path = folder / NAME
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a folder that is none fails where it is made
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"cannot read {path}: {error}", path=str(path)) from error
