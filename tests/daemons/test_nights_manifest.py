@@ -312,7 +312,6 @@ def test_the_address_of_the_host_is_found(manifest: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        ({"to": ()}, ConfigError),
         ({"to": ("a@b.c\nBcc: x@y.z",)}, ConfigError),
         ({"sender": "nobody"}, ConfigError),
     ],
@@ -438,6 +437,11 @@ def test_no_server_and_a_mute_one(
     record = tmp_path / "letter.sent.json"
     with pytest.raises(ConfigError, match="smtp_host is not set"):
         send(made, MAIL, SystemClock(), record)
+    unread = MAIL.model_copy(update={"to": (), "smtp_host": "127.0.0.1"})
+    to_nobody = letter(unread, ["20250603"], manifest, 3, 303)
+    assert to_nobody["To"] is None
+    with pytest.raises(ConfigError, match="nobody to send"):
+        send(to_nobody, unread, SystemClock(), record)
     (port,) = free_ports(1)
     mail = MAIL.model_copy(update={"smtp_host": "127.0.0.1", "smtp_port": port})
     with pytest.raises(Unreachable, match="cannot send the letter"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from email import message_from_bytes, policy
 from pathlib import Path
 
 import numpy as np
@@ -306,6 +307,22 @@ def test_verify_finds_a_flipped_bit_and_the_next_run_heals(here: Site, truth: Ni
     assert damaged != first[f"vgen2/{path.name}"]
     assert again == first
     assert here.call("verify_night", night=DATE, family="archival")["is_good"]
+
+
+def test_the_letter_has_the_manifest_of_now(here: Site, truth: NightTruth) -> None:
+    here.run()
+    path = truth.folder / f"manifest_VMP_{DATE}.csv"
+    right = path.read_bytes()
+    extended = truth.folder / "record" / f"manifest_VMP_{DATE}.json"
+    proven = extended.read_bytes()
+    path.write_bytes(b"of another day")
+    here.call("send_mail", nights=(DATE,), family="archival", dry_run=True)
+    assert path.read_bytes() == b"of another day"
+    done = here.call("send_mail", nights=(DATE,), family="archival", dry_run=False)
+    assert (path.read_bytes(), extended.read_bytes()) == (right, proven)
+    message = message_from_bytes(Path(done["path"]).read_bytes(), policy=policy.default)
+    (attached,) = message.iter_attachments()
+    assert attached.get_content() == right
 
 
 def test_repaired_headers_stay_repaired(here: Site, truth: NightTruth) -> None:

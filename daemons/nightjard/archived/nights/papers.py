@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class Papers:
         """Write manifests; return MANIFEST_KEYS."""
         if not nights:
             raise Refused("name at least one night")
+        self._require_ids(nights)
         groups = [[night] for night in nights]
         if combine and len(nights) > 1:
             groups.append(list(nights))
@@ -71,7 +73,10 @@ class Papers:
         data = stars_manifest(entries)
         json_path.parent.mkdir(exist_ok=True)
         write_manifest(path, data)
-        write_manifest(json_path, extended_manifest(entries, versions={"nightjar": __version__}))
+        versions = {"nightjar": __version__}
+        if len(nights) == 1:  # as the step `manifest` writes it: the same bytes, proven elsewhere
+            versions["plan"] = nights[0]["plan_hash"][:16]
+        write_manifest(json_path, extended_manifest(entries, versions=versions))
         return {
             "path": str(path), "json_path": str(json_path),
             "nights": [night["date"] for night in nights], "files": len(entries),
@@ -96,14 +101,20 @@ class Papers:
     def mail(self, nights: Sequence[Row], *, dry_run: bool) -> dict[str, Any]:
         """Write the letter about nights and send it where a server is configured."""
         config = self._tools.config.mail
+        self._require_ids(nights)
         entries = self._entries(nights)
         path = self._path(nights, entries)
-        if not path.exists():
-            self._manifest(nights, text=False)
-        message = letter(
-            config, [night["date"] for night in nights], path, len(entries),
-            sum(entry.size for entry in entries),
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            attached = path
+            if dry_run:
+                attached = Path(folder) / path.name
+                write_manifest(attached, stars_manifest(entries))
+            else:  # what lies there may be of other nights, or of before a repair
+                self._manifest(nights, text=False)
+            message = letter(
+                config, [night["date"] for night in nights], attached, len(entries),
+                sum(entry.size for entry in entries),
+            )  # fmt: skip
         target = _record(path).with_suffix(".eml")
         is_sent = False
         if not dry_run:
@@ -120,14 +131,25 @@ class Papers:
             "server": f"{config.smtp_host}:{config.smtp_port}" if config.smtp_host else None,
         }  # fmt: skip
 
+    def _require_ids(self, nights: Iterable[Row]) -> None:
+        for night in nights:
+            family = night["family"]
+            if not self._tools.config.families[family].ids:
+                raise Refused(
+                    f"night {night['date']}: family {family} gets no frame IDs and no manifest "
+                    f"(families.{family}.ids is false)"
+                )
+
     # --- frame IDs ---
 
     def check_ids(self, context: Context) -> dict[str, Any]:
         """Compare the IDs in files, names and database; return IDS_KEYS."""
+        self._require_ids([context.night])
         return self._ids(context, [])
 
     def fix_ids(self, context: Context, *, dry_run: bool) -> dict[str, Any]:
         """Put IDs right by exchanging them; return IDS_KEYS."""
+        self._require_ids([context.night])
         with self._engine.held(context):
             changes = fix(_folders(context), dry_run=dry_run, clock=self._tools.clock)
             if changes and not dry_run:

@@ -44,7 +44,11 @@ def letter(
     Raises
     ------
     ConfigError
-        Nobody to write to, an address is none, or the host's own cannot be found.
+        An address is none, or the host's own cannot be found.
+
+    Notes
+    -----
+    Without addresses it has no card To: a person sends it.
     StorageError
         The manifest cannot be read.
     """
@@ -60,7 +64,8 @@ def letter(
     instrument = manifest.name.split("_")[1] if manifest.name.count("_") > 1 else "frame"
     message = EmailMessage(policy=email.policy.SMTP)
     message["From"] = mail.sender
-    message["To"] = ", ".join(mail.to)
+    if mail.to:
+        message["To"] = ", ".join(mail.to)
     message["Subject"] = f"{instrument} manifest {dates}"
     digest = blake2b(content + address.encode(), digest_size=16).hexdigest()
     # The same manifest makes the same letter, so that a mail program can tell a repeated one.
@@ -87,8 +92,6 @@ def _require_addresses(mail: Mail) -> None:
     for address in (*mail.to, mail.sender):
         if not _ADDRESS.match(address):
             raise ConfigError(f"mail: {address!r} is no address")
-    if not mail.to:
-        raise ConfigError("mail.to is empty: nobody to write to")
 
 
 def _dash(night: str) -> str:

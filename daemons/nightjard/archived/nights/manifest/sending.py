@@ -63,7 +63,7 @@ def send(
     Raises
     ------
     ConfigError
-        No ``smtp_host`` is configured.
+        No ``smtp_host`` is configured, or nobody to send to.
     Refused
         The server refuses the letter; or it may have gone out before and nobody knows.
     Unreachable, TimedOut
@@ -73,6 +73,8 @@ def send(
     """
     if not mail.smtp_host:
         raise ConfigError("mail.smtp_host is not set: the letter is written to a file, not sent")
+    if not mail.to:
+        raise ConfigError("mail.to is empty: nobody to send the letter to")
     with locked(record.with_name(f".{record.name}.lock"), f"sending {record.name}"):
         known = _read(record)
         is_same = known.get("message_id") == message["Message-ID"]

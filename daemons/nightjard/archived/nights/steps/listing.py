@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from nightjar import __version__
+from nightjar.errors import ConfigError
 from nightjard.archived.nights.manifest import (
     entries_of_night,
     extended_manifest,
@@ -51,7 +52,7 @@ class Manifest:
         return all((context.folder / name).exists() for name in names(context)[:2])
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Write manifest and extended manifest; the letter where there is somebody to get it."""
+        """Write manifest, extended manifest and the letter."""
         night = context.night
         entries = entries_of_night(context.store.database, night["family"], night["date"])
         plain, extended, mail = names(context)
@@ -60,11 +61,16 @@ class Manifest:
         write_manifest(context.folder / extended, extended_manifest(entries, versions=versions))
         result = {"files": len(entries), "manifest": plain, "extended": extended}
         config = context.config.mail
-        if config.to:
-            total = sum(entry.size for entry in entries)
+        total = sum(entry.size for entry in entries)
+        try:
             message = letter(
                 config, [night["date"]], context.folder / plain, len(entries), total
             )
-            write_letter(message, context.folder / mail)
-            result["letter"] = mail
+        except ConfigError as error:
+            if config.to:
+                raise
+            context.say("letter", f"not written: {error.message}")  # nobody waits for it
+            return result
+        write_letter(message, context.folder / mail)
+        result["letter"] = mail
         return result
