@@ -137,6 +137,8 @@ def copy_lines(copies: Mapping[str, Row], paint: render.Paint) -> list[str]:
     for name, copy in copies.items():
         lines += [f"{name}: {path} is different" for path in copy["different"]]
         lines += [f"{name}: {path} is missing" for path in copy["missing"]]
+        lines += [f"{name}: {path} was bad there: sent again" for path in copy["mended"]]
+        lines += [f"{name}: {path} was bad here: brought back" for path in copy["mended_here"]]
         lines += _omitted(copy)
     return lines
 

@@ -37,7 +37,8 @@ STEP: dict[str, Any] = {
 }  # fmt: skip
 COPY: dict[str, Any] = {
     "host": "4f2a", "files": 12, "verified": 12, "different": [], "missing": [],
-    "bytes": 1_400_000_000, "sent": 0, "receipt": "2025-11-07T03:00:00", "is_good": True,
+    "bytes": 1_400_000_000, "sent": 0, "mended": [],
+    "mended_here": [], "receipt": "2025-11-07T03:00:00", "is_good": True,
     "omitted": 0,
 }  # fmt: skip
 MINUTE: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Care:
                 "host": rows[0].host if rows else None, "files": len(rows),
                 "verified": len(verified), "different": different[:MAX_LISTED],
                 "missing": missing[:MAX_LISTED], "bytes": sum(each.size for each in rows),
-                "sent": 0,
+                "sent": 0, "mended": [], "mended_here": [],
                 "receipt": iso(max(each.verified_ns for each in rows), 0) if rows else None,
                 "is_good": bool(rows) and len(verified) == len(rows),
                 "omitted": max(0, len(different) - MAX_LISTED)
@@ -96,14 +96,14 @@ class Care:
         if not dry_run:
             with self._engine.held(context):
                 expected = expected_files(context)
-                for name in names:
-                    outcome = self._tools.transfers.transfer(
+                done = {
+                    name: self._tools.transfers.transfer(
                         night_name(context), context.folder, expected, name,
                         cancelled=context.cancelled,
-                    )  # fmt: skip
-                    context.say("resend", outcome.text)
+                    ) for name in names
+                }  # fmt: skip
             self._note_safety(context, expected)
-        return {name: each for name, each in self.copies(context.night).items() if name in names}
+        return self._told(context, names, {} if dry_run else done)
 
     def due(self, family: str | None, destination: str | None) -> list[tuple[Row, str]]:
         """Return the nights and destinations whose copies are to be read again."""
@@ -117,17 +117,33 @@ class Care:
 
     def scrub(self, context: Context, destination: str | None) -> dict[str, Any]:
         """Have copies read again and compared; what is damaged is mended from the good side."""
+        names, done = self._chosen(context, destination), {}
         with self._engine.held(context):
             expected = expected_files(context)
-            for name in self._chosen(context, destination):
-                outcome = self._tools.transfers.scrub(
+            for name in names:
+                done[name] = self._tools.transfers.scrub(
                     night_name(context), context.folder, expected, name,
                     cancelled=context.cancelled,
                 )  # fmt: skip
-                context.say("scrub", outcome.text)
-                self._mark_spoiled(context, outcome)
+                self._mark_spoiled(context, done[name])
         self._note_safety(context, expected)
-        return self.copies(context.night)
+        return self._told(context, names, done)
+
+    def _told(
+        self, context: Context, names: Sequence[str], done: Mapping[str, Outcome]
+    ) -> dict[str, Any]:
+        """Return COPY_KEYS by destination, with what has just been mended."""
+        found = {name: each for name, each in self.copies(context.night).items() if name in names}
+        for name, outcome in done.items():
+            found[name] |= {
+                "sent": len(outcome.repaired), "mended": list(outcome.repaired)[:MAX_LISTED],
+                "mended_here": list(outcome.restored)[:MAX_LISTED],
+                "is_good": found[name]["is_good"] and not outcome.spoiled,
+            }  # fmt: skip
+            found[name]["omitted"] += sum(
+                max(0, len(each) - MAX_LISTED) for each in (outcome.repaired, outcome.restored)
+            )
+        return found
 
     def _mark_spoiled(self, context: Context, outcome: Outcome) -> None:
         rows = {row["path"]: row for row in context.store.products(context.identity)}
