@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from kit.archive_frames import config_of
 from nightjar.config.load import load, parse
@@ -16,6 +17,7 @@ from nightjar.files import shipped_folder
 from nightjar.registry import Registry
 from nightjard.archived.config import ArchiveConfig, check
 from nightjard.archived.layout import frame_names
+from nightjard.archived.nights.config import NightsConfig
 
 ETC = shipped_folder("etc")
 
@@ -82,3 +84,18 @@ def test_names_differ_and_keep_their_suffix() -> None:
     assert len(second) < 255
     assert first != second
     assert first.endswith(".fits")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [({"streams": {"vcam1": {"folder": "../elsewhere"}}}, "must be one name"),
+     ({"streams": {"vcam1": {"folder": "vcam1"}}}, "raw folder"),
+     ({"streams": {"vcam1": {"folder": "record"}}}, "must be one name"),
+     ({"destinations": {"far": {"host": "far", "path": "copies"}}}, "absolute path"),
+     ({"executor": {"scheduler": "dask:8786"}}, "scheduler")],
+)  # fmt: skip
+def test_nights_that_would_go_wrong_are_refused(changes: dict[str, Any], text: str) -> None:
+    right = {"families": {"archival": {"root": "/nights"}}, "streams": {"vcam1": {}}}
+    NightsConfig.model_validate(right)
+    with pytest.raises(ValidationError, match=text):
+        NightsConfig.model_validate(right | changes)

@@ -11,6 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from nightjar.config.load import StrictModel
 from nightjar.files import is_safe_name
 
+# Folders of a night that hold something else than products.
+_TAKEN = ("record", "logging", "superseded", "quarantine")
+
 BREAK_KEYS = (
     "EXPTIME", "NAXIS1", "NAXIS2", "BITPIX", "OBJECT", "DATA-TYP", "RET-ANG1", "FILTER01",
     "FILTER02", "U_DETMOD", "U_FLCEN", "U_FLCST", "U_TRIGJT", "U_BS", "U_FLDSTP", "U_MBI",
@@ -145,7 +148,8 @@ class Executor(StrictModel):
         1_000_000_000, ge=100_000_000, description="Bytes that all tasks together may hold."
     )
     scheduler: str | None = Field(
-        None, description="tcp://HOST:PORT of a Dask scheduler; processes here if not given."
+        None, pattern=r"^(tcp|tls)://[^:/]+:\d+$",
+        description="tcp://HOST:PORT of a Dask scheduler; processes here if not given.",
     )
 
 
@@ -222,7 +226,16 @@ class NightsConfig(StrictModel):
         for family in self.families.values():
             if not family.root.is_absolute():
                 raise ValueError(f"{family.root}: must be an absolute path")
+        for name, each in self.streams.items():
+            folder = each.folder
+            if not is_safe_name(folder) or folder in self.streams or folder in _TAKEN:
+                raise ValueError(
+                    f"streams.{name}.folder: {folder!r} must be one name, and none of a stream's "
+                    f"raw folder or of {', '.join(_TAKEN)}"
+                )
         for name, destination in self.destinations.items():
+            if not destination.path.is_absolute():
+                raise ValueError(f"destinations.{name}.path: must be an absolute path")
             for wanted in destination.families:
                 if wanted not in self.families:
                     raise ValueError(f"destinations.{name}: no family {wanted}")
