@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -23,7 +24,14 @@ from nightjar.api.night_results import (
 )
 from nightjar.api.nights import STEPS
 from nightjar.clock import ManualClock
-from nightjar.errors import Code, InvalidArgument, Refused, StorageError
+from nightjar.errors import (
+    Busy,
+    Cancelled,
+    Code,
+    InvalidArgument,
+    Refused,
+    StorageError,
+)
 from nightjar.fits.hdus import read_headers
 from nightjar.fits.verify import verify_image
 from nightjard.archived.nights.model import steps_between
@@ -472,11 +480,15 @@ def test_a_night_that_grows_is_refused_and_its_late_cubes_come_in(
     here.clock.advance(8 * 3600)
     assert here.call("process_all", family=None, dry_run=False)["nights"]
     assert here.row()["processed_ns"] is not None
+    here.store.set_night(here.row()["id"], safe_ns=MORNING_NS, transferred_ns=MORNING_NS)
+    assert here.call("nights_table", family=None)[0]["safe_on_scexao6"]
     damage.grow(truth.folder)
     settle(truth.folder, MORNING_NS + 9 * 3600 * 10**9)
-    assert not here.call("nights_table", family=None)[0]["processed"]
+    row = here.call("nights_table", family=None)[0]
+    assert (row["processed"], row["safe_on_scexao6"], row["state"]) == (False, False, "waiting")
     here.clock.advance(12 * 3600)
     here.call("process_all", family=None, dry_run=False)
+    assert here.row()["safe_ns"] is None  # the new files were copied nowhere
     assert moved.conservation(
         product_tags(path) for path in products_of(truth.folder)
     ).is_exact  # fmt: skip
@@ -529,6 +541,50 @@ def test_all_nights_in_order_and_on_after_one_that_fails(
                for date in ("20260608", "20260609", "20260611")}  # fmt: skip
         every = [each for listed in ids.values() for each in listed]
         assert len(set(every)) == len(every)
+
+
+def test_a_command_that_is_cancelled_goes_on_next_time(here: Site, truth: NightTruth) -> None:
+    here.call("nights_table", family=None)
+    answer = here.commands["run_night"](
+        night=DATE, family="archival", step=None, from_step=None, until_step=None, dry_run=False,
+        force=False,
+    )  # fmt: skip
+    operation = here.operations.get(answer["operation"])
+    with pytest.raises(Busy, match="run_night is at work on it"):
+        here.run()
+    deadline = time.monotonic() + 30
+    while not products_of(truth.folder) and not operation.is_done:
+        assert time.monotonic() < deadline
+        (progress,) = here.call("nights_progress") or [None]
+        assert progress is None or progress["night"] == DATE
+    operation.cancel()
+    assert operation.wait(30)
+    if operation.error is not None:  # it may have ended just before
+        assert isinstance(operation.error, Cancelled)
+        status = here.call("night_status", night=DATE, family="archival")
+        assert status["error"] is None
+        assert "archive run" in status["next"]
+    here.run()
+    assert truth.conservation(
+        product_tags(path) for path in products_of(truth.folder)
+    ).is_exact  # fmt: skip
+    assert not list(truth.folder.rglob("*.tmp"))
+
+
+def test_a_night_of_which_nothing_can_be_read_ends_well(tmp_path: Path) -> None:
+    folder = tmp_path / "raw" / DATE / "vcam1"
+    folder.mkdir(parents=True)
+    (folder / "vcam1_05:00:00.000000000.fits").write_text("not FITS")
+    settle(folder.parent)
+    with site(tmp_path / "raw", tmp_path / "state") as here:
+        found = here.call("process_all", family=None, dry_run=False)
+        assert found["failed"] == []
+        assert [each["state"] for each in found["nights"]] == ["verified"]
+        plan = here.call("plan_night", night=DATE, family="archival", dry_run=True)
+        assert [each["reason"] for each in plan["ledger"]] == ["unreadable"]
+        found = here.call("process_all", family=None, dry_run=False)
+        assert [each["reason"] for each in found["skipped"]] == ["nothing to do"]
+        assert here.call("verify_night", night=DATE, family="archival")["is_good"]
 
 
 def test_a_night_whose_family_went_is_skipped(here: Site, tmp_path: Path) -> None:
