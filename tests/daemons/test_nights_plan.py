@@ -19,6 +19,7 @@ from kit.night_crash import Inline
 from kit.nights import NightBench, files_of, product_tags, products_of
 from kit.plan_cases import BEGIN_NS, check_plan, config_of, cut, raw_file
 from kit.tiny_nights import DATE, RAW, bench_of, make_tiny
+from nightjar.errors import Refused, StorageError
 from nightjar.fits.cards import CARD_BYTES
 from nightjar.fits.compressed_cube import CompressedCube, TilePool
 from nightjar.fits.frame_table import read_table
@@ -42,6 +43,10 @@ PERIOD_NS = 2_956_000
 def opened(base: Path, **changes: Any) -> NightBench:
     """Return a bench on ``base/raw`` whose tasks run in this process."""
     (base / "archive.db").write_bytes(empty_database())
+    return opened_again(base, **changes)
+
+
+def opened_again(base: Path, **changes: Any) -> NightBench:
     bench = bench_of(base / "raw", f"sqlite:///{base / 'archive.db'}", **changes)
     bench.tools = engine.Tools(**{**vars(bench.tools), "executor": Inline})
     bench.engine = engine.Engine(bench.tools)
@@ -373,4 +378,55 @@ def test_files_that_came_uncompressed_are_compressed_and_stay_readable(tmp_path:
     found = np.stack(list(read_frames(guest.with_name("guest.fits.fz"))))
     assert (found == wanted).all()
     assert bench.night(truth.folder)["state"] == "verified"
+    bench.close()
+
+
+@pytest.mark.parametrize("compression", ["rice", "none"])
+def test_products_that_are_proven_later(tmp_path: Path, compression: str) -> None:
+    truth = make_tiny(tmp_path / "raw")
+    bench = opened(tmp_path, verify="deferred", compression=compression)
+    bench.run(truth.folder, "sync", "headers", "ids", "consolidate", "compress")
+    rows = bench.store.products(bench.night(truth.folder)["id"])
+    assert {row["state"] for row in rows} == {"written"}
+    assert bench.night(truth.folder)["processed_ns"] is None
+    with pytest.raises(Refused, match="step verify has not been done"):
+        bench.run(truth.folder, "manifest")
+    first = files_of(truth.folder / "vgen2")
+    path = truth.folder / rows[2]["path"]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=f"1 of {len(rows)} products are damaged"):
+        bench.run(truth.folder)
+    bench.run(truth.folder)
+    assert files_of(truth.folder / "vgen2") == first
+    assert bench.night(truth.folder)["state"] == "verified"
+    ending = ".fits.fz" if compression == "rice" else ".fits"
+    assert all(name.endswith((ending, ".txt")) for name in first)
+    bench.close()
+
+
+def test_a_family_without_ids_keeps_the_names_of_the_plan(tmp_path: Path) -> None:
+    truth = make_tiny(tmp_path / "raw")
+    families = {"archival": {"root": str(tmp_path / "raw"), "transfer": False}}
+    bench = opened(tmp_path, families=families)
+    bench.run(truth.folder)
+    row = bench.night(truth.folder)
+    assert row["state"] == "verified"
+    rows = bench.store.products(row["id"])
+    assert {each["path"] for each in rows} == {f"vgen2/{each['name']}.fits.fz" for each in rows}
+    assert not list(truth.folder.glob("manifest*"))
+    assert any(each["name"].startswith("vsync_05:00:03.") for each in rows)
+    assert {each["name"].partition(".cam")[2] for each in rows if each["kind"] == "sync"} == {
+        "1.A", "1.B", "2.A", "2.B"
+    }  # fmt: skip
+    for each in rows:
+        assert "FRAMEID" not in read_headers(truth.folder / each["path"])[1]
+    # With another form of the files all of them are made anew, and nothing is lost on the way.
+    later = opened_again(tmp_path, families=families, compression="none")
+    later.run(truth.folder)
+    names = sorted(path.name for path in (truth.folder / "vgen2").iterdir())
+    assert names == sorted(f"{each['name']}.fits" for each in rows)
+    assert len(list((truth.folder / "superseded").iterdir())) == len(rows)
+    later.close()
     bench.close()
