@@ -582,6 +582,9 @@ def test_a_night_of_which_nothing_can_be_read_ends_well(tmp_path: Path) -> None:
         assert [each["state"] for each in found["nights"]] == ["verified"]
         plan = here.call("plan_night", night=DATE, family="archival", dry_run=True)
         assert [each["reason"] for each in plan["ledger"]] == ["unreadable"]
+        summary = here.call("summary", night=DATE, family="archival")
+        assert not summary["is_good"]
+        assert "1 raw files are in no product" in summary["reasons"][0]
         found = here.call("process_all", family=None, dry_run=False)
         assert [each["reason"] for each in found["skipped"]] == ["nothing to do"]
         assert here.call("verify_night", night=DATE, family="archival")["is_good"]

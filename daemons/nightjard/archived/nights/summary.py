@@ -51,6 +51,11 @@ def summary(plan: Plan, config: NightsConfig) -> dict[str, Any]:
             f"not known; {100 * limits.dubious_fraction:g} % are allowed"
         )
     reasons += [f"run {run.number}: {run.text}" for run in plan.runs if run.verdict == "ambiguous"]
+    # Nobody knows how many frames they hold, so they are in none of the figures.
+    unread = [line for line in plan.ledger if line.reason == Reason.UNREADABLE.name]
+    if unread:
+        first = f"{unread[0].path}: {unread[0].text}"
+        reasons.append(f"{len(unread)} raw files are in no product, first {first}")
     ledger: Counter[str] = Counter()
     for line in plan.ledger:
         ledger[line.reason.lower()] += line.count
