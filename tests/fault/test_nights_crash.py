@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,18 +55,29 @@ def start(root: Path, url: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def test_killed_at_instants_of_every_step_then_run_to_the_end() -> None:
+def killed(scenario: str, share: int) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "kit.night_crash", os.environ["MILK_SHM_DIR"], "23"],
+        [sys.executable, "-m", "kit.night_crash", os.environ["MILK_SHM_DIR"], scenario, str(share)],
         cwd=TESTS, capture_output=True, text=True, timeout=110, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(done.stdout)
+    report: dict[str, Any] = json.loads(done.stdout)
     assert report["problems"] == []
+    return report
+
+
+def test_killed_at_instants_of_every_step_then_run_to_the_end() -> None:
+    report = killed("fresh", 43)
     assert report["instants"] > 250
     for step in STEPS:
         assert report["kills"][step] >= 2, report["kills"]
-    assert sum(report["kills"].values()) > 30
+    assert sum(report["kills"].values()) > 25
+
+
+@pytest.mark.parametrize(("scenario", "share"), [("late", 37), ("restore", 29), ("repair", 37)])
+def test_killed_while_a_night_is_made_anew(scenario: str, share: int) -> None:
+    report = killed(scenario, share)
+    assert sum(report["kills"].values()) > 6
 
 
 def test_workers_end_with_their_parent_and_the_night_goes_on(

@@ -2,8 +2,8 @@
 """A night that is killed at a chosen instant of its steps, and then run to its end.
 
 Run as a program (it forks, which a test process with threads must not): ``night_crash FOLDER
-SHARE``. An instant is a system call that changes a file, or a transaction of the database. One line
-of JSON at the end.
+SCENARIO SHARE``. An instant is a system call that changes a file, or a transaction of the database.
+One line of JSON at the end.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from typing import Any
 from kit.archive_frames import empty_database
 from kit.nights import NightBench, nights_config
 from kit.product_crash import Instants, contents, life
-from kit.tiny_nights import DATE, MORNING_NS, make_tiny
+from kit.tiny_nights import DATE, MORNING_NS, RAW, make_tiny
 from nightjar.clock import ManualClock
 from nightjar.errors import NightjarError
 from nightjar.files import rename_new
 from nightjard.archived.database import Database
 from nightjard.archived.nights import engine
+from nightjard.archived.nights.care import Care
 from nightjard.archived.nights.executor.tasks import Event, Task, call
+from nightjard.archived.nights.papers import Papers
 from nightjard.archived.nights.steps import making
 
 _IDS = "SELECT code, number, family, date, product, time_ns FROM frame_id ORDER BY 1, 2"
@@ -106,15 +108,68 @@ class NightInstants(Instants):
         return counted
 
 
-def run(base: Path) -> None:
-    """Run all steps of the night below a folder."""
-    bench = NightBench(
-        nights_config(base / "raw"), f"sqlite:///{base / 'archive.db'}", ManualClock(MORNING_NS)
-    )
+def opened(base: Path) -> NightBench:
+    """Return the pipeline on the night below a folder."""
+    config = nights_config(base / "raw", telemetry="logging/keywords_log*.tsv")
+    bench = NightBench(config, f"sqlite:///{base / 'archive.db'}", ManualClock(MORNING_NS))
     bench.tools = engine.Tools(**{**vars(bench.tools), "executor": Inline})
     bench.engine = engine.Engine(bench.tools)
+    return bench
+
+
+def run(base: Path) -> None:
+    """Run all steps of the night."""
+    bench = opened(base)
     bench.run(base / "raw" / DATE)
     bench.close()
+
+
+def hold_last(base: Path) -> None:
+    """Run a night whose last cubes have not come yet; then they come."""
+    night, held = base / "raw" / DATE, base / "held"
+    held.mkdir()
+    late = [path for name in RAW for path in sorted((night / name).iterdir())[-2:]]
+    for path in late:
+        path.rename(held / path.name)
+    run(base)
+    for path in late:
+        (held / path.name).rename(path)
+    held.rmdir()
+
+
+def restore(base: Path) -> None:
+    """Bring the night back to its beginning, and run it."""
+    bench = opened(base)
+    night = base / "raw" / DATE
+    care = Care(bench.tools, bench.engine)
+    context = bench.engine.context(bench.night(night))
+    asked = care.restore(context, None, "test", dry_run=True)
+    care.restore(context, asked["confirm"], "test", dry_run=False)
+    bench.run(night)
+    bench.close()
+
+
+def repair(base: Path) -> None:
+    """Take values from the telemetry log into the headers."""
+    bench = opened(base)
+    night = base / "raw" / DATE
+    bench.run(night)
+    papers = Papers(bench.tools, bench.engine)
+    context = bench.engine.context(bench.night(night))
+    papers.repair_headers(context, ["RET-ANG1"], dry_run=False)
+    bench.run(night)
+    bench.close()
+
+
+def _nothing(_: Path) -> None:
+    pass
+
+
+#: What is done before the kills, and what is killed.
+SCENARIOS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
+    "fresh": (_nothing, run), "late": (hold_last, run), "restore": (run, restore),
+    "repair": (run, repair),
+}  # fmt: skip
 
 
 def state_of(base: Path) -> dict[str, Any]:
@@ -132,12 +187,16 @@ def state_of(base: Path) -> dict[str, Any]:
 class Trial:
     """One night, its beginning, and what it must become."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, scenario: str) -> None:
+        prepare, self.work = SCENARIOS[scenario]
         self.base = base / "night"
         self.begin = base / "begin"
-        make_tiny(self.begin / "raw")
-        (self.begin / "archive.db").write_bytes(empty_database())
-        self.anew()
+        make_tiny(self.base / "raw", telemetry_s=1.0)
+        if scenario == "repair":
+            _turn_plate(self.base / "raw" / DATE)
+        (self.base / "archive.db").write_bytes(empty_database())
+        assert life(lambda: prepare(self.base), None) is not None
+        shutil.copytree(self.base, self.begin)
 
     def anew(self) -> None:
         """Bring back the beginning; copies keep their times, which plans go by."""
@@ -160,7 +219,7 @@ class Trial:
                     instants.step = f"after {step.name}"
 
             engine._carried_out = told
-            run(self.base)
+            self.work(self.base)
             note.write_text("\n".join(instants.steps))
 
         assert life(work, None) is not None
@@ -171,13 +230,29 @@ class Trial:
 
         def work() -> None:
             NightInstants(fatal)
-            run(self.base)
+            self.work(self.base)
 
         return life(work, None) is None
 
     def finish(self) -> None:
         """Run to the end."""
-        assert life(lambda: run(self.base), None) is not None
+        assert life(lambda: self.work(self.base), None) is not None
+
+
+def _turn_plate(night: Path) -> None:
+    """Have the telemetry say another angle than the headers."""
+    (path,) = night.glob("logging/keywords_log*.tsv")
+    head, *rows = path.read_text().splitlines()
+    column = head.split("\t").index("RET-ANG1")
+    table = [row.split("\t") for row in rows]
+    for fields in table:
+        fields[column] = "67.5"
+    path.write_text("\n".join([head, *("\t".join(fields) for fields in table)]) + "\n")
+
+
+def contents_of(state: dict[str, Any]) -> list[bytes]:
+    """Return the files of a state, without the rows of its tables."""
+    return [value for value in state.values() if isinstance(value, bytes)]
 
 
 def check(now: dict[str, Any], wanted: dict[str, Any], fatal: int, when: str) -> list[str]:
@@ -187,16 +262,17 @@ def check(now: dict[str, Any], wanted: dict[str, Any], fatal: int, when: str) ->
 
 
 def main() -> int:
-    """Kill at every SHARE-th instant, and at the first and last of every step."""
-    share = int(sys.argv[2])
+    """Kill at every SHARE-th instant; fresh nights at the first and last of every step, too."""
+    share = int(sys.argv[3])
     gc.disable()
     with tempfile.TemporaryDirectory(dir=sys.argv[1]) as base:
-        trial = Trial(Path(base))
-        steps = trial.steps()
-        wanted = state_of(trial.base)
+        trial = Trial(Path(base), sys.argv[2])
+        steps, is_fresh = trial.steps(), sys.argv[2] == "fresh"
+        wanted, begin = state_of(trial.base), contents(trial.begin / "raw" / DATE)
         chosen = {
             at + 1 for at, step in enumerate(steps)
-            if at % share == 0 or step != steps[at - 1] or step not in steps[at + 1 : at + 2]
+            if at % share == 1
+            or (is_fresh and (step != steps[at - 1] or step not in steps[at + 1 : at + 2]))
         }  # fmt: skip
         problems: list[str] = []
         kills: Counter[str] = Counter()
@@ -207,13 +283,13 @@ def main() -> int:
                 continue
             kills[steps[fatal - 1]] += 1
             here = contents(trial.base / "raw" / DATE)
-            for path, data in wanted.items():
-                is_raw = path.startswith(("vcam1/", "vcam2/"))
-                if is_raw and here.get(path) != data:
+            whole = {*contents_of(wanted), *begin.values()}
+            for path, data in here.items():
+                if path.startswith(("vcam1/", "vcam2/")) and wanted.get(path) != data:
                     problems.append(f"killed at {fatal}: raw {path} is not as it was")
-                if path.startswith("vgen2/V") and here.get(path, data) != data:
+                if path.startswith("vgen2/V") and data not in whole:
                     problems.append(f"killed at {fatal}: {path} has its name and is not whole")
-            if number % 4 == 0:  # and again on the way back
+            if number % 5 == 0:  # and again on the way back
                 trial.killed(1 + fatal // 3)
             trial.finish()
             problems += check(state_of(trial.base), wanted, fatal, "run to the end")
