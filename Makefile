@@ -67,7 +67,8 @@ bench: venv  ## the figures of the README, each beside its peer or its limit
 	"stream_logging --disk /var/tmp" "stream_logging --ceiling --seconds 20" \
 	"stream_logging --case 536x536@500 --disk /var/tmp --only-disk --seconds 6 --stall 3" \
 	"stream_logging --case 536x536@500 --disk /var/tmp --only-disk --seconds 6 --stall 6" \
-	stream_link tile_compression fitswatcher; do set -- $$program; name=$$1; shift; \
+	stream_link tile_compression fitswatcher sync_scores archive_plan archive_tables \
+	"archive_pass --gigabytes 10 --folders /dev/shm /var/tmp"; do set -- $$program; name=$$1; shift; \
 	echo "== benchmarks/$$name.py $$*"; $(BIN)/python benchmarks/$$name.py $$*; done
 
 soak: venv  ## one simulated night, minutes long: nothing lost, nothing left over

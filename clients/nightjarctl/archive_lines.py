@@ -34,11 +34,29 @@ def status_lines(snapshot: Mapping[str, Any], paint: render.Paint) -> list[str]:
         count = paint(str(snapshot["strays"]), "yellow", bold=True)
         lines.append(f"Never announced in {snapshot['incoming']}: {count} files (archive strays)")
     lines += [line.strip() for line in setting_lines(snapshot["settings"], paint)]
+    lines += _night_lines(snapshot.get("nights"), paint)
     lines += render.health_lines(snapshot, paint)
     error = snapshot["last_error"]
     if error:
         lines.append(f"Last error at {render.clock_text(error['time'])}: {error['message']}")
     return [render.INDENT + line for line in lines]
+
+
+def _night_lines(nights: Mapping[str, Any] | None, paint: render.Paint) -> list[str]:
+    if nights is None:
+        return []
+    lines = []
+    for each in nights["running"]:
+        share = f", {100 * each['fraction']:.0f} %" if each["fraction"] is not None else ""
+        night = f"night {each['night']}, " if each["night"] else ""
+        lines.append(f"At work: {each['command']}, {night}step {each['step'] or '-'}{share}")
+    if nights["failed"]:
+        dates = ", ".join(nights["failed"][:5])
+        text = paint(f"{len(nights['failed'])} nights have failed", "red", bold=True)
+        lines.append(f"{text}: {dates} (archive status NIGHT)")
+    elif not nights["running"]:
+        lines.append("Nights: none is at work, none has failed (archive table)")
+    return lines
 
 
 def _camera_lines(camera: str, counted: Mapping[str, Any], paint: render.Paint) -> list[str]:

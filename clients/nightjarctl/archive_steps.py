@@ -77,6 +77,10 @@ def plan(
 @click.option("--from", "from_step", type=_STEP, help="Begin with this step.")
 @click.option("--until", "until_step", type=_STEP, help="End with this step.")
 @click.option("--force", is_flag=True, help="Do them again although nothing has changed.")
+@click.option(
+    "--verify", type=click.Choice(("inline", "deferred")),
+    help="Compare products as they are written, or later by the step verify.",
+)  # fmt: skip
 @family_option
 @dry_run_option
 @wait_option
@@ -84,8 +88,8 @@ def plan(
 @app.pass_session
 def run(
     session: app.Session, night: str, step: str | None, from_step: str | None,
-    until_step: str | None, force: bool, family: str | None, dry_run: bool, wait: bool,
-    identity: str | None,
+    until_step: str | None, force: bool, verify: str | None, family: str | None, dry_run: bool,
+    wait: bool, identity: str | None,
 ) -> None:  # fmt: skip
     """Do steps of a night."""
     if step and (from_step or until_step):
@@ -95,6 +99,7 @@ def run(
     asked = {
         **of_night(night, family), "step": step, "from_step": from_step,
         "until_step": until_step, "dry_run": dry_run, "force": force,
+        "verify": verify,
     }  # fmt: skip
     what = f"{step or 'run'} of {words_of(night, family)}"
     done = work(session, identity, "run_night", asked, what, wait=wait)

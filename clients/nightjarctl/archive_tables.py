@@ -243,6 +243,10 @@ def process_lines(done: Row, paint: render.Paint) -> list[str]:
               for row in done["skipped"]]  # fmt: skip
     lines += [paint(f"Night {row['night']} ({row['family']}) failed: {row['error']}", "red")
               for row in done["failed"]]  # fmt: skip
+    for row in done.get("scrubbed", ()):
+        text = "as it should be" if row["is_good"] else row["error"] or "not all files are proven"
+        line = f"Copy of night {row['night']} at {row['destination']} read again: {text}"
+        lines.append(paint(line, None if row["is_good"] else "red"))
     return lines or ["no nights"]
 
 

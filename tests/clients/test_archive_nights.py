@@ -33,7 +33,8 @@ Run = Callable[..., Any]
 OWN = (*archive_nights.COMMANDS, *archive_steps.COMMANDS, *archive_products.COMMANDS)
 NIGHT = {"night": "20251106", "family": "archival"}
 ENGINEERING = {**NIGHT, "family": "engineering"}
-STEP = {"step": None, "from_step": None, "until_step": None, "dry_run": False, "force": False}
+STEP = {"step": None, "from_step": None, "until_step": None, "dry_run": False, "force": False,
+        "verify": None}  # fmt: skip
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ RESULTS: dict[str, Any] = {
     "run_night": RUN,
     "process_all": {
         "nights": [RUN], "skipped": [{"night": "20251107", "family": "archival",
-                                      "reason": "still recorded"}], "failed": [],
+                                      "reason": "still recorded"}], "scrubbed": [], "failed": [],
     },
     "verify_night": {"night": "20251106", "family": "archival", "files": 12, "bytes": 1_400_000_000,
                      "bad": [], "is_good": True, "seconds": 7.0, "omitted": 0},

@@ -120,5 +120,7 @@ STATUS_KEYS: dict[str, str] = {
     "minimum_free_bytes": "under this new frames are refused",
     "strays": "FITS files in the incoming folder that nobody announced",
     "last_error": "{time, message} of the last failure; null before the first",
+    "nights": "{running: [{command, family, night, step, fraction}], failed: [YYYYMMDD]} of the "
+    "pipeline; null where it is not configured",
 }
 """Key of the status snapshot -> meaning."""

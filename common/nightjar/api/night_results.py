@@ -159,6 +159,8 @@ PROCESS_KEYS: dict[str, str] = {
     "nights": "RUN_KEYS each, oldest first",
     "skipped": "[{night, family, reason}]: still recorded, or nothing to do",
     "failed": "[{night, family, error}]; the others go on",
+    "scrubbed": "[{night, family, destination, is_good, error}]: copies that were due to be read "
+    "again",
 }
 VERIFY_KEYS: dict[str, str] = {
     "night": "YYYYMMDD",

@@ -158,6 +158,9 @@ NIGHT_COMMANDS: tuple[Command, ...] = (
             _DRY_RUN,
             Parameter("force", "bool", "Do the steps again although nothing has changed.",
                       default=False),
+            Parameter("verify", "str", "When products are read back and compared: as they are "
+                      "written, or by the step verify; as configured if null.", default=None,
+                      is_nullable=True, choices=("inline", "deferred")),
         ),
         is_operation=True,
     ),

@@ -384,6 +384,7 @@ class Archive:
             "minimum_free_bytes": self._config.minimum_free_bytes,
             "strays": len(self._storage.strays()),
             "last_error": self._last_error,
+            "nights": None,
         }
 
     def _note_error(self, message: str) -> None:

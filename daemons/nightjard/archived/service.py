@@ -101,12 +101,15 @@ class ArchiveService:
 
     def status(self) -> Mapping[str, Any]:
         """Return the present snapshot."""
-        return self._model.status()
+        nights = self._nights.brief() if self._nights is not None else None
+        return {**self._model.status(), "nights": nights}
 
     def start(self) -> None:
         """Take over what an earlier life left, then start the threads."""
         self._model.open()
         self._model.start()
+        if self._nights is not None:
+            self._nights.start()
 
     def stop(self, report: Callable[[str], None]) -> None:
         """Finish the frames in hand and close the database."""

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _NIGHT = re.compile(r"\d{8}\Z", re.ASCII)
 _MOST = 10_000
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
 
 Notify = Callable[[dict[str, str | int]], None]
 

@@ -17,7 +17,7 @@ from nightjard.archived.nights.engine import Engine
 from nightjard.archived.nights.ids.changes import NAME as NAME_CHANGES
 from nightjard.archived.nights.plan import FOLDER, Plan
 from nightjard.archived.nights.steps.context import Context, Progress, Tools, hash_of
-from nightjard.archived.nights.steps.copying import expected_files, night_name
+from nightjard.archived.nights.steps.copying import expected_files, is_night_safe, night_name
 from nightjard.archived.nights.steps.making import SUPERSEDED, has_content, is_ours
 from nightjard.archived.nights.steps.proving import check_products
 from nightjard.archived.nights.store import Row
@@ -165,7 +165,7 @@ class Care:
         return [destination] if destination is not None else names
 
     def _note_safety(self, context: Context, expected: dict[str, tuple[int, str]]) -> None:
-        is_safe = self._tools.transfers.is_safe(context.identity, expected)
+        is_safe = is_night_safe(context, expected)
         now_ns = self._tools.clock.now_ns()
         context.refresh()
         context.store.set_night(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nightjar.times import NS_PER_S
+from nightjar.times import NS_PER_DAY, NS_PER_S
 from nightjard.archived.nights.config import Chunks
 from nightjard.archived.nights.records import Reason, Rows
 from nightjard.archived.nights.runs import Places
@@ -74,6 +74,7 @@ def paired_chunks(
         breaks[at[1:]] |= key[1:] != key[:-1]
     gap_ns = round((rules.gap_seconds + exposure_s) * NS_PER_S)
     breaks[1:] |= np.diff(times) > gap_ns
+    breaks[1:] |= np.diff(_days(times, exposure_s)) != 0
     starts = _starts(times, breaks, rules, frame_bytes)
     for first, stop in zip(starts, [*starts[1:], len(triggers)], strict=True):
         bounds = (triggers[first], triggers[stop - 1] + 1)
@@ -81,6 +82,15 @@ def paired_chunks(
             [part[slice(*np.searchsorted(number, bounds))]
              for part, number in zip(paired, numbers, strict=True)], True,
         )  # fmt: skip
+
+
+def _days(times: Places, exposure_s: float) -> Places:
+    """Return a number that changes at midnight UTC.
+
+    Readers combine DATE-OBS with UT-STR and UT-END, so no product may span midnight; a frame whose
+    own exposure does is one by itself.
+    """
+    return times // NS_PER_DAY + (times - round(exposure_s * NS_PER_S)) // NS_PER_DAY
 
 
 def _starts(
@@ -106,7 +116,7 @@ def _pieces(breaks: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[tuple[in
 
 
 def lone_chunks(
-    where: Places, rows: Rows, keys: Places, frame_bytes: int, rules: Chunks
+    where: Places, rows: Rows, keys: Places, exposure_s: float, frame_bytes: int, rules: Chunks
 ) -> Iterator[Chunk]:
     """Cut the frames of one camera that have no partner, in the order of their cubes."""
     reason = rows["reason"][where]
@@ -119,7 +129,8 @@ def lone_chunks(
         if not len(part):
             continue
         key = key_of(part)
-        breaks = np.concatenate([[True], key[1:] != key[:-1]])
+        days = _days(rows["MTIME"][part], exposure_s)
+        breaks = np.concatenate([[True], (key[1:] != key[:-1]) | (days[1:] != days[:-1])])
         for low, high in _pieces(breaks):
             for at in range(low, high, most):
                 yield Chunk([part[at : min(at + most, high)]], False)

@@ -125,6 +125,7 @@ class Engine:
         self, night: Row, names: Sequence[str], *,
         progress: Callable[[Progress], None] = lambda _: None,
         cancelled: Callable[[], bool] = lambda: False, is_forced: bool = False,
+        verify: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Do steps that are not done; return name -> result or ``"done before"``.
 
@@ -134,6 +135,8 @@ class Engine:
             Of steps, in any order; those that the family does not want are passed over.
         is_forced
             Do them although they are done.
+        verify
+            ``inline`` or ``deferred``, in place of what is configured.
 
         Raises
         ------
@@ -145,7 +148,7 @@ class Engine:
             A step failed; those after it were not begun.
         """
         context = self.context(
-            night, progress=progress, cancelled=cancelled, is_forced=is_forced
+            night, progress=progress, cancelled=cancelled, is_forced=is_forced, verify=verify
         )
         results: dict[str, Any] = {}
         with self.held(context):
@@ -260,7 +263,11 @@ class Engine:
         known = self._tools.store.steps(context.identity)
         is_stale = False
         for step in STEPS:
-            if step.name not in names or not step.is_wanted(context):
+            if not step.is_wanted(context):
+                continue
+            if step.name not in names:
+                if any(name in names for name in _after(step)):
+                    self._require_done(step, context)
                 continue
             is_due = is_stale or not self._is_done(step, context, known)
             is_stale = is_stale or is_due

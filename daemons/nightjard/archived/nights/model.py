@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.api.nights import NIGHT_COMMANDS, STEPS, NightState
+from nightjar.api.states import Level
 from nightjar.errors import Busy, Code, InvalidArgument, NightjarError, Refused
 from nightjar.files import is_safe_name
 from nightjar.times import iso
@@ -81,6 +82,7 @@ class Nights:
         self._engine = Engine(work)
         self._finder = Finder(config, self._store, tools.clock)
         self._jobs = Jobs(tools.operations, tools.clock, config.executor.workers)
+        self._failed: list[str] = []
         self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
         self._care = Care(work, self._engine)
         self._papers = Papers(work, self._engine)
@@ -106,6 +108,32 @@ class Nights:
     def stop(self, report: Callable[[str], None]) -> None:
         """Stop what is at work; it goes on in the next life."""
         self._jobs.stop(report)
+
+    def start(self) -> None:
+        """Take note of what an earlier life left."""
+        self._note_failures()
+
+    def _note_failures(self) -> None:
+        """Tell of nights that need a person, as health."""
+        failed = [row for row in self._store.nights() if row["error"]]
+        self._failed = [row["date"] for row in failed]
+        if failed:
+            first = failed[0]
+            self._tools.health.set(
+                "nights", Level.DEGRADED,
+                f"{len(failed)} nights have failed, first {first['date']}: {first['error']} "
+                f"(archive status {first['date']})",
+            )  # fmt: skip
+        else:
+            self._tools.health.ok("nights")
+
+    def brief(self) -> dict[str, Any]:
+        """Return what the daemon's status says of nights; from memory only."""
+        running = [
+            {key: each[key] for key in ("command", "family", "night", "step", "fraction")}
+            for each in self._jobs.snapshot()
+        ]
+        return {"running": running, "failed": list(self._failed)}
 
     # --- looking ---
 
@@ -243,7 +271,7 @@ class Nights:
 
     def run_night(
         self, night: str, family: str, step: str | None, from_step: str | None,
-        until_step: str | None, dry_run: bool, force: bool,
+        until_step: str | None, dry_run: bool, force: bool, verify: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Begin to do steps of a night."""
         names = steps_between(step, from_step, until_step)
@@ -252,13 +280,13 @@ class Nights:
             self._require_settled(row)
 
         def work(job: Job) -> dict[str, Any]:
-            return self._run(row, names, job, dry_run=dry_run, force=force)
+            return self._run(row, names, job, dry_run=dry_run, force=force, verify=verify)
 
         return self._jobs.start("run_night", work, alone="" if dry_run else _alone(row))
 
     def _run(
         self, row: Row, names: Sequence[str], job: Job, *, dry_run: bool = False,
-        force: bool = False,
+        force: bool = False, verify: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         job.begin(row)
         job.step_seconds.clear()
@@ -267,9 +295,13 @@ class Nights:
             results = self._engine.preview(row, names)
             results.pop("plan", None)
         else:
-            results = self._engine.run(
-                row, names, progress=job.tell, cancelled=job.cancelled.is_set, is_forced=force
-            )
+            try:
+                results = self._engine.run(
+                    row, names, progress=job.tell, cancelled=job.cancelled.is_set,
+                    is_forced=force, verify=verify,
+                )  # fmt: skip
+            finally:
+                self._note_failures()
             self._say_done(row, results)
         fresh = self._store.get(row["id"])
         return {
@@ -288,7 +320,7 @@ class Nights:
         """Begin to do all steps of every night that needs work, oldest first."""
 
         def work(job: Job) -> dict[str, Any]:
-            result: dict[str, Any] = {"nights": [], "skipped": [], "failed": []}
+            result: dict[str, Any] = {"nights": [], "skipped": [], "failed": [], "scrubbed": []}
             for row in self._finder.discover(family):
                 if job.cancelled.is_set():
                     break
@@ -306,9 +338,30 @@ class Nights:
                         raise
                     self._tools.obslog.error(f"night {row['date']}: {error.message}")
                     result["failed"].append({**name, "error": error.message})
+            if not dry_run:
+                result["scrubbed"] = self._scrub_due(family, job)
             return result
 
         return self._jobs.start("process_all", work, alone="" if dry_run else "process-all")
+
+    def _scrub_due(self, family: str | None, job: Job) -> list[dict[str, Any]]:
+        """Have copies read again that were not for long; what fails does not end the rest."""
+        found = []
+        for row, destination in self._care.due(family, None):
+            if job.cancelled.is_set():
+                break
+            job.begin(row)
+            entry = {"night": row["date"], "family": row["family"], "destination": destination}
+            try:
+                context = self._engine.context(
+                    row, progress=job.tell, cancelled=job.cancelled.is_set
+                )
+                answer = self._care.scrub(context, destination)[destination]
+                found.append({**entry, "is_good": answer["is_good"], "error": None})
+            except NightjarError as error:
+                self._tools.obslog.error(f"copy of {row['date']} at {destination}: {error.message}")
+                found.append({**entry, "is_good": False, "error": error.message})
+        return found
 
     def _reason_to_skip(self, row: Row) -> str:
         if row["family"] not in self._config.families:

@@ -33,9 +33,9 @@ from nightjard.archived.nights.records import (
     RunReport,
 )
 from nightjard.archived.nights.runs import Places, Stretch, gather, solve, stretches
-from nightjard.archived.nights.scan import RawFile, Unreadable
+from nightjard.archived.nights.scan import RawFile, Unreadable, exposure_of
 
-VERSION = 1  # of what a plan means: another one makes every night's plan anew
+VERSION = 2  # of what plans mean and how they are found: raise it, and nights are planned anew
 FOLDER = "record"
 FACTS = ("OBJECT", "DATA-TYP", "EXPTIME", "FILTER01", "FILTER02", "RET-ANG1", "U_DETMOD", "OBS-MOD")
 _OF_THE_KIND = frozenset(("NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "BITPIX", "BZERO"))
@@ -413,7 +413,9 @@ class _Builder:
                 group, _ = prefixes[report.streams[0]]
                 self._add(chunk, group, report.streams, setup.exposure_s, is_modulated)
             for name, part in zip(report.streams, where, strict=True):
-                for chunk in lone_chunks(part, self._rows, self._keys, octets, rules):
+                for chunk in lone_chunks(
+                    part, self._rows, self._keys, setup.exposure_s, octets, rules
+                ):
                     self._add(chunk, "", (name,), setup.exposure_s, is_modulated)
         for each, start in zip(self._files, self._starts, strict=False):
             self._add_rest(each, start)
@@ -464,13 +466,13 @@ class _Builder:
             mine = part[(rows["reason"][part] == reason) & (rows["product"][part] < 0)]
             if not len(mine):
                 continue
-            exposure = each.header.get("EXPTIME")
+            exposure_s = exposure_of(each.header)
             known = rows["ATIME"][mine][rows["ATIME"][mine] > 0]
             begin, end = naming.told_times(self._night, each.ref.path, each.header)
             first = int(known.min()) if len(known) else each.begin_ns or begin or each.ref.mtime_ns
             last = int(known.max()) if len(known) else each.end_ns or end or each.ref.mtime_ns
-            if first and isinstance(exposure, (int, float)):
-                first -= round(float(exposure) * NS_PER_S)
+            if first and exposure_s is not None:
+                first -= round(exposure_s * NS_PER_S)
             is_single = reason is Reason.SINGLE
             name = naming.stem(each.ref.path) if is_single else naming.bad_name(each.ref.path)
             kind = Kind.SINGLE if is_single else Kind.BAD

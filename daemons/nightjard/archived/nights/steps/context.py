@@ -77,6 +77,7 @@ class Context:
     progress: Callable[[Progress], None] = field(default=lambda _: None)
     cancelled: Callable[[], bool] = field(default=lambda: False)
     is_forced: bool = False
+    verify: str | None = None
     _plan: Plan | None = None
     _products: list[Row] | None = None
     _plan_hash: str = ""

@@ -13,6 +13,7 @@ from blake3 import blake3
 from nightjar.errors import Refused, StorageError, Unreachable
 from nightjar.files import is_temporary
 from nightjard.archived.nights.plan import FOLDER
+from nightjard.archived.nights.records import Reason
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 from nightjard.archived.nights.steps.making import SUPERSEDED
 
@@ -85,6 +86,24 @@ def file_hash(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def is_night_safe(context: Context, expected: Expected) -> bool:
+    """Tell whether all that a night holds is proven elsewhere.
+
+    A raw file that is no image is in no product and is not copied: the night then is not safe.
+    """
+    return not unreadable(context) and context.tools.transfers.is_safe(
+        context.identity, expected
+    )
+
+
+def unreadable(context: Context) -> list[str]:
+    """Return the raw files that no product can hold."""
+    if context.night["plan_hash"] is None:
+        return []
+    return [line.path for line in context.plan().ledger
+            if line.reason == Reason.UNREADABLE.name]  # fmt: skip
+
+
 class Transfer:
     """The copies."""
 
@@ -155,7 +174,7 @@ class Transfer:
 
     def _note(self, context: Context, expected: Expected, *, is_whole: bool) -> None:
         now_ns = context.tools.clock.now_ns()
-        is_safe = context.tools.transfers.is_safe(context.identity, expected)
+        is_safe = is_night_safe(context, expected)
         night = context.night
         context.store.set_night(
             context.identity,

@@ -133,7 +133,7 @@ class _Work:
             str(context.folder), str(rows_path(context.folder, plan.hash)), product.start,
             product.stop, self.target(product), cards,
             tuple(asdict(plan.cubes[number]) for number in product.cubes),
-            context.config.compression, context.config.verify,
+            context.config.compression, context.verify or context.config.verify,
             hashes_name(product.name), context.is_forced,
         )  # fmt: skip
 
