@@ -233,10 +233,19 @@ def test_damage_loses_nothing(name: str, tmp_path: Path) -> None:
     with night_bench(tmp_path / "raw", tmp_path / "state", executor={"workers": 1}) as bench:
         done = damage.apply(truth.folder, name, rng)
         raw = hashes(truth.folder)
-        bench.run(truth.folder, "sync", "headers", "ids")
+        bench.run(truth.folder)
         plan = plan_of(bench, truth.folder)
+        made = [product_tags(path) for path in products_of(truth.folder)]
         present = sum(cube.present for cube in plan.cubes)
         assert sum(product.frames for product in plan.products) == present
+        tags = np.concatenate(made) if made else np.zeros(0)
+        assert len(tags) == present
+        found = truth.conservation(made)
+        if name not in ("name-collision", "growing"):  # these have frames twice, or held back
+            assert not len(found.doubled)
+            assert not len(found.foreign) or name == "bit-flip"
+        if name not in ("fits-truncated", "one-camera", "growing", "bit-flip", "zero-frames"):
+            assert not len(found.missing)
         assert {name: digest for name, digest in hashes(truth.folder).items() if name in raw} == raw
         if done.frames_left >= 0 and name == "fits-truncated":
             assert any(line.path == done.cube and line.count for line in plan.ledger)
