@@ -16,7 +16,7 @@ from nightjar.times import NS_PER_S, parse_iso
 from nightjard.archived.nights.config import NightsConfig
 from nightjard.archived.nights.plan import Plan, make_plan
 from nightjard.archived.nights.records import CubeRef, Kind, Reason, Timing
-from nightjard.archived.nights.scan import RawFile, Unreadable
+from nightjard.archived.nights.scan import RawFile, Unreadable, exposure_of
 
 NIGHT = "20260611"
 BEGIN_NS = parse_iso("2026-06-11T05:00:00")
@@ -63,12 +63,12 @@ def raw_file(
         (slots % 7).astype(np.uint64), problem,
     )  # fmt: skip
     path = f"{stream}/{stream}_{number:09d}.fits"
+    header = Header([Card(key, value) for key, value in values.items()])
     ref = CubeRef(
         0, path, stream, 5760 + 512 * len(times), 1_781_000_000_000_000_000 + number, "ab" * 32,
         5760, SHAPE, 16, 32768, len(times) if frames is None else frames, len(times), False,
-        problem or ("" if "EXPTIME" in values else "its header has no EXPTIME"),
+        problem or ("" if exposure_of(header) is not None else "its header has no EXPTIME"),
     )  # fmt: skip
-    header = Header([Card(key, value) for key, value in values.items()])
     return RawFile(ref, header, timing, is_single=is_single)
 
 

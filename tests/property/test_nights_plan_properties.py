@@ -21,12 +21,13 @@ from nightjard.simulators.night.triggers import (
     simulate_segment,
 )
 
-CALM = settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+CALM = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 STREAMS = ("vcam1", "vcam2", "other")
 CHANGES: tuple[dict[str, Any], ...] = (
     {}, {}, {"OBJECT": "FLAT"}, {"EXTTRIG": False}, {"EXTTRIG": None}, {"EXPTIME": None},
     {"EXPTIME": 0.02}, {"U_FLCEN": False}, {"FILTER01": "Halpha"}, {"U_TRIGJT": "much"},
-    {"PRD-RNG2": 0}, {"EXPTIME": 0},
+    {"PRD-RNG2": 0}, {"EXPTIME": 0}, {"EXPTIME": -1.0}, {"EXPTIME": 1e9}, {"EXPTIME": 1e300},
+    {"U_TRIGJT": -5}, {"U_TRIGJT": 1e9}, {"PRD-RNG2": 10**9}, {"U_DETMOD": 3},
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nightjar.fits.header import Header
 from nightjar.times import NS_PER_S
 from nightjard.archived.nights.records import Reason, Rows, RunReport
-from nightjard.archived.nights.scan import RawFile
+from nightjard.archived.nights.scan import RawFile, exposure_of
 from nightjard.archived.nights.sync import CameraFrames, Physics, solve_run
 
 Places = npt.NDArray[np.int64]
@@ -58,8 +58,7 @@ class Setup:
 
         The shape is given, for NAXISn of a compressed cube are those of its table of tiles.
         """
-        exposure = header.get("EXPTIME")
-        exposure_s = float(exposure) if isinstance(exposure, (int, float)) else 0.0
+        exposure_s = exposure_of(header) or 0.0
         is_triggered = header.get("EXTTRIG") is True
         modulated = (
             is_triggered

@@ -32,6 +32,7 @@ from nightjard.archived.nights.writing.raw import stored_dtype
 _SUFFIXES = (".fits", ".fits.fz")
 _ROW_BYTES = 16  # of the table of a compressed cube: where its tile is
 _MOST_FRAMES = 10_000_000  # that a header may promise of frames that are not there
+_LONGEST_S = 86_400.0
 _TAI_NS = 37 * NS_PER_S
 _TAI_SLACK_NS = 2 * NS_PER_S
 
@@ -147,11 +148,24 @@ def look(night: Path, stream: str, path: Path) -> RawFile | Unreadable:
     timing, more = _timing(path, ref)
     notes += more
     problem = timing.problem
-    if not problem and not isinstance(header.get("EXPTIME"), (int, float)):
-        problem = "its header has no EXPTIME"
+    if not problem and exposure_of(header) is None:
+        value = header.get("EXPTIME")
+        told = "has no EXPTIME" if value is None else f"says EXPTIME {value!r}, which cannot be"
+        problem = f"its header {told}"
     if ref.present < ref.frames:
         notes.append(f"the file ends after {ref.present} of {ref.frames} frames")
     return RawFile(dataclasses.replace(ref, problem=problem), header, timing, tuple(notes))
+
+
+def exposure_of(header: Header) -> float | None:
+    """Return the exposure time (s) that a header tells of; None where it tells of none that can be.
+
+    Not more than a day: times of frames are reckoned with it.
+    """
+    value = header.get("EXPTIME")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value <= _LONGEST_S else None
 
 
 def _seen(path: Path, ref: CubeRef) -> tuple[CubeRef, Hdu, list[str]]:

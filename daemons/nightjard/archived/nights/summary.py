@@ -94,7 +94,7 @@ class _Minute:
             facts = plan.facts[number]
             if facts.get("OBJECT"):
                 self._targets.add(str(facts["OBJECT"]))
-            if "EXPTIME" in facts:
+            if isinstance(facts.get("EXPTIME"), (int, float)):
                 self._exptimes.add(round(float(facts["EXPTIME"]), 8))
 
     def as_json(self, offset_hours: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nightjar.fits.header import Header
 from nightjard.archived.nights.dictionary import Finding, TelemetryLog, product_cards
 from nightjard.archived.nights.plan import FOLDER, Plan
 from nightjard.archived.nights.records import Product
-from nightjard.archived.nights.scan import RawFile, look
+from nightjard.archived.nights.scan import RawFile, exposure_of, look
 from nightjard.archived.nights.steps.changes import HeaderChanges
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 
@@ -45,12 +45,11 @@ class Headers:
         plan, config = self._plan, self._context.config
         rows = plan.rows_of(product)
         heads = [self._head(number) for number in product.cubes]
-        exposure = heads[0].get("EXPTIME")
         runs = np.unique(rows["RUN"])
         run = plan.runs[int(runs[0])] if len(runs) == 1 and runs[0] >= 0 else None
         text, findings = product_cards(
             product, heads, list(_spans(rows, product.cubes)), self._context.tools.dictionary,
-            exposure_s=float(exposure) if isinstance(exposure, (int, float)) else None,
+            exposure_s=exposure_of(heads[0]),
             local_offset_hours=config.local_offset_hours,
             program=f"Nightjar {__version__}", plan_hash=plan.product_hash(product)[:16], run=run,
             frame_id=frame_id, exp_id=exp_id, telemetry=self._telemetry,
