@@ -20,8 +20,8 @@ import numpy as np
 from nightjar.fits.frame_table import empty_rows
 from nightjar.fits.header import Header
 from nightjar.fits.timing_text import read_timing_text, timing_text
+from nightjard.archived.nights.building import make_plan
 from nightjard.archived.nights.config import NightsConfig
-from nightjard.archived.nights.plan import make_plan
 from nightjard.archived.nights.records import CubeRef, Timing
 from nightjard.archived.nights.scan import RawFile
 from nightjard.simulators.night.triggers import CameraTiming, TriggerSegment, simulate_segment

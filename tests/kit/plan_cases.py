@@ -13,8 +13,9 @@ import numpy as np
 from nightjar.fits.cards import Card
 from nightjar.fits.header import Header
 from nightjar.times import NS_PER_S, parse_iso
+from nightjard.archived.nights.building import make_plan
 from nightjard.archived.nights.config import NightsConfig
-from nightjard.archived.nights.plan import Plan, make_plan
+from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.records import CubeRef, Kind, Reason, Timing
 from nightjard.archived.nights.scan import RawFile, Unreadable, exposure_of
 

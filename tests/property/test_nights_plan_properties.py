@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kit.plan_cases import BEGIN_NS, CARDS, check_plan, config_of, cut, raw_file
 from nightjar.times import NS_PER_S
-from nightjard.archived.nights.plan import Plan, make_plan
+from nightjard.archived.nights.building import make_plan
+from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.records import Kind, Reason
 from nightjard.archived.nights.scan import RawFile, Unreadable
 from nightjard.simulators.night.triggers import (

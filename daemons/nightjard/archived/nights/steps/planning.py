@@ -9,7 +9,8 @@ from typing import Any
 from blake3 import blake3
 
 from nightjar.errors import Refused, StorageError
-from nightjard.archived.nights.plan import VERSION, Plan, make_plan, plan_path, rows_path
+from nightjard.archived.nights.building import make_plan
+from nightjard.archived.nights.plan import VERSION, Plan, plan_path, rows_path
 from nightjard.archived.nights.scan import RawFile, Unreadable, look, raw_paths
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 from nightjard.archived.nights.steps.making import has_content
