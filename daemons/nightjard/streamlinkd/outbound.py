@@ -15,6 +15,7 @@ from nightjard.streamlinkd import net
 from nightjard.streamlinkd.secret import Seal
 from nightjard.streamlinkd.state import SILENCE_NS
 from nightjard.streamlinkd.wire import (
+    FOLLOWED,
     SEALED,
     Header,
     Kind,
@@ -38,6 +39,12 @@ class Outbound:
         self._clock = clock
         self._lock = threading.Lock()
         self._sequence = 0
+        self._owed = b""
+
+    @property
+    def owes(self) -> bool:
+        """Whether the end of a message waits for the next one, promised to come at once."""
+        return bool(self._owed)
 
     def look(self, _moved: bool) -> None:
         """Give up a connection that is to end or has died."""
@@ -63,7 +70,14 @@ class Outbound:
                 flags=flags, body_bytes=len(body), body_crc=crc32(body), sequence=self._sequence,
                 sent_ns=self._clock.monotonic_ns(),
             ).pack()  # fmt: skip
-            net.send_all(self.socket, [head + body + self.seal.tag(head, body)], self.look)
+            self._emit([head + body + self.seal.tag(head, body)])
+
+    def _emit(self, parts: list[bytes | memoryview], flags: int = 0) -> None:
+        """Send, behind what is owed; in the lock."""
+        if self._owed:
+            owed, self._owed = self._owed, b""
+            parts = [owed + parts[0], *parts[1:]]
+        net.send_all(self.socket, parts, self.look, flags)
 
     def send_json(self, kind: Kind, value: dict[str, Any]) -> None:
         """Send a message whose body is JSON."""
@@ -71,7 +85,7 @@ class Outbound:
         with self._lock:
             self._sequence += 1
             message = pack_json(kind, value, flags=flags, sequence=self._sequence)
-            net.send_all(self.socket, [message + self.seal.tag(message)], self.look)
+            self._emit([message + self.seal.tag(message)])
 
     def send_frames(
         self,
@@ -82,23 +96,32 @@ class Outbound:
         pixels: memoryview,
         reader: StreamReader,
         has_crc: bool,
+        is_followed: bool,
     ) -> int:
-        """Send frames in one message; return how many of them, from the first on, were torn."""
+        """Send frames in one message; return how many of them, from the first on, were torn.
+
+        Where another message follows at once (`is_followed`) the end of this one goes with its
+        header: one call of the kernel a frame at either end, and the receiver sleeps once.
+        """
         first = frames.first
         body = keywords if frames.count == 1 else frames.stamps.tobytes() + keywords
         with self._lock:
             self._sequence += 1
+            flags = known.flags | (FOLLOWED if is_followed else 0)
             head = pack_header(
-                Kind.FRAME, known.flags, *known[2:10], len(body), crc32(body),
-                len(pixels), known.session, self._sequence, first.counter, first.slot,
-                first.atime_ns, first.writetime_ns, self._clock.monotonic_ns(), lost, 0, 0,
-                frames.count - 1,
+                Kind.FRAME, flags, *known[2:10], len(body), crc32(body), len(pixels),
+                known.session, self._sequence, first.counter, first.slot, first.atime_ns,
+                first.writetime_ns, self._clock.monotonic_ns(), lost, 0, 0, frames.count - 1,
             )  # fmt: skip
             parts: list[bytes | memoryview] = [head + body if body else head, pixels]
-            # The trailer follows at once: MSG_MORE puts it behind the pixels in the same packet.
-            net.send_all(self.socket, parts, self.look, socket.MSG_MORE)
+            # MSG_MORE puts the trailer behind the pixels in the same packet. Where it goes with the
+            # next header the kernel must not keep the last pixels back for it: that cost a third.
+            self._emit(parts, 0 if is_followed else socket.MSG_MORE)
             torn, end = self._ending(head, body, frames, pixels, reader, has_crc)
-            net.send_all(self.socket, [end], self.look)
+            if is_followed:
+                self._owed = end
+            else:
+                net.send_all(self.socket, [end], self.look)
         return torn
 
     def _ending(

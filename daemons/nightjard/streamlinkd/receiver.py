@@ -35,6 +35,7 @@ from nightjard.streamlinkd.state import (
 )
 from nightjard.streamlinkd.target import Target
 from nightjard.streamlinkd.wire import (
+    FOLLOWED,
     HAS_CRC,
     HEADER_BYTES,
     MOST_FRAMES,
@@ -55,6 +56,7 @@ log = logging.getLogger(__name__)
 
 _REFUSAL_NS = 5 * NS_PER_S
 _SCRATCH_BYTES = 1 << 20
+_WAKE_BYTES = 256 << 10
 _MOST_GREETED = 8  # at a time; others wait
 
 
@@ -123,7 +125,15 @@ class Inbound:
         self.heard_utc_ns = clock.now_ns()
         self.reported_ns = 0
         self.sent = 0
+        self._lowest = 1
         self._clock = clock
+
+    def expect(self, octets: int) -> None:
+        """Have the kernel wake us by the handful of packets while so much more is on its way."""
+        lowest = min(octets, _WAKE_BYTES) or 1
+        if lowest != self._lowest:
+            self._lowest = lowest
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lowest)
 
     def hear(self) -> None:
         """Note a sign of life."""
@@ -370,8 +380,11 @@ class Receiver:
         head = bytearray(HEADER_BYTES)
         view = memoryview(head)
         expected = 0
+        is_here = False  # the header came with the message before
         while True:
-            net.receive_into(connection, view, look)
+            if not is_here:
+                net.receive_into(connection, view, look)
+            is_here = False
             inbound.hear()
             header = parse_header(head)
             expected += 1
@@ -384,7 +397,7 @@ class Receiver:
                 net.receive_into(connection, memoryview(body), look)
                 check_body(header, body)
             if header.kind == Kind.FRAME:
-                self._frame(inbound, header, head, bytes(body))
+                is_here = self._frame(inbound, header, head, bytes(body))
                 continue
             if header.is_sealed:
                 tag = bytearray(inbound.seal.tag_bytes)
@@ -415,7 +428,8 @@ class Receiver:
             lane.target.ready()
             lane.reason = lane.target.error
 
-    def _frame(self, inbound: Inbound, header: Header, head: bytearray, body: bytes) -> None:
+    def _frame(self, inbound: Inbound, header: Header, head: bytearray, body: bytes) -> bool:
+        """Take the frames of a message; return whether `head` is that of the next one now."""
         lane = self._lane(inbound, header)
         target = lane.target
         if not target.fits(header):
@@ -425,23 +439,27 @@ class Receiver:
         is_kept = old < count and target.ready()
         connection, look, seal = inbound.socket, inbound.look, inbound.seal
         end = bytearray(TRAILER_BYTES + seal.tag_bytes)
+        followed = bool(header.flags & FOLLOWED)
+        own = bytes(head) if seal.is_active else b""  # `head` is read into
+        following = [memoryview(head)] if followed else []
+        inbound.expect(header.payload_bytes if followed else 0)
         if is_kept:
             parts = target.begin_run(count) if header.more else [target.begin()]
-            net.receive_all(connection, [*parts, memoryview(end)], look)
+            net.receive_all(connection, [*parts, memoryview(end), *following], look)
         else:
             parts = [self._drain(inbound, header.payload_bytes, keep=seal.is_active)]
-            net.receive_into(connection, memoryview(end), look)
+            net.receive_all(connection, [memoryview(end), *following], look)
         trailer, tag = end[:TRAILER_BYTES], end[TRAILER_BYTES:]
         torn, crc = parse_trailer(trailer, count)
         whole = _behind(parts, torn * octets) if torn else parts
         if seal.is_active:
-            seal.check(tag, head, body, *whole, trailer)
+            seal.check(tag, own, body, *whole, trailer)
         if is_kept and torn < count and header.flags & HAS_CRC and _crc_of(whole) != crc:
             raise WireError(f"{lane.wire}: the pixels of frame {header.cnt0} were changed "
                             f"on their way: their checksum is wrong")  # fmt: skip
         lane.counts.duplicated += old
         if old == count:
-            return
+            return followed
         lane.account(header)
         gone = max(torn, old)
         lane.counts.torn += gone - old
@@ -457,6 +475,7 @@ class Receiver:
         else:
             lane.counts.dropped += count - gone
             lane.reason = target.error
+        return followed
 
     @staticmethod
     def _publish(target: Target, header: Header, body: bytes, gone: int) -> int:

@@ -11,7 +11,8 @@ seconds and nanoseconds of 8 bytes each, first those of acquisition, then those 
          0     4  magic "NJSL"
          4     2  version (2); these two never move, so that any two versions can name each other
          6     1  kind: 1 hello, 2 geometry, 3 frame, 4 keywords, 5 heartbeat, 6 end, 7 report
-         7     1  flags: 1 sealed (a tag of 32 bytes follows), 2 payload CRC, 4 source is missing
+         7     1  flags: 1 sealed (a tag of 32 bytes follows), 2 payload CRC, 4 source is missing,
+                 8 behind this message the header of the next one follows at once
          8     2  stream: index in the hello's list
         10     1  pixel type, code of ImageStreamIO
         11     1  axes of one frame
@@ -90,6 +91,7 @@ _JSON_KINDS = frozenset((Kind.HELLO, Kind.END, Kind.REPORT))
 SEALED = 1
 HAS_CRC = 2
 SOURCE_MISSING = 4
+FOLLOWED = 8
 
 
 class WireError(NightjarError):
