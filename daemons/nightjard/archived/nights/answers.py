@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nightjar.api.night_results import MAX_LISTED
@@ -70,25 +70,6 @@ def run_report(run: RunReport) -> dict[str, Any]:
         "dubious": run.dubious, "verdict": run.verdict, "text": run.text,
         "offsets_us": list(run.offsets_us), "period_us": run.period_us,
     }  # fmt: skip
-
-
-def cubes_by_stream(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return {stream: {files, frames, bytes, problems}}."""
-    found: dict[str, dict[str, Any]] = defaultdict(
-        lambda: {"files": 0, "frames": 0, "bytes": 0, "problems": 0}
-    )
-    for row in rows:
-        entry = found[row["stream"]]
-        entry["files"] += 1
-        entry["frames"] += row["frames"] or 0
-        entry["bytes"] += row["size"]
-        entry["problems"] += row["problem"] is not None
-    return dict(found)
-
-
-def product_states(rows: Iterable[Row]) -> dict[str, int]:
-    """Return {state: count}."""
-    return dict(Counter(row["state"] for row in rows))
 
 
 def plan_result(plan: Plan, night: Row, *, path: str | None, seconds: float) -> dict[str, Any]:

@@ -172,8 +172,8 @@ class Nights:
         return {
             **table, "plan_hash": row["plan_hash"],
             "steps": [answers.step_row(each) for each in standing],
-            "cubes": answers.cubes_by_stream(self._store.cubes(row["id"])),
-            "products": answers.product_states(self._store.products(row["id"])),
+            "cubes": self._store.cube_totals(row["id"]),
+            "products": self._store.product_states(row["id"]),
             "runs": [answers.run_report(run) for run in plan.runs] if plan is not None else [],
             "copies": self._care.copies(row),
             "events": [

@@ -105,7 +105,7 @@ class Context:
     def products(self) -> list[Row]:
         """Return the rows of products as they were since :meth:`refresh`: for looking only."""
         if self._products is None:
-            self._products = self.store.products(self.identity)
+            self._products = self.store.product_facts(self.identity)
         return self._products
 
     def plan(self) -> Plan:
