@@ -10,16 +10,12 @@ and cfitsio do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
-from nightjar.fits import checksum
-from nightjar.fits.cards import BLOCK_BYTES, CARD_BYTES
+from nightjar.fits.bintable import Column, stored_type, table_unit, unit_bytes
 from nightjar.fits.hdus import Hdu, Source, opened, walk
 from nightjar.fits.header import Header, NotFits
-from nightjar.fits.writer import set_checksums
 
 Rows = npt.NDArray[np.void]
 
@@ -34,36 +30,18 @@ ROW = np.dtype(
 EXTNAME = "FRAMES"
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    name: str
-    code: str  # of TFORM
-    text: str
-    unit: str = ""
-    offset: int = 0  # TZERO
-    null: int | None = None  # TNULL
-
-    @property
-    def stored(self) -> str:
-        return {"J": ">i4", "K": ">i8"}[self.code]
-
-
 _COLUMNS = (
-    _Column("FRAME", "J", "index in the cube, from 0"),
-    _Column("CNT0", "K", "stream counter", offset=1 << 63),
-    _Column("CNT1", "K", "slice of the rolling stream", offset=1 << 63),
-    _Column("ATIME", "K", "acquisition time, UTC; 0: not given", "ns", null=0),
-    _Column("WTIME", "K", "time of the write into memory, UTC; 0: not given", "ns", null=0),
-    _Column("LTIME", "K", "logging time, UTC; 0: not given", "ns", null=0),
-    _Column("HWID", "K", "frame number of the camera; -1: unknown", null=-1),
-    _Column("MISSED", "J", "frames missed right before this one", offset=1 << 31),
-    _Column("DATASUM", "J", "DATASUM of the bytes of this frame alone", offset=1 << 31),
+    Column("FRAME", "J", "index in the cube, from 0"),
+    Column("CNT0", "K", "stream counter", offset=1 << 63),
+    Column("CNT1", "K", "slice of the rolling stream", offset=1 << 63),
+    Column("ATIME", "K", "acquisition time, UTC; 0: not given", "ns", null=0),
+    Column("WTIME", "K", "time of the write into memory, UTC; 0: not given", "ns", null=0),
+    Column("LTIME", "K", "logging time, UTC; 0: not given", "ns", null=0),
+    Column("HWID", "K", "frame number of the camera; -1: unknown", null=-1),
+    Column("MISSED", "J", "frames missed right before this one", offset=1 << 31),
+    Column("DATASUM", "J", "DATASUM of the bytes of this frame alone", offset=1 << 31),
 )
-_STORED = np.dtype([(column.name, column.stored) for column in _COLUMNS])
-_TIMES_COMMENT = (
-    "Times are integer nanoseconds UTC since 1970-01-01T00:00:00 as POSIX counts them "
-    "(86400 s a day; a leap second repeats). TZERO must be added in integers."
-)
+_STORED = stored_type(_COLUMNS)
 
 
 def empty_rows(count: int) -> Rows:
@@ -93,56 +71,13 @@ def table_hdu(rows: Rows, *, name: str = EXTNAME) -> bytes:
     table = np.empty(len(rows), _STORED)
     table["FRAME"] = np.arange(len(rows), dtype=np.int32)
     for column in _COLUMNS[1:]:
-        values = rows[column.name]
-        if column.offset:
-            # Subtracting the offset of an unsigned type is flipping its highest bit.
-            values = (values ^ values.dtype.type(column.offset)).view(f"i{values.dtype.itemsize}")
-        table[column.name] = values
-    data = table.tobytes()
-    data += bytes(-len(data) % BLOCK_BYTES)
-    header = _header(len(rows), name)
-    head = bytearray(header.to_bytes())
-    cards = b"".join(card.to_bytes() for card in header.cards)
-    set_checksums(head, len(cards) - 2 * CARD_BYTES, checksum.datasum(data))  # the last two
-    return bytes(head) + data
+        table[column.name] = column.encoded(rows[column.name])
+    return table_unit(_COLUMNS, table, name)
 
 
 def table_bytes(count: int) -> int:
     """Return the size of the extension of that many rows (for the space check before a cube)."""
-    return len(_header(count, EXTNAME).to_bytes()) + -(
-        -count * _STORED.itemsize // BLOCK_BYTES
-    ) * BLOCK_BYTES
-
-
-def _header(count: int, name: str) -> Header:
-    header = Header()
-    header.add("XTENSION", "BINTABLE", "binary table extension")
-    header.add("BITPIX", 8, "bytes")
-    header.add("NAXIS", 2, "number of axes")
-    header.add("NAXIS1", _STORED.itemsize, "bytes of a row")
-    header.add("NAXIS2", count, "rows: frames of the cube")
-    header.add("PCOUNT", 0, "no heap")
-    header.add("GCOUNT", 1, "one group")
-    header.add("TFIELDS", len(_COLUMNS), "columns")
-    header.add("EXTNAME", name, "name of the extension")
-    header.add("EXTVER", 1, "version of the extension")
-    for number, column in enumerate(_COLUMNS, start=1):
-        header.add(f"TTYPE{number}", column.name)
-        header.add(f"TFORM{number}", column.code)
-        if column.unit:
-            header.add(f"TUNIT{number}", column.unit)
-        if column.offset:
-            header.add(f"TZERO{number}", column.offset, "offset of unsigned integers")
-            header.add(f"TSCAL{number}", 1)
-        if column.null is not None:
-            header.add(f"TNULL{number}", column.null, "not known")
-        header.add(f"TCOMM{number}", column.text)
-    header.add("TIMESYS", "UTC", "time scale")
-    header.add("TREFPOS", "TOPOCENTER", "times are those of the camera's host")
-    header.comment(_TIMES_COMMENT)
-    header.add("CHECKSUM", checksum.CHECKSUM_PLACEHOLDER, "checksum of the whole HDU")
-    header.add("DATASUM", "0", "checksum of the data unit")
-    return header
+    return unit_bytes(_COLUMNS, count, EXTNAME)
 
 
 def read_table(source: Source, *, name: str = EXTNAME) -> Rows:
