@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,24 +23,9 @@ from nightjard.archived.tables import metadata
 pytestmark = pytest.mark.needs("initdb", "pg_ctl", "setpriv")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-    made = PostgresServer(port)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.remove()
-
-
 @pytest.fixture
 def bench(server: PostgresServer, tmp_path: Path) -> Iterator[Bench]:
-    with server.connect() as connection:
-        connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
+    server.clear()
     made = Bench(tmp_path, url=server.url)
     yield made
     made.close()

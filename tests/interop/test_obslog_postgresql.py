@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,24 +25,9 @@ pytestmark = pytest.mark.needs("initdb", "pg_ctl", "setpriv")
 TIMEOUT_S = 1.0
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-    made = PostgresServer(port)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.remove()
-
-
 @pytest.fixture
 def store(server: PostgresServer) -> Iterator[Store]:
-    with server.connect() as connection:
-        connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
+    server.clear()
     made = Store(make_url(server.url), TIMEOUT_S)
     opened(made)
     yield made

@@ -63,6 +63,12 @@ class PostgresServer:
             autocommit=True,
         )
 
+    def clear(self) -> None:
+        """Make the database as empty as a new one."""
+        with self.connect() as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+
     def start(self) -> None:
         settings = {
             "listen_addresses": "127.0.0.1", "port": self.port, "autovacuum": "off",
