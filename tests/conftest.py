@@ -15,11 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from kit import leftovers
+
+if TYPE_CHECKING:
+    from kit.sshd import Sshd
 
 PROJECT = Path(__file__).resolve().parent.parent
 GRACE_S = 3.0
@@ -170,3 +174,14 @@ def free_ports() -> Callable[[int], list[int]]:
 def free_port(free_ports: Callable[[int], list[int]]) -> int:
     """Return one free TCP port of the loopback."""
     return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A real sshd on the loopback; the module must say that it needs its programs."""
+    from kit.site import free_ports as ports
+    from kit.sshd import Sshd
+
+    made = Sshd(tmp_path_factory.mktemp("ssh") / "d", *ports(1))
+    yield made
+    made.stop()

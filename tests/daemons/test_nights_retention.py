@@ -8,7 +8,6 @@ import json
 import os
 import random
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -221,16 +220,6 @@ def test_a_frame_in_two_products_covers_no_other_frame(tmp_path: Path) -> None:
 
 
 # --- the whole way, with real copies -----------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-    made = Sshd(tmp_path_factory.mktemp("ssh") / "d", port)
-    yield made
-    made.stop()
 
 
 class Site(Bench):

@@ -32,18 +32,6 @@ ODD_NAMES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    import socket
-
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-    made = Sshd(tmp_path_factory.mktemp("ssh") / "d", port)
-    yield made
-    made.stop()
-
-
 @pytest.fixture
 def bench(sshd: Sshd) -> Iterator[Bench]:
     made = Bench(quick_folder(), sshd)

@@ -7,8 +7,6 @@ import os
 import resource
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kit.archive_frames import NIGHT, Bench, quick_folder
+from kit.small_disk import prove
 from nightjar import files
 from nightjar.errors import Code, NightjarError, StorageError
 from nightjar.fits.verify import verify_image
@@ -43,17 +42,7 @@ def test_a_real_disk_that_is_full_then_read_only(tmp_path: Path) -> None:
     disk, base = tmp_path / "disk", tmp_path / "base"
     disk.mkdir()
     base.mkdir()
-    unshare = ["unshare", "--mount", "--map-root-user"]
-    trial = subprocess.run(
-        [*unshare, "mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, check=False
-    )
-    if trial.returncode:
-        pytest.skip("this machine allows no mount namespace")
-    done = subprocess.run(
-        [*unshare, sys.executable, "-m", "kit.archive_full_disk", disk, base],
-        cwd=TESTS, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+    prove("archive_full_disk", disk, base)
 
 
 def test_no_space_for_the_copy_leaves_everything_as_it_was(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +33,7 @@ from kit.logging_bench import (
     read_cubes,
 )
 from kit.site import eventually
+from kit.small_disk import prove
 from nightjar.clock import ManualClock
 from nightjar.fits.cube import CubeLayout, CubeWriter
 from nightjar.fits.frame_table import ROW
@@ -401,17 +400,7 @@ def test_a_full_disk_and_a_read_only_one(tmp_path: Path) -> None:
     disk, base = tmp_path / "disk", tmp_path / "base"
     disk.mkdir()
     base.mkdir()
-    unshare = ["unshare", "--mount", "--map-root-user"]
-    trial = subprocess.run(
-        [*unshare, "mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, check=False
-    )
-    if trial.returncode:
-        pytest.skip("this machine allows no mount namespace")
-    done = subprocess.run(
-        [*unshare, sys.executable, "-m", "kit.logging_full_disk", disk, base],
-        cwd=TESTS, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+    prove("logging_full_disk", disk, base)
 
 
 def test_the_folder_is_removed_in_the_midst_of_a_cube(source: Source, tmp_path: Path) -> None:

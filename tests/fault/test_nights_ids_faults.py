@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kit.small_disk import prove
 from nightjar.clock import SystemClock
 from nightjar.errors import NightjarError, Refused, StorageError, TimedOut, Unreachable
 from nightjar.fits.header import Header
@@ -165,17 +166,7 @@ def test_a_fix_goes_on_only_with_the_files_that_it_began_with(tmp_path: Path) ->
 
 @pytest.mark.needs("unshare")
 def test_a_disk_that_is_full_in_the_middle_of_a_fix(tmp_path: Path) -> None:
-    unshare = ["unshare", "--mount", "--map-root-user"]
-    trial = subprocess.run(
-        [*unshare, "mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True, check=False
-    )
-    if trial.returncode:
-        pytest.skip("this machine allows no mount namespace")
-    done = subprocess.run(
-        [*unshare, sys.executable, "-m", "kit.nights_ids_full_disk", tmp_path],
-        cwd=TESTS, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+    prove("nights_ids_full_disk", tmp_path)
 
 
 def test_two_fixes_at_once(tmp_path: Path) -> None:

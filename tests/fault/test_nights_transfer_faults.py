@@ -9,7 +9,6 @@ import random
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -32,16 +31,6 @@ from nightjard.archived.nights.transfer.reading import PARTIAL_FOLDER
 from nightjard.archived.nights.transfer.sending import Outcome, night_lock
 
 pytestmark = pytest.mark.needs(*PROGRAMS)
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-    made = Sshd(tmp_path_factory.mktemp("ssh") / "d", port)
-    yield made
-    made.stop()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from kit.product_night import Night, frames_of
+from kit.small_disk import prove
 from nightjar.errors import StorageError
 from nightjard.archived.nights.writing import (
     compress_file,
@@ -62,17 +63,7 @@ def test_killed_at_every_system_call_then_done_again(tmp_path: Path) -> None:
 
 @pytest.mark.needs("unshare")
 def test_a_real_disk_that_is_full_then_read_only(tmp_path: Path) -> None:
-    unshare = ["unshare", "--mount", "--map-root-user"]
-    trial = subprocess.run(
-        [*unshare, "mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True, check=False
-    )
-    if trial.returncode:
-        pytest.skip("this machine allows no mount namespace")
-    done = subprocess.run(
-        [*unshare, sys.executable, "-m", "kit.product_full_disk", tmp_path],
-        cwd=TESTS, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+    prove("product_full_disk", tmp_path)
 
 
 @pytest.mark.parametrize("limit", [1, 3000, 8000, 15000, 20000])

@@ -13,18 +13,16 @@ import json
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kit import lives
 from kit.archive_frames import FULL_BLOCK, Bench, make_frame, pixels
-from nightjar import files
 from nightjar.fits.cards import BLOCK_BYTES
 from nightjar.fits.verify import verify_image
 from nightjard.archived.intake import Announcement
@@ -33,29 +31,13 @@ from nightjard.archived.store import Store
 _CALLS = ("write", "pwrite", "fsync", "fdatasync", "unlink", "mkdir", "posix_fallocate", "replace")
 
 
-class Instants:
-    """Counts system calls; kills this process before the chosen one, or half-way through it."""
+class Instants(lives.Instants):
+    """Instants in the life of an archive: changes of its database count, too."""
 
     def __init__(self, fatal: int | None) -> None:
-        self.count = 0
-        self.fatal = fatal
-        for name in _CALLS:
-            setattr(os, name, self._counted(getattr(os, name), name))
-        files.rename_new = self._counted(files.rename_new, "rename_new")  # type: ignore[assignment]
+        super().__init__(fatal, _CALLS)
         for name in ("add", "update", "put_setting"):
-            setattr(Store, name, self._counted(getattr(Store, name), name))
-
-    def _counted(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def counted(*arguments: Any, **named: Any) -> Any:
-            self.count += 1
-            if self.count == self.fatal:
-                if name in ("write", "pwrite"):  # half of it reaches the file
-                    data = memoryview(arguments[1]).cast("B")
-                    call(arguments[0], data[: len(data) // 2], *arguments[2:])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **named)
-
-        return counted
+            setattr(Store, name, self.counted(getattr(Store, name), name))
 
 
 @dataclass
@@ -93,28 +75,7 @@ class Scenario:
 
     def life(self, fatal: int | None) -> int | None:
         """Live once in a child; return how many calls it made, None if it was killed."""
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reader)
-            try:
-                instants = Instants(fatal)
-                self._live()
-                instants.fatal = None
-                os.write(writer, str(instants.count).encode())
-                os._exit(0)
-            except BaseException as error:  # noqa: BLE001 - a forked child ends here
-                os.write(writer, f"! {type(error).__name__}: {error}".encode())
-                os._exit(1)
-        os.close(writer)
-        with os.fdopen(reader) as pipe:
-            said = pipe.read()
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            assert os.WTERMSIG(status) == signal.SIGKILL
-            return None
-        assert not said.startswith("!"), said
-        return int(said)
+        return lives.life(self._live, lambda: Instants(fatal))
 
     def _live(self) -> None:
         bench = Bench(self.base, incoming_data_path=str(self.incoming), recycle_bytes=10**9)

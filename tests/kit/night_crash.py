@@ -72,7 +72,7 @@ class NightInstants(Instants):
         super().__init__(fatal)
         self.steps: list[str] = []
         self.step = "begin"
-        making.rename_new = self._counted(rename_new, "rename_new")  # type: ignore[attr-defined]
+        making.rename_new = self.counted(rename_new, "rename_new")  # type: ignore[attr-defined]
         write = Database.write
 
         @contextmanager
@@ -90,7 +90,7 @@ class NightInstants(Instants):
         if self.count == self.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _counted(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def counted(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         def counted(*arguments: Any, **named: Any) -> Any:
             self.count += 1
             self.steps.append(self.step)

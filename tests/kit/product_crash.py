@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit import lives
 from kit.product_night import Night, frames_of
-from nightjar import files
 from nightjar.fits.verify import verify_image
 from nightjard.archived.nights.writing import compress_file, output, verify_product, write_product
 
@@ -27,54 +25,16 @@ _CALLS = ("write", "pwrite", "fsync", "unlink", "mkdir", "replace", "rename", "p
 _CAMERA = [(0, 1), (0, 3), (0, 4), (0, 5), (1, 0), (1, 2)]
 
 
-class Instants:
-    """Counts system calls; kills this process before the chosen one, or half-way through it."""
+class Instants(lives.Instants):
+    """Instants in the life of a writer of products."""
 
     def __init__(self, fatal: int | None) -> None:
-        self.count, self.fatal = 0, fatal
-        for name in _CALLS:
-            setattr(os, name, self._counted(getattr(os, name), name))
-        files.rename_new = self._counted(files.rename_new, "rename_new")  # type: ignore[assignment]
-
-    def _counted(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def counted(*arguments: Any, **named: Any) -> Any:
-            self.count += 1
-            if self.count == self.fatal:
-                if name in ("write", "pwrite"):  # half of it reaches the file
-                    data = memoryview(arguments[1]).cast("B")
-                    call(arguments[0], data[: len(data) // 2], *arguments[2:])
-                if name == "rename_new" or self.count % 2:  # done, but nobody is told
-                    call(*arguments, **named)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **named)
-
-        return counted
+        super().__init__(fatal, _CALLS, is_told_late=True)
 
 
 def life(work: Callable[[], Any], fatal: int | None) -> int | None:
     """Do the work in a child; return how many calls it made, None if it was killed."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        try:
-            instants = Instants(fatal)
-            work()
-            instants.fatal = None
-            os.write(writer, str(instants.count).encode())
-            os._exit(0)
-        except BaseException as error:  # noqa: BLE001 - a forked child ends here
-            os.write(writer, f"! {type(error).__name__}: {error}".encode())
-            os._exit(1)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        said = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return None
-    if said.startswith("!"):
-        raise SystemExit(f"killed before call {fatal}, then: {said}")
-    return int(said)
+    return lives.life(work, lambda: Instants(fatal))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
