@@ -126,6 +126,28 @@ def look(night: Path, stream: str, path: Path) -> RawFile | Unreadable:
     StorageError
         The disk does not answer; a file that is wrong is told of, not raised.
     """
+    seen = look_at_head(night, stream, path)
+    if isinstance(seen, Unreadable):
+        return seen
+    ref, header, notes = seen
+    if header.get("ZNAXIS" if ref.compressed else "NAXIS") == 2:
+        return _single(ref, header)
+    timing, more = _timing(path, ref)
+    notes += more
+    problem = timing.problem
+    if not problem and exposure_of(header) is None:
+        value = header.get("EXPTIME")
+        told = "has no EXPTIME" if value is None else f"says EXPTIME {value!r}, which cannot be"
+        problem = f"its header {told}"
+    if ref.present < ref.frames:
+        notes.append(f"the file ends after {ref.present} of {ref.frames} frames")
+    return RawFile(dataclasses.replace(ref, problem=problem), header, timing, tuple(notes))
+
+
+def look_at_head(
+    night: Path, stream: str, path: Path
+) -> tuple[CubeRef, Header, list[str]] | Unreadable:
+    """Return what a raw file's header says of it, its times left alone; as :func:`look`."""
     try:
         status = path.stat()
     except OSError as error:
@@ -142,19 +164,7 @@ def look(night: Path, stream: str, path: Path) -> RawFile | Unreadable:
     except (ValueError, OverflowError) as error:
         text = f"its header makes no sense: {error}"
         return Unreadable(name, stream, status.st_size, status.st_mtime_ns, text)
-    header = hdu.header
-    if hdu.header.get("ZNAXIS" if ref.compressed else "NAXIS") == 2:
-        return _single(ref, header)
-    timing, more = _timing(path, ref)
-    notes += more
-    problem = timing.problem
-    if not problem and exposure_of(header) is None:
-        value = header.get("EXPTIME")
-        told = "has no EXPTIME" if value is None else f"says EXPTIME {value!r}, which cannot be"
-        problem = f"its header {told}"
-    if ref.present < ref.frames:
-        notes.append(f"the file ends after {ref.present} of {ref.frames} frames")
-    return RawFile(dataclasses.replace(ref, problem=problem), header, timing, tuple(notes))
+    return ref, hdu.header, notes
 
 
 def exposure_of(header: Header) -> float | None:

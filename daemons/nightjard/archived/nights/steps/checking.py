@@ -21,7 +21,7 @@ from nightjar.fits.header import Header
 from nightjard.archived.nights.dictionary import Finding, TelemetryLog, product_cards
 from nightjard.archived.nights.plan import FOLDER, Plan
 from nightjard.archived.nights.records import Product
-from nightjard.archived.nights.scan import RawFile, exposure_of, look
+from nightjard.archived.nights.scan import Unreadable, exposure_of, look_at_head
 from nightjard.archived.nights.steps.changes import HeaderChanges
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 
@@ -62,9 +62,11 @@ class Headers:
         header = self._heads.get(number)
         if header is None:
             cube = self._plan.cubes[number]
-            found = look(self._context.folder, cube.stream, self._context.folder / cube.path)
-            if not isinstance(found, RawFile) or found.ref.head_hash != cube.head_hash:
-                seen = found.ref if isinstance(found, RawFile) else found
+            found = look_at_head(
+                self._context.folder, cube.stream, self._context.folder / cube.path
+            )
+            if isinstance(found, Unreadable) or found[0].head_hash != cube.head_hash:
+                seen = found if isinstance(found, Unreadable) else found[0]
                 is_changed = (seen.size, seen.mtime_ns) != (cube.size, cube.mtime_ns)
                 why = (
                     "it has changed since it was planned; plan the night again" if is_changed else
@@ -74,7 +76,7 @@ class Headers:
                     f"raw cube {cube.path} has not the header that was planned: {why}",
                     path=cube.path,
                 )
-            header = self._heads[number] = found.header
+            header = self._heads[number] = found[1]
         return header
 
 
