@@ -30,8 +30,8 @@ from nightjard.archived.nights.manifest import (
 from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.steps.checking import Headers, telemetry
 from nightjard.archived.nights.steps.context import Context, Progress, Tools
-from nightjard.archived.nights.steps.copying import file_hash
 from nightjard.archived.nights.store import Row
+from nightjard.archived.nights.writing import file_hash
 from nightjard.archived.nights.writing.layout import verbatim_cards
 
 _REMAKING = ("headers", "ids", "consolidate", "compress", "verify")

@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from nightjar.errors import Refused, StorageError, Unreachable
 from nightjar.files import is_temporary
-from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.records import Reason
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 from nightjard.archived.nights.steps.making import SUPERSEDED
-
-_CHUNK_BYTES = 4 << 20
-LOCK = f"{FOLDER}/.lock"
+from nightjard.archived.nights.writing import file_hash
 
 Expected = dict[str, tuple[int, str]]
 
@@ -66,24 +61,6 @@ def expected_files(context: Context) -> Expected:
                 continue
             found[relative] = (path.stat().st_size, file_hash(path))
     return found
-
-
-def file_hash(path: Path) -> str:
-    """Return blake3 (hex) of a file.
-
-    Raises
-    ------
-    StorageError
-        It cannot be read.
-    """
-    hasher = blake3()
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while data := file.read(_CHUNK_BYTES):
-                hasher.update(data)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", path=str(path)) from error
-    return hasher.hexdigest()
 
 
 def is_night_safe(context: Context, expected: Expected) -> bool:

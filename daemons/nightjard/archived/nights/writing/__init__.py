@@ -15,6 +15,7 @@ from nightjard.archived.nights.writing.hashes import (
     payload_hash,
     raw_hash,
 )
+from nightjard.archived.nights.writing.output import hash_of as file_hash
 from nightjard.archived.nights.writing.packing import Packed, compress_file, decompress_file
 from nightjard.archived.nights.writing.products import write_product
 from nightjard.archived.nights.writing.tasks import ProductResult, ProductTask
@@ -27,6 +28,7 @@ __all__ = [
     "compress_file",
     "cube_head",
     "decompress_file",
+    "file_hash",
     "frame_hash",
     "hash_cube",
     "payload_hash",
