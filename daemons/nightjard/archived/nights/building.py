@@ -188,7 +188,7 @@ class _Builder:
         times = np.concatenate([rows["MTIME"][part] for part in chunk.where])
         first_ns, last_ns = int(times.min()) - exposure_ns, int(times.max())
         begin_ns = int(times.min())  # names are those of the first frame's stamp
-        title = self._title(f"{group or streams[0]}_{naming.clock(begin_ns)}")
+        title = self._title(naming.title(group or streams[0], begin_ns))
         cameras = self._config.groups[group].streams if group else ()
         for stream, part in zip(streams, chunk.where, strict=True):
             for value, letter in self._letters(is_modulated):
@@ -196,9 +196,8 @@ class _Builder:
                 if not len(mine):
                     continue
                 camera = cameras.index(stream) + 1 if group else 0
-                suffix = f".cam{camera}" if group else ""
                 self._keep(
-                    f"{title}{suffix}{'.' + letter if letter else ''}", stream, mine,
+                    naming.member(title, camera, letter), stream, mine,
                     Kind.SYNC if group else Kind.SOLO, camera, title, letter, first_ns, last_ns,
                 )  # fmt: skip
 

@@ -30,12 +30,9 @@ class Chunk:
     ----------
     where : list of (n,)
         One array of places in the night's table for each camera, in order of time.
-    is_paired
-        The cameras' frames belong to each other one by one.
     """
 
     where: list[Places]
-    is_paired: bool
 
 
 def paired_chunks(
@@ -80,7 +77,7 @@ def paired_chunks(
         bounds = (triggers[first], triggers[stop - 1] + 1)
         yield Chunk(
             [part[slice(*np.searchsorted(number, bounds))]
-             for part, number in zip(paired, numbers, strict=True)], True,
+             for part, number in zip(paired, numbers, strict=True)]
         )  # fmt: skip
 
 
@@ -133,4 +130,4 @@ def lone_chunks(
         breaks = np.concatenate([[True], (key[1:] != key[:-1]) | (days[1:] != days[:-1])])
         for low, high in _pieces(breaks):
             for at in range(low, high, most):
-                yield Chunk([part[at : min(at + most, high)]], False)
+                yield Chunk([part[at : min(at + most, high)]])

@@ -21,14 +21,14 @@ def clock(utc_ns: int) -> str:
     return iso(utc_ns, 6)[11:]
 
 
-def sync_name(group: str, time_ns: int, camera: int, state: str) -> str:
-    """Return ``vsync_HH:MM:SS.ffffff.cam1.A``; without state ``vsync_HH:MM:SS.ffffff.cam1``."""
-    return f"{group}_{clock(time_ns)}.cam{camera}{_dotted(state)}"
+def title(prefix: str, time_ns: int) -> str:
+    """Return what siblings have in common: ``vsync_HH:MM:SS.ffffff``, ``vcam1_HH:MM:SS.ffffff``."""
+    return f"{prefix}_{clock(time_ns)}"
 
 
-def solo_name(stream: str, time_ns: int, state: str) -> str:
-    """Return ``vcam1_HH:MM:SS.ffffff`` or ``vcam1_HH:MM:SS.ffffff.A``."""
-    return f"{stream}_{clock(time_ns)}{_dotted(state)}"
+def member(title: str, camera: int, state: str) -> str:
+    """Return ``TITLE.cam1.A``; camera 0 and an empty state are left out."""
+    return ".".join(part for part in (title, f"cam{camera}" if camera else "", state) if part)
 
 
 def bad_name(path: str) -> str:
@@ -82,7 +82,3 @@ def _mjd_ns(value: object) -> int:
         return 0
     days = int(value)
     return (days - _MJD_EPOCH) * NS_PER_DAY + round((value - days) * NS_PER_DAY)
-
-
-def _dotted(state: str) -> str:
-    return f".{state}" if state else ""
