@@ -45,8 +45,6 @@ class StepState(enum.Enum):
     NOT_WANTED = "not wanted"  # the family has no such step
 
 
-NIGHT_STATES = tuple(state.value for state in NightState)
-PRODUCT_STATES = tuple(state.value for state in ProductState)
 STEPS = ("sync", "headers", "ids", "consolidate", "compress", "verify", "manifest", "transfer")
 """The steps in their order of work. The final header, frame ID included, is there at the first
 write, therefore headers and ids come before consolidate; compress is for files that arrive

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nightjar.api.night_results import MAX_LISTED
-from nightjar.api.nights import STEPS
+from nightjar.api.nights import STEPS, StepState
 from nightjar.times import iso
 from nightjard.archived.nights.engine import Standing
 from nightjard.archived.nights.plan import Plan
@@ -16,8 +16,6 @@ from nightjard.archived.nights.records import RunReport
 from nightjard.archived.nights.steps.telling import told
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.summary import label_of
-
-_STATES = {"due": "waiting", "unwanted": "not wanted"}
 
 
 def stamp(time_ns: int | None) -> str | None:
@@ -51,12 +49,12 @@ def table_row(night: Row, step: str | None = None) -> dict[str, Any]:
 def step_row(each: Standing) -> dict[str, Any]:
     """Return STEP_KEYS."""
     text = each.error or ""
-    if each.state == "done":
+    if each.state is StepState.DONE:
         text = told(each.name, each.result)
-    elif each.state == "due" and each.ended_ns is not None:
+    elif each.state is StepState.WAITING and each.ended_ns is not None:
         text = "its inputs have changed since"
     return {
-        "name": each.name, "state": _STATES.get(each.state, each.state),
+        "name": each.name, "state": each.state.value,
         "started": stamp(each.started_ns), "ended": stamp(each.ended_ns), "text": text,
     }  # fmt: skip
 

@@ -12,12 +12,10 @@ from nightjar.errors import NightjarError
 from nightjar.files import free_bytes, require_folder
 from nightjar.units import bytes_text
 from nightjard.archived.nights.config import Gen2Ids
-from nightjard.archived.nights.executor.tasks import Task
 from nightjard.archived.nights.finding import Finder
 from nightjard.archived.nights.steps.context import Tools
 
 _LITTLE_BYTES = 10_000_000_000
-_PROBE = "nightjard.archived.nights.executor.probes:look"
 
 
 class Check(NamedTuple):
@@ -93,25 +91,23 @@ class Doctor:
         config = self._tools.config.executor
         where = config.scheduler or f"{config.workers} processes here"
         folders = [str(each.root) for each in self._tools.config.families.values()]
-        failed: list[str] = []
-        seen: dict[str, str] = {}
         executor = self._tools.executor()
         try:
-            executor.run(
-                [Task("probe", _PROBE, {"folders": folders})],
-                lambda _, result: seen.update(result["folders"]),
-                lambda _, error: failed.append(error.message), lambda: False,
-            )  # fmt: skip
-        finally:
-            executor.close()
-        if failed:
-            yield Check("workers", "bad", f"{where}: {failed[0]}", "look at the daemon's log")
+            seen = executor.survey(folders)
+        except NightjarError as error:
+            seen = {}
+            yield Check(
+                "workers", "bad", f"{where}: {error.message}", "look at the daemon's log"
+            )
         else:
             yield Check("workers", "ok", where)
-        for folder, state in seen.items():
-            if state != "ok":
-                yield Check("workers", "bad", f"they see {folder} as {state}",
-                            "mount it on their hosts as it is here")  # fmt: skip
+        finally:
+            executor.close()
+        for worker, answer in seen.items():
+            for folder, state in answer["folders"].items():
+                if state != "ok":
+                    yield Check("workers", "bad", f"{worker} sees {folder} as {state}",
+                                "mount it on their hosts as it is here")  # fmt: skip
         cores = os.cpu_count() or 1
         if config.scheduler is None and config.workers > cores:
             yield Check("workers", "warning", f"{config.workers} workers on {cores} cores",

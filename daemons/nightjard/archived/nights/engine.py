@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nightjar.api.nights import NightState
+from nightjar.api.nights import NightState, StepState
 from nightjar.errors import Busy, Cancelled, Code, NightjarError, Refused, StorageError
 from nightjar.files import locked
 from nightjard.archived.nights.plan import FOLDER
@@ -54,16 +54,20 @@ class Standing:
     Attributes
     ----------
     state
-        ``done``; ``due``: not done, or not with the present inputs; ``failed``; ``running``: by
-        somebody, or it was killed; ``unwanted`` in this family.
+        WAITING: not done, or not with the present inputs; RUNNING: by somebody, or it was killed.
     """
 
     name: str
-    state: str
+    state: StepState
     error: str | None = None
     result: Any = None
     started_ns: int | None = None
     ended_ns: int | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.state in (StepState.DONE, StepState.NOT_WANTED)
 
 
 class Engine:
@@ -93,17 +97,17 @@ class Engine:
         is_stale = False
         for step in STEPS:
             if not step.is_wanted(context):
-                found.append(Standing(step.name, "unwanted"))
+                found.append(Standing(step.name, StepState.NOT_WANTED))
                 continue
             row = known.get(step.name)
             if row is None:
-                found.append(Standing(step.name, "due"))
+                found.append(Standing(step.name, StepState.WAITING))
                 is_stale = True
                 continue
-            state = row.state
-            if state == "done" and (is_stale or not self._is_done(step, context, known)):
-                state = "due"
-            is_stale = is_stale or state != "done"
+            state = StepState(row.state)
+            if state is StepState.DONE and (is_stale or not self._is_done(step, context, known)):
+                state = StepState.WAITING
+            is_stale = is_stale or state is not StepState.DONE
             found.append(
                 Standing(step.name, state, row.error, row.result, row.started_ns, row.ended_ns)
             )
@@ -241,7 +245,7 @@ class Engine:
         context.refresh()
         standing = self.standing(context.night)
         values: dict[str, Any] = {"error": None}
-        open_steps = [each.name for each in standing if each.state not in ("done", "unwanted")]
+        open_steps = [each.name for each in standing if not each.is_settled]
         processed_at = [step.name for step in STEPS].index(_PROCESSED_BY)
         is_processed = not any(
             step.name in open_steps for step in STEPS[: processed_at + 1]
@@ -251,7 +255,7 @@ class Engine:
         if not is_processed:
             values["safe_ns"] = values["transferred_ns"] = None
         values["state"] = _state({**night, **values}, standing).value
-        failed = next((each for each in standing if each.state == "failed"), None)
+        failed = next((each for each in standing if each.state is StepState.FAILED), None)
         if failed is not None and failed.error != _STOPPED:
             values.update(state=NightState.FAILED.value, error=f"{failed.name}: {failed.error}")
         store.set_night(context.identity, **values)
@@ -318,7 +322,7 @@ def _carried_out(step: Step, context: Context) -> dict[str, Any]:
 
 def _state(night: Mapping[str, Any], standing: Sequence[Standing]) -> NightState:
     """Return how far a night is."""
-    done = {each.name for each in standing if each.state == "done"}
+    done = {each.name for each in standing if each.state is StepState.DONE}
     for column, state in (
         ("released_ns", NightState.RELEASED), ("safe_ns", NightState.SAFE),
         ("transferred_ns", NightState.TRANSFERRED), ("processed_ns", NightState.VERIFIED),

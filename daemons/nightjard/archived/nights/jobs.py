@@ -47,6 +47,11 @@ class Job:
         self.step_seconds: dict[str, float] = {}
         self._step_began_ns = clock.monotonic_ns()
 
+    @property
+    def step(self) -> str | None:
+        """The step in hand."""
+        return self._progress.step or None
+
     def begin(self, night: Row) -> None:
         """Say which night is in hand."""
         self.night = night
@@ -187,22 +192,12 @@ class Jobs:
             jobs = [job for job, thread in self._jobs.values() if thread.is_alive()]
         return [job.snapshot(self._workers) for job in jobs if not job.operation.is_done]
 
-    def of_night(self, identity: int) -> str | None:
-        """Return the operation that works on a night."""
+    def of_night(self, identity: int) -> Job | None:
+        """Return the job that works on a night."""
         with self._lock:
             for job, thread in self._jobs.values():
                 if thread.is_alive() and job.night is not None and job.night["id"] == identity:
-                    return job.operation.id
-        return None
-
-    def step_of(self, identity: int) -> str | None:
-        """Return the step of a night that runs now."""
-        for each in self.snapshot():
-            with self._lock:
-                for job, _ in self._jobs.values():
-                    if job.operation.id == each["operation"] and job.night is not None:
-                        if job.night["id"] == identity:
-                            return str(each["step"]) or None
+                    return job
         return None
 
     def stop(self, report: Callable[[str], None]) -> None:

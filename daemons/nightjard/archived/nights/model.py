@@ -145,7 +145,8 @@ class Nights:
         return [self._row(night) for night in self._finder.discover(family)]
 
     def _row(self, night: Row) -> dict[str, Any]:
-        row = answers.table_row(night, self._jobs.step_of(night["id"]))
+        job = self._jobs.of_night(night["id"])
+        row = answers.table_row(night, job.step if job is not None else None)
         is_proven = night["processed_ns"] is not None and night["released_ns"] is None
         # Frames that came after the proof are safe nowhere; nobody need have announced them.
         if is_proven and night["family"] in self._config.families and (
@@ -163,12 +164,13 @@ class Nights:
         row = self._finder.resolve(night, family)
         standing = self._engine.standing(row)
         activity = self._finder.activity(row)
-        operation = self._jobs.of_night(row["id"])
+        job = self._jobs.of_night(row["id"])
+        operation = job.operation.id if job is not None else None
         table = self._row(row)
         if activity.is_recording and row["plan_hash"] is None:
             table["state"] = NightState.RECORDING.value
         plan = self._plan(row)
-        due = [each.name for each in standing if each.state not in ("done", "unwanted")]
+        due = [each.name for each in standing if not each.is_settled]
         return {
             **table, "plan_hash": row["plan_hash"],
             "steps": [answers.step_row(each) for each in standing],
@@ -380,7 +382,7 @@ class Nights:
             )
         if not activity.files:
             return "it has no raw cubes"
-        if all(each.state in ("done", "unwanted") for each in self._engine.standing(row)):
+        if all(each.is_settled for each in self._engine.standing(row)):
             return "nothing to do"
         return ""
 
