@@ -23,6 +23,7 @@ from it. The exception tree::
 from __future__ import annotations
 
 import enum
+import errno
 from typing import Any
 
 
@@ -175,6 +176,12 @@ class StorageError(NightjarError):
     """A folder or disk could not be used."""
 
     code = Code.STORAGE_FAILED
+
+
+def storage_code(error: OSError) -> Code:
+    """Return the code of a :class:`StorageError` of this cause: NO_SPACE where room helps."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return Code.NO_SPACE if is_full else Code.STORAGE_FAILED
 
 
 class Unreachable(NightjarError):

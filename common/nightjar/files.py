@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nightjar.errors import Code, Refused, StorageError
+from nightjar.errors import Code, Refused, StorageError, storage_code
 
 TEMPORARY_SUFFIX = ".tmp"
 _AT_FDCWD = -100
@@ -115,6 +115,27 @@ def write_durably(path: Path, data: bytes, *, replace: bool = False) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def write_changed(path: Path, data: bytes) -> bool:
+    """Write a whole small file durably; False where it says exactly that already.
+
+    Raises
+    ------
+    StorageError
+        It cannot be read or written.
+    """
+    try:
+        if path.exists() and path.read_bytes() == data:
+            return False
+        write_durably(path, data, replace=True)
+    except OSError as error:
+        code = storage_code(error)
+        hint = "; make room, then try again" if code is Code.NO_SPACE else ""
+        raise StorageError(
+            f"cannot write {path}: {error.strerror}{hint}", code=code, path=str(path)
+        ) from error
+    return True
 
 
 def write_at(descriptor: int, data: Any, offset: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nightjar import files
-from nightjar.errors import Code, StorageError
+from nightjar.errors import StorageError, storage_code
 from nightjar.fits import checksum, spool
 from nightjar.fits.binning import Method, Pixels, binned_dtype, binned_shape
 from nightjar.fits.cards import BLOCK_BYTES, CARD_BYTES, Card, is_long
@@ -29,7 +29,6 @@ STRUCTURAL = frozenset(
     ("SIMPLE", "BITPIX", "NAXIS", "XTENSION", "PCOUNT", "GCOUNT", "GROUPS",
      "BZERO", "BSCALE", "CHECKSUM", "DATASUM")
 )  # fmt: skip
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _WRITEBACK_BYTES = 8 << 20
 _SYNC_FILE_RANGE_WRITE = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -256,10 +255,10 @@ def _create(temporary: Path) -> int:
 
 
 def _storage_error(path: Path, size: int, error: OSError) -> StorageError:
-    code = Code.NO_SPACE if error.errno in _FULL else Code.STORAGE_FAILED
     what = error.strerror or str(error)
     if error.errno == errno.ENOENT:
         what = f"folder {path.parent} is gone"
     return StorageError(
-        f"cannot write {path} ({size / 1e6:.1f} MB): {what}", code=code, path=str(path)
-    )
+        f"cannot write {path} ({size / 1e6:.1f} MB): {what}",
+        code=storage_code(error), path=str(path),
+    )  # fmt: skip

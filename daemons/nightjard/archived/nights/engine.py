@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.api.nights import NightState, StepState
-from nightjar.errors import Busy, Cancelled, Code, NightjarError, Refused, StorageError
+from nightjar.errors import Busy, Cancelled, NightjarError, Refused
 from nightjar.files import locked
 from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.steps.checking import Check
 from nightjard.archived.nights.steps.compressing import Compress
 from nightjard.archived.nights.steps.context import (
-    FULL,
     Context,
     Progress,
     Step,
@@ -312,10 +311,6 @@ def _remove_unheld(path: Path) -> None:
 def _carried_out(step: Step, context: Context) -> dict[str, Any]:
     try:
         return step.run(context)
-    except StorageError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
-            error.code = Code.NO_SPACE
-        raise
     except OSError as error:
         raise storage_error(f"night {context.night['date']}, step {step.name}", error) from error
 

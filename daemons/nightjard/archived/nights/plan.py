@@ -15,7 +15,7 @@ import numpy as np
 from blake3 import blake3
 
 from nightjar.errors import Code, NightjarError, StorageError
-from nightjar.files import write_durably
+from nightjar.files import write_changed
 from nightjard.archived.nights.records import (
     LEDGER_REASONS,
     ROW,
@@ -181,8 +181,7 @@ class Plan:
         for path, data in (
             (rows_path(folder, name), _npy(self.rows)), (plan_path(folder, name), text.encode()),
         ):  # fmt: skip
-            if not path.exists() or path.read_bytes() != data:
-                write_durably(path, data, replace=True)
+            write_changed(path, data)
         return name
 
     @classmethod

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nightjar.errors import Code, Refused, StorageError
+from nightjar.errors import Refused, StorageError, storage_code
 from nightjar.files import fsync_folder, require_space, temporary_name, write_at
 from nightjar.fits.cards import CARD_BYTES, CARDS_PER_BLOCK
 from nightjar.fits.checksum import CHECKSUM_PLACEHOLDER, MODULUS, checksum_text, datasum, fold
@@ -26,7 +26,6 @@ from nightjard.archived.nights.dictionary.images import HeaderImage, read_image
 
 _CHUNK_BYTES = 1 << 20
 _SUM_AT = 11  # of the 16 characters of CHECKSUM in its card
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Cards = tuple[bytes, ...]
 
@@ -78,10 +77,9 @@ def rewrite(
                 raise Refused(f"{path} was changed by another program meanwhile; try again")
             os.replace(temporary, path)
         except OSError as error:
-            code = Code.NO_SPACE if error.errno in _FULL else Code.STORAGE_FAILED
             raise StorageError(
                 f"cannot rewrite {path}: {error.strerror or error}; it is as it was",
-                code=code, path=str(path),
+                code=storage_code(error), path=str(path),
             ) from error  # fmt: skip
         finally:
             temporary.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import traceback
@@ -11,10 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from nightjar.errors import Code, InvalidArgument, NightjarError, StorageError, error_for
+from nightjar.errors import (
+    Code,
+    InvalidArgument,
+    NightjarError,
+    error_for,
+    storage_code,
+)
 
 Failure = dict[str, Any]
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -142,9 +146,9 @@ def failure_of(error: BaseException) -> Failure:
         detail = json.loads(json.dumps(error.detail, default=str))
         return {"code": error.code.name, "message": error.message, "detail": detail}
     if isinstance(error, OSError):
-        code = Code.NO_SPACE if error.errno in _FULL else StorageError.code
         where = f"{error.filename}: " if error.filename is not None else ""
-        return {"code": code.name, "message": f"{where}{error.strerror or error}", "detail": {}}
+        text = f"{where}{error.strerror or error}"
+        return {"code": storage_code(error).name, "message": text, "detail": {}}
     last = traceback.extract_tb(error.__traceback__)[-1:]
     where = f" ({last[0].filename}, line {last[0].lineno})" if last else ""
     if isinstance(error, MemoryError):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nightjar.errors import Refused, StorageError
-from nightjar.files import write_durably
+from nightjar.files import write_changed
 
 NAME = "name_changes.txt"
 
@@ -78,10 +78,5 @@ def write_name_changes(folder: Path, pairs: Iterable[tuple[str, str]]) -> Path:
                 f"--check` tells what is on disk"
             )
     if added or not path.exists():
-        try:
-            write_durably(path, name_changes_text(known + added), replace=True)
-        except OSError as error:
-            raise StorageError(
-                f"cannot write {path}: {error.strerror}", path=str(path)
-            ) from error
+        write_changed(path, name_changes_text(known + added))
     return path

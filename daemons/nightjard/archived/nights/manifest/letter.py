@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from nightjar.errors import ConfigError, InvalidArgument, StorageError
-from nightjar.files import write_durably
+from nightjar.files import write_changed
 from nightjar.times import NS_PER_S
 from nightjard.archived.nights.config import Mail
 
@@ -129,11 +129,4 @@ def write_letter(message: EmailMessage, path: Path) -> bool:
     StorageError
         It cannot be written.
     """
-    data = message.as_bytes()
-    try:
-        if path.exists() and path.read_bytes() == data:
-            return False
-        write_durably(path, data, replace=True)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
-    return True
+    return write_changed(path, message.as_bytes())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightjar.errors import InvalidArgument, Refused, StorageError
-from nightjar.files import write_durably
+from nightjar.files import write_changed
 from nightjard.archived.nights.ids.names import parse
 from nightjard.archived.nights.manifest.entries import Entry, PrefixMap, look_at
 
@@ -130,13 +130,7 @@ def write_manifest(path: Path, data: bytes) -> bool:
     StorageError
         It cannot be written.
     """
-    try:
-        if path.exists() and path.read_bytes() == data:
-            return False
-        write_durably(path, data, replace=True)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
-    return True
+    return write_changed(path, data)
 
 
 def _lines_bytes(by_source: Mapping[str, Iterable[Line]]) -> bytes:

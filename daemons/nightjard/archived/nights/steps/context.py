@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 from blake3 import blake3
 
 from nightjar.clock import Clock
-from nightjar.errors import Cancelled, Code, Refused, StorageError
+from nightjar.errors import Cancelled, Code, Refused, StorageError, storage_code
 from nightjard.archived.nights.config import Family, NightsConfig
 from nightjard.archived.nights.dictionary import Dictionary
 from nightjard.archived.nights.executor.tasks import Executor
@@ -21,8 +20,6 @@ from nightjard.archived.nights.ids import FrameIds
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.store import NightStore, Row
 from nightjard.archived.nights.transfer.transfers import Transfers
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -170,12 +167,12 @@ class Step(Protocol):
 
 def storage_error(what: str, error: OSError) -> StorageError:
     """Return the error of a disk that did not do what it was asked for; `what` was not done."""
-    is_full = error.errno in FULL
+    code = storage_code(error)
     where = f"{error.filename}: " if error.filename else ""
-    hint = "make room" if is_full else "correct the folder or the disk"
+    hint = "make room" if code is Code.NO_SPACE else "correct the folder or the disk"
     return StorageError(
         f"{what}: {where}{error.strerror or error}; {hint}, then run it again",
-        code=Code.NO_SPACE if is_full else Code.STORAGE_FAILED, path=str(error.filename or ""),
+        code=code, path=str(error.filename or ""),
     )  # fmt: skip
 
 

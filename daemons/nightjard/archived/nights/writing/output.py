@@ -18,12 +18,11 @@ from typing import Any, Protocol
 from blake3 import blake3
 
 from nightjar import files
-from nightjar.errors import Code, StorageError
+from nightjar.errors import Code, StorageError, storage_code
 
 WRITE_BYTES = 4 << 20
 _WRITEBACK_BYTES = 16 << 20
 _SYNC_FILE_RANGE_WRITE = 2
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIES = 100
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -366,7 +365,7 @@ def _different(path: Path, what: str) -> StorageError:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Return the error that tells why a product was not written."""
-    code = Code.NO_SPACE if error.errno in _FULL else Code.STORAGE_FAILED
+    code = storage_code(error)
     hint = "make room" if code is Code.NO_SPACE else "correct the folder or the disk"
     return StorageError(
         f"cannot write {path}: {error.strerror or error}; {hint} and run the step again",
