@@ -34,7 +34,7 @@ from nightjar.errors import (
 )
 from nightjar.fits.hdus import read_headers
 from nightjar.fits.verify import verify_image
-from nightjard.archived.nights.model import steps_between
+from nightjard.archived.nights.processing import steps_between
 from nightjard.simulators.night import damage
 from nightjard.simulators.night.truth import Fate, NightTruth
 

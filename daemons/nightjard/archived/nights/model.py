@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pipeline as the daemon offers it: one method for each command of the nights.
+"""The pipeline as the daemon offers it: one method for each command of the nights, here or in
+:mod:`~nightjard.archived.nights.looking` and :mod:`~nightjard.archived.nights.processing`.
 
 Methods that begin something long return ``{"operation": id}``; their results, and those of the
 others, have the keys of :mod:`nightjar.api.night_results`.
@@ -8,40 +9,31 @@ others, have the keys of :mod:`nightjar.api.night_results`.
 from __future__ import annotations
 
 import os
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from nightjar.api.nights import NIGHT_COMMANDS, STEPS, NightState
-from nightjar.api.states import Level
-from nightjar.errors import Busy, Code, InvalidArgument, NightjarError, Refused
+from nightjar.api.nights import DEFAULT_FAMILY, NIGHT_COMMANDS
+from nightjar.errors import Code, InvalidArgument, Refused
+from nightjar.executor.choosing import executor_of
 from nightjar.files import is_safe_name
-from nightjar.times import iso
 from nightjard.archived.database import Database
-from nightjard.archived.nights import answers
 from nightjard.archived.nights.care import Care
 from nightjard.archived.nights.config import Gen2Ids, NightsConfig
 from nightjard.archived.nights.dictionary import Dictionary
 from nightjard.archived.nights.doctor import Doctor
 from nightjard.archived.nights.engine import Engine
-from nightjard.archived.nights.executor.choosing import executor_of
 from nightjard.archived.nights.finding import Finder
+from nightjard.archived.nights.functions import ALLOWED
 from nightjard.archived.nights.ids import FrameIds, Gen2Allocator, LocalAllocator
 from nightjard.archived.nights.jobs import Job, Jobs
+from nightjard.archived.nights.looking import Looking
 from nightjard.archived.nights.papers import Papers
-from nightjard.archived.nights.plan import Plan, plan_path
+from nightjard.archived.nights.processing import Processing, alone
+from nightjard.archived.nights.steps.context import Context
 from nightjard.archived.nights.steps.context import Tools as WorkTools
-from nightjard.archived.nights.steps.planning import Sync
-from nightjard.archived.nights.store import NightStore, Row
-from nightjard.archived.nights.summary import summary
-from nightjard.archived.nights.tracing import why
+from nightjard.archived.nights.store import NightStore
 from nightjard.archived.nights.transfer.transfers import Transfers
 from nightjard.archived.tools import Tools
-
-_EVENTS = 20
-_PLANS = 4  # kept for the questions that people ask one after the other
 
 
 class Nights:
@@ -77,16 +69,18 @@ class Nights:
             FrameIds(database, allocator, tools.clock),
             Transfers(database, tools.clock, config.destinations, config.retention,
                       machine_id=config.machine_id),
-            lambda: executor_of(config.executor),
+            lambda: executor_of(config.executor, ALLOWED),
         )  # fmt: skip
         self._engine = Engine(work)
         self._finder = Finder(config, self._store, tools.clock)
         self._jobs = Jobs(tools.operations, tools.clock, config.executor.workers)
-        self._failed: list[str] = []
-        self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
         self._care = Care(work, self._engine)
         self._papers = Papers(work, self._engine)
         self._doctor = Doctor(work, self._finder)
+        self._looking = Looking(work, self._engine, self._finder, self._jobs, self._care)
+        self._processing = Processing(
+            tools, work, self._engine, self._finder, self._jobs, self._care, self._looking
+        )
 
     def handlers(self, who: Callable[[], str]) -> Mapping[str, Callable[..., Any]]:
         """Return a handler per command.
@@ -100,8 +94,10 @@ class Nights:
                "restore_night": lambda **given: self.restore_night(**given, who=who()),
                "veto": lambda **given: self.veto(**given, who=who()),
                "seal": lambda **given: self.seal(**given, who=who())}  # fmt: skip
+        parts = (self, self._looking, self._processing)
         return {
-            command.name: own.get(command.name) or getattr(self, command.name)
+            command.name: own.get(command.name)
+            or next(getattr(part, command.name) for part in parts if hasattr(part, command.name))
             for command in NIGHT_COMMANDS
         }
 
@@ -111,21 +107,7 @@ class Nights:
 
     def start(self) -> None:
         """Take note of what an earlier life left."""
-        self._note_failures()
-
-    def _note_failures(self) -> None:
-        """Tell of nights that need a person, as health."""
-        failed = [row for row in self._store.nights() if row["error"]]
-        self._failed = [row["date"] for row in failed]
-        if failed:
-            first = failed[0]
-            self._tools.health.set(
-                "nights", Level.DEGRADED,
-                f"{len(failed)} nights have failed, first {first['date']}: {first['error']} "
-                f"(archive status {first['date']})",
-            )  # fmt: skip
-        else:
-            self._tools.health.ok("nights")
+        self._processing.note_failures()
 
     def brief(self) -> dict[str, Any]:
         """Return what the daemon's status says of nights; from memory only."""
@@ -133,258 +115,13 @@ class Nights:
             {key: each[key] for key in ("command", "family", "night", "step", "fraction")}
             for each in self._jobs.snapshot()
         ]
-        return {"running": running, "failed": list(self._failed)}
-
-    # --- looking ---
-
-    def nights_table(self, family: str | None) -> list[dict[str, Any]]:
-        """Return TABLE_KEYS of all nights, oldest first."""
-        if family is not None and family not in self._config.families:
-            known = ", ".join(self._config.families)
-            raise Refused(f"no family {family!r}; there are: {known}", code=Code.UNKNOWN_ITEM)
-        return [self._row(night) for night in self._finder.discover(family)]
-
-    def _row(self, night: Row) -> dict[str, Any]:
-        job = self._jobs.of_night(night["id"])
-        row = answers.table_row(night, job.step if job is not None else None)
-        is_proven = night["processed_ns"] is not None and night["released_ns"] is None
-        # Frames that came after the proof are safe nowhere; nobody need have announced them.
-        if is_proven and night["family"] in self._config.families and (
-            self._finder.has_news(night) and not self._engine.is_planned(night)
-        ):  # fmt: skip
-            row.update(
-                state=NightState.WAITING.value, processed=False, processed_timestamp=None,
-                transferred_to_scexao6=False, transferred_timestamp=None,
-                safe_on_scexao6=False, safe_timestamp=None,
-            )  # fmt: skip
-        return row
-
-    def night_status(self, night: str, family: str) -> dict[str, Any]:
-        """Return NIGHT_KEYS."""
-        row = self._finder.resolve(night, family)
-        standing = self._engine.standing(row)
-        activity = self._finder.activity(row)
-        job = self._jobs.of_night(row["id"])
-        operation = job.operation.id if job is not None else None
-        table = self._row(row)
-        if activity.is_recording and row["plan_hash"] is None:
-            table["state"] = NightState.RECORDING.value
-        plan = self._plan(row)
-        due = [each.name for each in standing if not each.is_settled]
-        return {
-            **table, "plan_hash": row["plan_hash"],
-            "steps": [answers.step_row(each) for each in standing],
-            "cubes": self._store.cube_totals(row["id"]),
-            "products": self._store.product_states(row["id"]),
-            "runs": [answers.run_report(run) for run in plan.runs] if plan is not None else [],
-            "copies": self._care.copies(row),
-            "events": [
-                {"time": iso(each["time_ns"], 0), "kind": each["kind"], "text": each["text"],
-                 "by": each["by"]}
-                for each in self._store.events(row["id"], _EVENTS)
-            ],
-            "operation": operation,
-            "next": _next(row, due, activity.text, operation),
-        }  # fmt: skip
-
-    def _plan(self, night: Row) -> Plan | None:
-        if night["plan_hash"] is None:
-            return None
-        key = (night["folder"], night["plan_hash"])
-        plan = self._plans.get(key)
-        if plan is None:
-            try:
-                plan = Plan.load(Path(night["folder"]), night["plan_hash"])
-            except NightjarError:
-                return None
-            while len(self._plans) >= _PLANS:
-                self._plans.popitem(last=False)
-            self._plans[key] = plan
-        return plan
-
-    def nights_settings(self) -> dict[str, Any]:
-        """Return the configuration."""
-        return dict(self._config.model_dump(mode="json"))
-
-    def nights_progress(self) -> list[dict[str, Any]]:
-        """Return PROGRESS_KEYS of what runs."""
-        return self._jobs.snapshot()
-
-    def summary(self, night: str, family: str) -> dict[str, Any]:
-        """Return SUMMARY_KEYS; of a night without a plan that of a plan made for the question."""
-        row = self._finder.resolve(night, family)
-        plan = self._plan(row)
-        if plan is None:
-            plan, _, _ = Sync().make(self._engine.context(row))
-        return {"family": row["family"], "state": self._row(row)["state"],
-                **summary(plan, self._config)}  # fmt: skip
-
-    def why(self, frame: str, night: str | None, family: str | None) -> dict[str, Any]:
-        """Return WHY_KEYS."""
-        row = None if night is None else self._finder.resolve(night, family or "archival")
-        found = why(self._store, frame, row, family)
-        known = self._store.find(found["family"], found["night"])
-        if known is not None and found["facts"].get("path"):
-            found["copies"] = self._care.copies_of(known, found["facts"]["path"])
-        return found
-
-    def forecast(self) -> dict[str, Any]:
-        """Return FORECAST_KEYS."""
-        return self._care.forecast(self._finder.discover())
+        return {"running": running, "failed": list(self._processing.failed)}
 
     def doctor(self) -> dict[str, Any]:
         """Begin to try everything."""
         return self._jobs.start("doctor", lambda job: self._doctor.run(job.operation.update))
 
-    # --- working ---
-
-    def plan_night(self, night: str, family: str, dry_run: bool) -> dict[str, Any]:
-        """Begin to plan a night."""
-        row = self._finder.resolve(night, family)
-
-        def work(job: Job) -> dict[str, Any]:
-            began = time.monotonic()
-            job.begin(row)
-            context = self._engine.context(
-                row, progress=job.tell, cancelled=job.cancelled.is_set
-            )
-            if dry_run:
-                plan, _, _ = Sync().make(context)
-                return answers.plan_result(
-                    plan, row, path=None, seconds=time.monotonic() - began
-                )
-            self._require_settled(row)
-            self._engine.run(row, ["sync"], progress=job.tell, cancelled=job.cancelled.is_set)
-            fresh = self._store.get(row["id"])
-            made = Plan.load(Path(fresh["folder"]), fresh["plan_hash"])
-            return answers.plan_result(
-                made, row, path=str(plan_path(Path(row["folder"]), fresh["plan_hash"])),
-                seconds=time.monotonic() - began,
-            )
-
-        return self._jobs.start("plan_night", work, alone="" if dry_run else _alone(row))
-
-    def _require_settled(self, night: Row) -> None:
-        text = self._finder.activity(night).text
-        if text:
-            raise Refused(
-                f"night {night['date']}: {text}; `archive seal {night['date']}` if nothing follows"
-            )
-
-    def run_night(
-        self, night: str, family: str, step: str | None, from_step: str | None,
-        until_step: str | None, dry_run: bool, force: bool, verify: str | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        """Begin to do steps of a night."""
-        names = steps_between(step, from_step, until_step)
-        row = self._finder.resolve(night, family)
-        if not dry_run:
-            self._require_settled(row)
-
-        def work(job: Job) -> dict[str, Any]:
-            return self._run(row, names, job, dry_run=dry_run, force=force, verify=verify)
-
-        return self._jobs.start("run_night", work, alone="" if dry_run else _alone(row))
-
-    def _run(
-        self, row: Row, names: Sequence[str], job: Job, *, dry_run: bool = False,
-        force: bool = False, verify: str | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        job.begin(row)
-        job.step_seconds.clear()
-        began = time.monotonic()
-        if dry_run:
-            results = self._engine.preview(row, names)
-            results.pop("plan", None)
-        else:
-            try:
-                results = self._engine.run(
-                    row, names, progress=job.tell, cancelled=job.cancelled.is_set,
-                    is_forced=force, verify=verify,
-                )  # fmt: skip
-            finally:
-                self._note_failures()
-            self._say_done(row, results)
-        fresh = self._store.get(row["id"])
-        return {
-            "night": row["date"], "family": row["family"], "state": self._row(fresh)["state"],
-            "steps": answers.step_outcomes(results, job.step_seconds),
-            "frames": fresh["raw_frames"] or 0, "bytes": fresh["raw_bytes"] or 0,
-            "seconds": round(time.monotonic() - began, 3),
-        }  # fmt: skip
-
-    def _say_done(self, row: Row, results: Mapping[str, Any]) -> None:
-        done = [name for name, result in results.items() if result != "done before"]
-        if done:
-            self._tools.obslog.info(f"night {row['date']} ({row['family']}): {', '.join(done)}")
-
-    def process_all(self, family: str | None, dry_run: bool) -> dict[str, Any]:
-        """Begin to do all steps of every night that needs work, oldest first."""
-
-        def work(job: Job) -> dict[str, Any]:
-            result: dict[str, Any] = {"nights": [], "skipped": [], "failed": [], "scrubbed": []}
-            for row in self._finder.discover(family):
-                if job.cancelled.is_set():
-                    break
-                name = {"night": row["date"], "family": row["family"]}
-                try:
-                    reason = self._reason_to_skip(row)
-                    if reason:
-                        result["skipped"].append({**name, "reason": reason})
-                        continue
-                    result["nights"].append(self._run(row, STEPS, job, dry_run=dry_run))
-                except Busy as error:
-                    result["skipped"].append({**name, "reason": error.message})
-                except NightjarError as error:
-                    if job.cancelled.is_set():
-                        raise
-                    self._tools.obslog.error(f"night {row['date']}: {error.message}")
-                    result["failed"].append({**name, "error": error.message})
-            if not dry_run:
-                result["scrubbed"] = self._scrub_due(family, job)
-            return result
-
-        return self._jobs.start("process_all", work, alone="" if dry_run else "process-all")
-
-    def _scrub_due(self, family: str | None, job: Job) -> list[dict[str, Any]]:
-        """Have copies read again that were not for long; what fails does not end the rest."""
-        found = []
-        for row, destination in self._care.due(family, None):
-            if job.cancelled.is_set():
-                break
-            job.begin(row)
-            entry = {"night": row["date"], "family": row["family"], "destination": destination}
-            try:
-                context = self._engine.context(
-                    row, progress=job.tell, cancelled=job.cancelled.is_set
-                )
-                answer = self._care.scrub(context, destination)[destination]
-                found.append({**entry, "is_good": answer["is_good"], "error": None})
-            except NightjarError as error:
-                self._tools.obslog.error(f"copy of {row['date']} at {destination}: {error.message}")
-                found.append({**entry, "is_good": False, "error": error.message})
-        return found
-
-    def _reason_to_skip(self, row: Row) -> str:
-        if row["family"] not in self._config.families:
-            return f"family {row['family']} is not configured any more"
-        if row["released_ns"] is not None:
-            return "its raw cubes were released"
-        if not Path(row["folder"]).is_dir():
-            return "its folder is gone"
-        activity = self._finder.activity(row)
-        if activity.text:
-            return activity.text
-        if not activity.is_whole:
-            return (
-                f"it may go on: the last file is of {iso(activity.newest_ns, 0)}; "
-                f"{self._config.seal_hours:g} h must pass, or: archive seal {row['date']}"
-            )
-        if not activity.files:
-            return "it has no raw cubes"
-        if all(each.is_settled for each in self._engine.standing(row)):
-            return "nothing to do"
-        return ""
+    # --- copies ---
 
     def verify_night(self, night: str, family: str) -> dict[str, Any]:
         """Begin to read all products of a night again."""
@@ -405,7 +142,7 @@ class Nights:
         """Begin to have copies read again: of one night, or of all that are due."""
         if night is not None:
             return self._on_night(
-                "scrub", night, family or "archival",
+                "scrub", night, family or DEFAULT_FAMILY,
                 lambda context: self._care.scrub(context, destination),
             )  # fmt: skip
 
@@ -413,9 +150,7 @@ class Nights:
             found: dict[str, Any] = {}
             for row, name in self._care.due(family, destination):
                 job.begin(row)
-                context = self._engine.context(
-                    row, progress=job.tell, cancelled=job.cancelled.is_set
-                )
+                context = self._processing.context(row, job)
                 for key, value in self._care.scrub(context, name).items():
                     found[f"{row['family']}/{row['date']} {key}"] = value
             return found
@@ -437,29 +172,26 @@ class Nights:
         """Begin to move raw to quarantine, as far as the policy allows."""
         rows = (
             self._finder.discover(family) if night is None
-            else [self._finder.resolve(night, family or "archival")]
+            else [self._finder.resolve(night, family or DEFAULT_FAMILY)]
         )  # fmt: skip
         return self._jobs.start(
             "release",
             lambda job: self._care.release(
-                [self._engine.context(row, progress=job.tell, cancelled=job.cancelled.is_set)
-                 for row in rows], who, dry_run=dry_run,
+                [self._processing.context(row, job) for row in rows], who, dry_run=dry_run
             ),
             alone="" if dry_run else "release",
         )  # fmt: skip
 
     def _on_night(
-        self, command: str, night: str, family: str, work: Callable[[Any], Any]
+        self, command: str, night: str, family: str, work: Callable[[Context], Any]
     ) -> dict[str, Any]:
         row = self._finder.resolve(night, family)
 
         def run(job: Job) -> Any:
             job.begin(row)
-            return work(
-                self._engine.context(row, progress=job.tell, cancelled=job.cancelled.is_set)
-            )
+            return work(self._processing.context(row, job))
 
-        return self._jobs.start(command, run, alone=_alone(row))
+        return self._jobs.start(command, run, alone=alone(row))
 
     # --- papers ---
 
@@ -524,7 +256,7 @@ class Nights:
         self._store.set_night(row["id"], veto=text)
         said = f"veto: {text}" if text else "the veto was taken back"
         self._store.say(row["id"], self._clock.now_ns(), "veto", said, who)
-        return self._row(self._store.get(row["id"]))
+        return self._looking.row(self._store.get(row["id"]))
 
     def seal(self, night: str, family: str, who: str) -> dict[str, Any]:
         """Take a night for whole."""
@@ -534,7 +266,7 @@ class Nights:
         sealed_ns = max(now_ns, self._finder.activity(row).newest_ns)
         self._store.set_night(row["id"], sealed_ns=sealed_ns)
         self._store.say(row["id"], now_ns, "seal", "no more cubes come", who)
-        return self._row(self._store.get(row["id"]))
+        return self._looking.row(self._store.get(row["id"]))
 
     def notify_cube(
         self, family: str, night: str, stream: str, filename: str, size: int
@@ -571,47 +303,3 @@ class Nights:
             self._clock.now_ns(),
         )  # fmt: skip
         return {"state": "noted" if is_new else "known", "family": family, "night": night}
-
-
-def _alone(night: Row) -> str:
-    return f"{night['family']}/{night['date']}"
-
-
-def steps_between(
-    step: str | None, from_step: str | None, until_step: str | None
-) -> tuple[str, ...]:
-    """Return the names of steps that are meant.
-
-    Raises
-    ------
-    InvalidArgument
-        One step and a stretch, or a stretch that ends before it begins.
-    """
-    if step is not None:
-        if from_step is not None or until_step is not None:
-            raise InvalidArgument("give one step, or a stretch by from and until, not both")
-        return (step,)
-    first = STEPS.index(from_step) if from_step is not None else 0
-    last = STEPS.index(until_step) if until_step is not None else len(STEPS) - 1
-    if last < first:
-        raise InvalidArgument(f"step {until_step} comes before {from_step}: {', '.join(STEPS)}")
-    return STEPS[first : last + 1]
-
-
-def _next(night: Row, due: Sequence[str], activity: str, operation: str | None) -> str:
-    date = night["date"]
-    if operation is not None:
-        return f"it is being worked on: operation {operation}"
-    if night["released_ns"] is not None:
-        return "raw was released; nothing follows"
-    if activity:
-        return activity
-    if night["error"]:
-        return f"put right what failed, then: archive run {date}"
-    if due:
-        return f"archive run {date} (from step {due[0]}), or the next process-all"
-    if night["safe_ns"] is None:
-        return "all steps are done; no destination has proven a copy"
-    return "nothing: it is safe"
-
-
