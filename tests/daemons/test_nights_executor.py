@@ -14,12 +14,11 @@ from kit import executor_tasks as kit
 from kit.executor_tasks import Gathered, task
 from nightjar import __version__
 from nightjar.errors import Busy, Code, ConfigError, InvalidArgument, Refused, StorageError
-from nightjard.archived.nights.config import Executor as ExecutorConfig
-from nightjard.archived.nights.executor.choosing import executor_of
-from nightjard.archived.nights.executor.functions import ALLOWED
-from nightjard.archived.nights.executor.pool import PoolExecutor
-from nightjard.archived.nights.executor.progress import report
-from nightjard.archived.nights.executor.tasks import Task
+from nightjar.executor.choosing import ExecutorConfig, executor_of
+from nightjar.executor.pool import PoolExecutor
+from nightjar.executor.progress import report
+from nightjar.executor.tasks import Task
+from nightjard.archived.nights.functions import ALLOWED
 
 MEMORY = 1_000_000
 
@@ -111,7 +110,7 @@ def test_a_task_beyond_the_limit_fails_by_itself(pool: PoolExecutor) -> None:
     ])  # fmt: skip
     assert got.results["small"]["square"] == 4
     assert got.failures["large"].code is Code.OUT_OF_RANGE
-    assert "nights.executor.memory" in got.failures["large"].message
+    assert "executor.memory" in got.failures["large"].message
 
 
 def test_progress_arrives_while_the_task_runs_and_sums_up(
@@ -204,7 +203,7 @@ def test_what_a_callback_raises_ends_the_run_and_the_pool_lives_on(
 
 def test_the_configured_executor_looks_around(tmp_path: Path) -> None:
     folders = [str(tmp_path), str(tmp_path / "none")]
-    executor = executor_of(ExecutorConfig(workers=1, memory=100_000_000))
+    executor = executor_of(ExecutorConfig(workers=1, memory=100_000_000), frozenset())
     try:
         (seen,) = executor.survey(folders).values()
     finally:
@@ -216,7 +215,7 @@ def test_the_configured_executor_looks_around(tmp_path: Path) -> None:
 def test_dask_is_imported_only_where_it_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)  # as if not installed
     with pytest.raises(ConfigError, match=r"install nightjar\[dask\]"):
-        executor_of(ExecutorConfig(scheduler="tcp://127.0.0.1:1"))
+        executor_of(ExecutorConfig(scheduler="tcp://127.0.0.1:1"), frozenset())
 
 
 def test_every_function_of_the_table_exists() -> None:

@@ -20,11 +20,7 @@ from hypothesis import strategies as st
 from kit.indi import PlayedServer, blob_element, fetch_frame, fits_bytes, wait_phase
 from nightjar.clock import NS_PER_S, ManualClock
 from nightjar.errors import Cancelled, Code, DeviceError, DeviceLost, FrameInvalid, Refused
-from nightjard.camd.drivers.base import FrameBuffer, Phase, Readout, Settings
-from nightjard.camd.drivers.indi import IndiDetector
-from nightjard.camd.drivers.indi_exposure import STRAY_FIRST_NS
-from nightjard.camd.drivers.indi_image import copy_pixels, parse_image
-from nightjard.camd.drivers.indi_protocol import (
+from nightjar.indi.protocol import (
     Blob,
     Element,
     Parser,
@@ -32,6 +28,10 @@ from nightjard.camd.drivers.indi_protocol import (
     new_vector,
     parse_number,
 )
+from nightjard.camd.drivers.base import FrameBuffer, Phase, Readout, Settings
+from nightjard.camd.drivers.indi import IndiDetector
+from nightjard.camd.drivers.indi_exposure import STRAY_FIRST_NS
+from nightjard.camd.drivers.indi_image import copy_pixels, parse_image
 from nightjard.camd.drivers.options import IndiOptions
 from nightjard.camd.geometry import Region
 

@@ -20,8 +20,9 @@ from kit.archive_frames import empty_database
 from kit.nights import files_of, product_tags, products_of
 from kit.tiny_nights import DATE, RAW, bench_of, make_tiny
 from nightjar.errors import StorageError
+from nightjar.executor.pool import PoolExecutor
 from nightjard.archived.nights import engine
-from nightjard.archived.nights.executor.pool import PoolExecutor
+from nightjard.archived.nights.functions import ALLOWED
 from nightjard.archived.nights.steps.context import Progress
 from nightjard.simulators.night.truth import NightTruth
 
@@ -132,7 +133,7 @@ def test_a_worker_that_dies_for_good_fails_the_night_and_loses_nothing(
     killed: list[int] = []
 
     def pool() -> PoolExecutor:
-        pools.append(PoolExecutor(1, 10**9, tries=1))
+        pools.append(PoolExecutor(1, 10**9, allowed=ALLOWED, tries=1))
         return pools[-1]
 
     def kill(progress: Progress) -> None:

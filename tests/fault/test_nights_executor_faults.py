@@ -16,8 +16,8 @@ import pytest
 from kit import executor_tasks as kit
 from kit.executor_tasks import Gathered, task, until
 from nightjar.errors import Cancelled, NightjarError
-from nightjard.archived.nights.executor import pool as pool_module
-from nightjard.archived.nights.executor.pool import PoolExecutor
+from nightjar.executor import pool as pool_module
+from nightjar.executor.pool import PoolExecutor
 
 MEMORY = 1_000_000
 
@@ -149,7 +149,7 @@ def test_workers_that_cannot_start_are_not_started_for_ever(
 PARENT = """
 import sys
 from kit import executor_tasks as kit
-from nightjard.archived.nights.executor.pool import PoolExecutor
+from nightjar.executor.pool import PoolExecutor
 if __name__ == "__main__":
     tasks = [kit.task("t", kit.be_deaf, started=sys.argv[1])]
     kit.Gathered().run(PoolExecutor(2, 1, allowed=kit.ALLOWED), tasks)

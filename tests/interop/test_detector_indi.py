@@ -17,10 +17,10 @@ from contract.detector import Bench, DetectorContract, make_buffer
 from kit.indi import CAMERA, WHEEL, IndiServer, fetch_frame, take_frame, wait_phase
 from nightjar.clock import NS_PER_S, SystemClock
 from nightjar.errors import Code, DeviceError, DeviceNotFound, Refused
+from nightjar.indi.protocol import Blob
 from nightjard.camd.drivers import make_detector
 from nightjard.camd.drivers.base import Phase, Range, Readout, Settings
 from nightjard.camd.drivers.indi import IndiDetector
-from nightjard.camd.drivers.indi_protocol import Blob
 from nightjard.camd.drivers.options import IndiOptions
 from nightjard.camd.geometry import Region
 

@@ -17,13 +17,12 @@ import pytest
 from kit import executor_tasks as kit
 from kit.executor_tasks import Gathered, task, until
 from nightjar.errors import Cancelled, Code, ConfigError, Refused, Unreachable
-from nightjard.archived.nights.config import Executor as ExecutorConfig
-from nightjard.archived.nights.executor import cluster as cluster_module
-from nightjard.archived.nights.executor.choosing import executor_of
-from nightjard.archived.nights.executor.cluster import DaskExecutor
-from nightjard.archived.nights.executor.functions import LOOK
-from nightjard.archived.nights.executor.pool import PoolExecutor
-from nightjard.archived.nights.executor.remote import census
+from nightjar.executor import cluster as cluster_module
+from nightjar.executor.choosing import ExecutorConfig, executor_of
+from nightjar.executor.cluster import DaskExecutor
+from nightjar.executor.pool import PoolExecutor
+from nightjar.executor.probes import LOOK
+from nightjar.executor.remote import census
 
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 _LISTENS = re.compile(r"Scheduler at:\s+(tcp://\S+)")
@@ -244,7 +243,7 @@ def test_a_scheduler_that_dies_in_mid_run_is_said(cluster: Cluster, tmp_path: Pa
 
 def test_no_scheduler_and_no_workers_are_said(free_ports: Callable[[int], list[int]]) -> None:
     (port,) = free_ports(1)
-    with DaskExecutor(f"tcp://127.0.0.1:{port}", connect_s=1) as dask:
+    with DaskExecutor(f"tcp://127.0.0.1:{port}", allowed=frozenset(), connect_s=1) as dask:
         with pytest.raises(Unreachable, match="no Dask scheduler answers at"):
             Gathered().run(dask, [task("t", kit.square, number=1)])
 
@@ -252,7 +251,7 @@ def test_no_scheduler_and_no_workers_are_said(free_ports: Callable[[int], list[i
 def test_a_scheduler_without_workers_is_said(tmp_path: Path) -> None:
     lonely = Cluster(tmp_path)
     try:
-        with DaskExecutor(lonely.address, away_s=1) as dask:
+        with DaskExecutor(lonely.address, allowed=frozenset(), away_s=1) as dask:
             with pytest.raises(Unreachable, match="it has no workers"):
                 Gathered().run(dask, [task("t", kit.square, number=1)])
     finally:
@@ -260,7 +259,7 @@ def test_a_scheduler_without_workers_is_said(tmp_path: Path) -> None:
 
 
 def test_configuration_chooses_dask(cluster: Cluster) -> None:
-    executor = executor_of(ExecutorConfig(scheduler=cluster.address))
+    executor = executor_of(ExecutorConfig(scheduler=cluster.address), frozenset())
     pids = {worker.pid for worker in cluster.workers}
     try:
         look = kit.Task("look", LOOK, {"folders": []})

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.errors import Code, NightjarError, Refused
-from nightjard.archived.nights.executor.progress import report
-from nightjard.archived.nights.executor.tasks import Event, Executor, Task
+from nightjar.executor.progress import report
+from nightjar.executor.tasks import Event, Executor, Task
 
 LIMIT_S = 30.0
 _MODULE = __name__ if __name__.startswith("kit.") else "kit.executor_tasks"

@@ -28,11 +28,11 @@ from kit.product_crash import Instants, contents, life
 from kit.tiny_nights import DATE, MORNING_NS, RAW, make_tiny
 from nightjar.clock import ManualClock
 from nightjar.errors import NightjarError
+from nightjar.executor.tasks import Event, Task, call
 from nightjar.files import rename_new
 from nightjard.archived.database import Database
 from nightjard.archived.nights import engine
 from nightjard.archived.nights.care import Care
-from nightjard.archived.nights.executor.tasks import Event, Task, call
 from nightjard.archived.nights.papers import Papers
 from nightjard.archived.nights.steps import making
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from kit.tiny_nights import DATE, bench_of
 from nightjar.errors import NightjarError
+from nightjar.executor.pool import PoolExecutor
 from nightjard.archived.nights import engine
-from nightjard.archived.nights.executor.pool import PoolExecutor
+from nightjard.archived.nights.functions import ALLOWED
 
 
 class Told(PoolExecutor):
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         bench = bench_of(root, url)
         bench.tools = engine.Tools(
-            **{**vars(bench.tools), "executor": lambda: Told(workers, 10**9)}
+            **{**vars(bench.tools), "executor": lambda: Told(workers, 10**9, allowed=ALLOWED)}
         )
         bench.engine = engine.Engine(bench.tools)
         bench.run(root / DATE, progress=lambda each: print(f"step {each.step}", flush=True))

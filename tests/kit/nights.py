@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from nightjar.clock import Clock, SystemClock
+from nightjar.executor.choosing import executor_of
 from nightjar.fits.tile_reader import read_frames
 from nightjard.archived.database import Database
 from nightjard.archived.nights.config import NightsConfig
 from nightjard.archived.nights.dictionary import Dictionary
 from nightjard.archived.nights.engine import STEPS, Engine
-from nightjard.archived.nights.executor.pool import PoolExecutor
+from nightjard.archived.nights.functions import ALLOWED
 from nightjard.archived.nights.ids import FrameIds, LocalAllocator
 from nightjard.archived.nights.steps.context import Tools
 from nightjard.archived.nights.store import NightStore, Row
@@ -56,7 +57,7 @@ class NightBench:
         )  # fmt: skip
         self.tools = Tools(
             config, self.store, self.clock, Dictionary.load(config.dictionary), ids,
-            self.transfers, lambda: PoolExecutor(config.executor.workers, config.executor.memory),
+            self.transfers, lambda: executor_of(config.executor, ALLOWED),
         )  # fmt: skip
         self.engine = Engine(self.tools)
 

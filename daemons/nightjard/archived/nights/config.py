@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from nightjar.config.load import StrictModel
+from nightjar.executor.choosing import ExecutorConfig
 from nightjar.files import is_safe_name
 
 # Folders of a night that hold something else than products.
@@ -140,19 +141,6 @@ class Mail(StrictModel):
     smtp_port: int = Field(25, ge=1, le=65535, description="Its port.")
 
 
-class Executor(StrictModel):
-    """Where tasks run."""
-
-    workers: int = Field(2, ge=1, le=256, description="Processes on this host.")
-    memory: int = Field(
-        1_000_000_000, ge=100_000_000, description="Bytes that all tasks together may hold."
-    )
-    scheduler: str | None = Field(
-        None, pattern=r"^(tcp|tls)://[^:/]+:\d+$",
-        description="tcp://HOST:PORT of a Dask scheduler; processes here if not given.",
-    )
-
-
 class NightsConfig(StrictModel):
     """What happens to the cubes of a night."""
 
@@ -185,7 +173,7 @@ class NightsConfig(StrictModel):
     )
     retention: Retention = Field(Retention(), description="When raw may go.")
     mail: Mail = Field(Mail(), description="The letter that goes with a manifest.")
-    executor: Executor = Field(Executor(), description="Where tasks run.")
+    executor: ExecutorConfig = Field(ExecutorConfig(), description="Where tasks run.")
     thresholds: Thresholds = Field(Thresholds(), description="Of `archive summary`.")
     machine_id: str | None = Field(
         None, pattern=r"^[0-9a-f]{32}$",

@@ -107,6 +107,11 @@ class Nights:
 
     def start(self) -> None:
         """Take note of what an earlier life left."""
+        for night, names in self._engine.note_interrupted():
+            self._tools.obslog.warning(
+                f"night {night['date']} ({night['family']}): {', '.join(names)} was interrupted; "
+                f"archive run {night['date']} goes on from there, or the next process-all"
+            )
         self._processing.note_failures()
 
     def brief(self) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from nightjar.errors import (
     InvalidArgument,
     Refused,
 )
-from nightjard.camd.drivers import indi_protocol as protocol
+from nightjar.indi import protocol
+from nightjar.indi.client import IndiClient, Vector
 from nightjard.camd.drivers.base import (
     Capabilities,
     CardValue,
@@ -36,7 +37,6 @@ from nightjard.camd.drivers.base import (
     Settings,
     Telemetry,
 )  # fmt: skip
-from nightjard.camd.drivers.indi_client import IndiClient, Vector
 from nightjard.camd.drivers.indi_device import IndiDevice
 from nightjard.camd.drivers.indi_exposure import Exposure, ExposureTracker
 from nightjard.camd.drivers.indi_image import check_image, copy_pixels

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from nightjar.errors import DeviceError, DeviceNotFound, TimedOut
+from nightjar.indi.client import IndiClient, Vector
 from nightjard.camd.drivers.base import Capabilities, Range, Settings
-from nightjard.camd.drivers.indi_client import IndiClient, Vector
 from nightjard.camd.drivers.options import IndiOptions, IndiProperty
 from nightjard.camd.geometry import Region
 

@@ -17,8 +17,8 @@ import threading
 from dataclasses import dataclass
 
 from nightjar.clock import NS_PER_S, Clock
-from nightjard.camd.drivers.indi_client import Vector
-from nightjard.camd.drivers.indi_protocol import Blob
+from nightjar.indi.client import Vector
+from nightjar.indi.protocol import Blob
 
 # Drivers count exposures in steps of some ms and may be this much early.
 _EARLY_NS = 20_000_000

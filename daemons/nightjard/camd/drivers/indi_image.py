@@ -14,8 +14,8 @@ import numpy as np
 
 from nightjar.errors import Cancelled, FrameInvalid
 from nightjar.fits.cards import Value, parse_card
+from nightjar.indi.protocol import Blob
 from nightjard.camd.drivers.base import Readout
-from nightjard.camd.drivers.indi_protocol import Blob
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from nightjar.errors import NightjarError, StorageError
+from nightjar.executor.tasks import Event, Task
 from nightjar.files import is_temporary
-from nightjard.archived.nights.executor.tasks import Event, Task
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 
 COMPRESS = "nightjard.archived.nights.writing.packing:compress_task"

@@ -13,9 +13,9 @@ from blake3 import blake3
 
 from nightjar.clock import Clock
 from nightjar.errors import Cancelled, Code, Refused, StorageError, storage_code
+from nightjar.executor.tasks import Executor
 from nightjard.archived.nights.config import Family, NightsConfig
 from nightjard.archived.nights.dictionary import Dictionary
-from nightjard.archived.nights.executor.tasks import Executor
 from nightjard.archived.nights.ids import FrameIds
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.store import NightStore, Row

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from nightjar.errors import Code, NightjarError, Refused, StorageError
+from nightjar.executor.tasks import Event, Task
 from nightjar.files import free_bytes, is_temporary, rename_new
 from nightjar.fits.hdus import read_headers
 from nightjar.fits.header import NotFits
-from nightjard.archived.nights.executor.tasks import Event, Task
 from nightjard.archived.nights.ids import write_name_changes
 from nightjard.archived.nights.plan import FOLDER, Plan, rows_path
 from nightjard.archived.nights.records import Product

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nightjar.errors import NightjarError, StorageError
-from nightjard.archived.nights.executor.tasks import Event, Task
+from nightjar.executor.tasks import Event, Task
 from nightjard.archived.nights.plan import Plan, rows_path
 from nightjard.archived.nights.steps.checking import Headers
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of

