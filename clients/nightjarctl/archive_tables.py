@@ -14,8 +14,8 @@ Row = Mapping[str, Any]
 _COLORS = {
     "recording": "cyan", "waiting": "yellow", "planned": "yellow", "written": "yellow",
     "verified": "green", "transferred": "green", "safe": "green", "released": "green",
-    "failed": "red", "done": "green", "running": "cyan", "ok": "green", "warning": "yellow",
-    "bad": "red", "unchanged": None, "would run": "yellow",
+    "failed": "red", "done": "green", "running": "cyan", "interrupted": "yellow", "ok": "green",
+    "warning": "yellow", "bad": "red", "unchanged": None, "would run": "yellow",
 }  # fmt: skip
 
 

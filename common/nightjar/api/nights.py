@@ -40,6 +40,7 @@ class StepState(enum.Enum):
 
     WAITING = "waiting"  # not done, or its inputs have changed since
     RUNNING = "running"
+    INTERRUPTED = "interrupted"  # what did it was killed; the next run goes on from there
     DONE = "done"
     FAILED = "failed"
     NOT_WANTED = "not wanted"  # the family has no such step

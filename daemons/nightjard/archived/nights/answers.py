@@ -51,6 +51,8 @@ def step_row(each: Standing) -> dict[str, Any]:
     text = each.error or ""
     if each.state is StepState.DONE:
         text = told(each.name, each.result)
+    elif each.state is StepState.INTERRUPTED:
+        text = "what did it was killed; what it finished is kept, the next run goes on from there"
     elif each.state is StepState.WAITING and each.ended_ns is not None:
         text = "its inputs have changed since"
     return {

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,7 @@ _BY_NAME = {step.name: step for step in STEPS}
 # NAME.PID.tmp, or NAME.PID-NUMBER.tmp; hidden
 _LEFT = re.compile(r"\..+\.(\d+)(?:-\d+)?\.tmp", re.ASCII | re.DOTALL)
 _STOPPED = "stopped"
+_GLANCE_S = 0.005  # far longer than a look at a lock takes
 _PROCESSED_BY = "verify"  # from then on the night counts as processed, as observers know it
 
 
@@ -53,7 +56,8 @@ class Standing:
     Attributes
     ----------
     state
-        WAITING: not done, or not with the present inputs; RUNNING: by somebody, or it was killed.
+        WAITING: not done, or not with the present inputs; INTERRUPTED: nobody is at work on it,
+        and it was not ended.
     """
 
     name: str
@@ -104,12 +108,43 @@ class Engine:
                 is_stale = True
                 continue
             state = StepState(row.state)
+            if state is StepState.RUNNING and not self.is_held(night):
+                state = StepState.INTERRUPTED
             if state is StepState.DONE and (is_stale or not self._is_done(step, context, known)):
                 state = StepState.WAITING
             is_stale = is_stale or state is not StepState.DONE
             found.append(
                 Standing(step.name, state, row.error, row.result, row.started_ns, row.ended_ns)
             )
+        return found
+
+    def is_held(self, night: Row) -> bool:
+        """Tell whether somebody is at work on a night: a lock ends with whoever holds it."""
+        try:
+            descriptor = os.open(_lock_of(Path(night["folder"])), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False  # nobody ever was, or the folder is gone
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def note_interrupted(self) -> list[tuple[Row, list[str]]]:
+        """Write down which steps were at work when their process was killed; return them."""
+        found = []
+        for night in self._tools.store.with_running_steps():
+            if self.is_held(night):
+                continue
+            now_ns = self._tools.clock.now_ns()
+            names = self._tools.store.interrupt_steps(night["id"], now_ns)
+            self._tools.store.say(
+                night["id"], now_ns, "interrupted",
+                f"{', '.join(names)}: the process that did it was killed; what it finished is kept",
+            )
+            found.append((night, names))
         return found
 
     def is_planned(self, night: Row) -> bool:
@@ -173,7 +208,7 @@ class Engine:
         with contextlib.ExitStack() as stack:
             try:
                 record.mkdir(exist_ok=True)
-                stack.enter_context(locked(record / ".lock", f"night {context.night['date']}"))
+                _enter(stack, context)
             except OSError as error:
                 raise storage_error(f"night {context.night['date']} cannot be begun", error) from (
                     error
@@ -192,7 +227,9 @@ class Engine:
             row = known.get(step.name)
             was = "has not been done" if row is None else "must be done again: its inputs changed"
             if row is not None and row.state != "done":
-                was = "has failed" if row.state == "failed" else "was not finished"
+                was = {"failed": "has failed", "interrupted": "was interrupted"}.get(
+                    row.state, "was not finished"
+                )
             date = context.night["date"]
             raise Refused(
                 f"night {date}: step {step.name} {was}; first: archive run {date} "
@@ -279,6 +316,25 @@ class Engine:
             plan, _, _ = Sync().make(context)
             found["plan"] = summary_of(plan)
         return found
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder / FOLDER / ".lock"
+
+
+def _enter(stack: contextlib.ExitStack, context: Context) -> None:
+    """Lock a night; who only looks whether it is locked holds it for an instant."""
+    for is_last in (False, False, True):
+        try:
+            stack.enter_context(
+                locked(_lock_of(context.folder), f"night {context.night['date']}")
+            )
+        except Refused:
+            if is_last:
+                raise
+            time.sleep(_GLANCE_S)
+        else:
+            return
 
 
 def _tidy(context: Context) -> None:

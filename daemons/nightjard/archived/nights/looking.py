@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nightjar.api.nights import NightState
+from nightjar.api.nights import NightState, StepState
 from nightjar.errors import Code, NightjarError, Refused
 from nightjar.times import iso
 from nightjard.archived.nights import answers
 from nightjard.archived.nights.care import Care
-from nightjard.archived.nights.engine import Engine
+from nightjard.archived.nights.engine import Engine, Standing
 from nightjard.archived.nights.finding import Finder
 from nightjard.archived.nights.jobs import Jobs
 from nightjard.archived.nights.plan import Plan
@@ -81,7 +81,6 @@ class Looking:
         if activity.is_recording and row["plan_hash"] is None:
             table["state"] = NightState.RECORDING.value
         plan = self._plan(row)
-        due = [each.name for each in standing if not each.is_settled]
         return {
             **table, "plan_hash": row["plan_hash"],
             "steps": [answers.step_row(each) for each in standing],
@@ -95,7 +94,7 @@ class Looking:
                 for each in self._store.events(row["id"], _EVENTS)
             ],
             "operation": operation,
-            "next": _next(row, due, activity.text, operation),
+            "next": _next(row, standing, activity.text, operation),
         }  # fmt: skip
 
     def _plan(self, night: Row) -> Plan | None:
@@ -144,8 +143,17 @@ class Looking:
         return self._care.forecast(self._finder.discover())
 
 
-def _next(night: Row, due: Sequence[str], activity: str, operation: str | None) -> str:
+def _next(
+    night: Row, standing: Sequence[Standing], activity: str, operation: str | None
+) -> str:
     date = night["date"]
+    due = [each.name for each in standing if not each.is_settled]
+    cut = [each.name for each in standing if each.state is StepState.INTERRUPTED]
+    if cut and operation is None and not activity:
+        return (
+            f"{cut[0]} was interrupted: archive run {date} goes on from there, or the next "
+            "process-all"
+        )
     if operation is not None:
         return f"it is being worked on: operation {operation}"
     if night["released_ns"] is not None:

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from nightjard.archived.database import Database
 from nightjard.archived.nights.records import Product
 from nightjard.archived.nights.scan import RawFile
-from nightjard.archived.nights.tables import attempt, cube, night, night_event, product, step
+from nightjard.archived.nights.step_store import StepStore
+from nightjard.archived.nights.tables import cube, night, night_event, product, step
 
 Row = sa.RowMapping
 _CARRIED = ("frame_id", "exp_id", "path", "task_hash", "size", "file_hash", "payload_hash",
@@ -23,19 +21,7 @@ _CARRIED = ("frame_id", "exp_id", "path", "task_hash", "size", "file_hash", "pay
 _UNPROVEN = {"processed_ns": None, "transferred_ns": None, "safe_ns": None}
 
 
-@dataclass(frozen=True)
-class StepRow:
-    """How a step of a night stands."""
-
-    key: str
-    state: str
-    result: Any
-    error: str | None
-    started_ns: int
-    ended_ns: int | None
-
-
-class NightStore:
+class NightStore(StepStore):
     """All access to the tables of nights; thread-safe.
 
     Raises
@@ -43,9 +29,6 @@ class NightStore:
     StorageError
         From every method: the database failed or does not answer.
     """
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
 
     # --- nights ---
 
@@ -293,76 +276,6 @@ class NightStore:
                     dubious_frames=None, ledger_frames=None, product_bytes=None, error=None,
                 )
             )  # fmt: skip
-
-    # --- steps ---
-
-    def steps(self, identity: int) -> dict[str, StepRow]:
-        """Return the steps of a night by name."""
-        with self.database.read() as connection:
-            rows = connection.execute(sa.select(step).where(step.c.night_id == identity))
-            return {
-                row.name: StepRow(
-                    row.key, row.state, json.loads(row.result) if row.result else None,
-                    row.error, row.started_ns, row.ended_ns,
-                )
-                for row in rows
-            }  # fmt: skip
-
-    def begin_step(self, identity: int, name: str, key: str, now_ns: int) -> int:
-        """Keep that a step is begun; return the number of the attempt."""
-        values = {"key": key, "state": "running", "started_ns": now_ns, "ended_ns": None,
-                  "result": None, "error": None}  # fmt: skip
-        where = sa.and_(step.c.night_id == identity, step.c.name == name)
-        with self.database.write("begin a step") as connection:
-            changed = connection.execute(sa.update(step).where(where).values(**values))
-            if changed.rowcount == 0:
-                connection.execute(sa.insert(step).values(night_id=identity, name=name, **values))
-            made = connection.execute(
-                sa.insert(attempt)
-                .values(night_id=identity, step=name, started_ns=now_ns)
-                .returning(attempt.c.id)
-            )
-            return int(made.scalar_one())
-
-    def end_step(
-        self, identity: int, name: str, number: int, now_ns: int, *, result: Any = None,
-        error: str | None = None,
-    ) -> None:  # fmt: skip
-        """Keep how a step ended."""
-        state = "failed" if error is not None else "done"
-        where = sa.and_(step.c.night_id == identity, step.c.name == name)
-        text = json.dumps(result, sort_keys=True)
-        with self.database.write("end a step") as connection:
-            connection.execute(sa.update(step).where(where).values(
-                state=state, ended_ns=now_ns, result=text, error=error
-            ))  # fmt: skip
-            connection.execute(sa.update(attempt).where(attempt.c.id == number).values(
-                ended_ns=now_ns, outcome=state, error=error
-            ))  # fmt: skip
-
-    def void_step(self, identity: int, name: str, error: str) -> None:
-        """Keep that what a step made is damaged: it is to be done again."""
-        where = sa.and_(step.c.night_id == identity, step.c.name == name)
-        with self.database.write("void a step") as connection:
-            connection.execute(sa.update(step).where(where).values(state="failed", error=error))
-
-    def note_attempt(
-        self, identity: int, name: str, task: str, started_ns: int, ended_ns: int, error: str
-    ) -> None:
-        """Keep that a task of a step failed."""
-        with self.database.write("note a failure", durable=False) as connection:
-            connection.execute(sa.insert(attempt).values(
-                night_id=identity, step=name, task=task, started_ns=started_ns,
-                ended_ns=ended_ns, outcome="failed", error=error,
-            ))  # fmt: skip
-
-    def attempts(self, identity: int) -> list[Row]:
-        """Return all attempts of a night, oldest first."""
-        statement = (
-            sa.select(attempt).where(attempt.c.night_id == identity).order_by(attempt.c.id)
-        )
-        with self.database.read() as connection:
-            return list(connection.execute(statement).mappings())
 
 
 def _is(family: str, date: str) -> sa.ColumnElement[bool]:

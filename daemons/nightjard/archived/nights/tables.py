@@ -100,7 +100,7 @@ step = sa.Table(
     "step", metadata, _key(), _night(),
     sa.Column("name", sa.String(16), nullable=False),
     sa.Column("key", sa.String(64), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),  # running, done, failed
+    sa.Column("state", sa.String(16), nullable=False),  # running, interrupted, done, failed
     sa.Column("started_ns", _BIG, nullable=False),
     sa.Column("ended_ns", _BIG),
     sa.Column("result", sa.Text),  # JSON
