@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import shutil
-import socket
 import tempfile
 import threading
 import uuid
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from kit import leftovers
+from kit import leftovers, ports
 
 if TYPE_CHECKING:
     from kit.sshd import Sshd
@@ -156,18 +155,7 @@ def _private(_session_folders: str) -> Iterator[None]:
 @pytest.fixture
 def free_ports() -> Callable[[int], list[int]]:
     """Return a function that gives `count` different free TCP ports of the loopback."""
-
-    def ports(count: int) -> list[int]:
-        held = [socket.socket() for _ in range(count)]
-        try:
-            for holder in held:
-                holder.bind(("127.0.0.1", 0))
-            return [int(holder.getsockname()[1]) for holder in held]
-        finally:
-            for holder in held:
-                holder.close()
-
-    return ports
+    return ports.free_ports
 
 
 @pytest.fixture
@@ -179,9 +167,8 @@ def free_port(free_ports: Callable[[int], list[int]]) -> int:
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """A real sshd on the loopback; the module must say that it needs its programs."""
-    from kit.site import free_ports as ports
     from kit.sshd import Sshd
 
-    made = Sshd(tmp_path_factory.mktemp("ssh") / "d", *ports(1))
+    made = Sshd(tmp_path_factory.mktemp("ssh") / "d", *ports.free_ports(1))
     yield made
     made.stop()

@@ -218,7 +218,7 @@ def test_folders():
 
 
 def test_conftest_skips_with_the_package_and_fails_leftovers(tmp_path: Path) -> None:
-    for name in ("conftest.py", "kit/leftovers.py"):
+    for name in ("conftest.py", "kit/leftovers.py", "kit/ports.py"):
         target = tmp_path / "tests" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         text = (PROJECT / "tests" / name).read_text()

@@ -24,6 +24,7 @@ import pytest
 from Pyro5 import config as pyro_config
 
 from kit.obslog_site import NAME, LogDaemon
+from kit.ports import free_ports
 from kit.rawrpc import (
     BATCH,
     COMPRESSED,
@@ -55,9 +56,7 @@ STATUS_LIMIT_S = 0.020
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LogDaemon]:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
+    (port,) = free_ports(1)
     made = LogDaemon(port, tmp_path_factory.mktemp("hostile")).start()
     assert made.messages() == []  # it has opened all that it ever opens
     yield made

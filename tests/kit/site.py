@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kit.ports import free_ports as free_ports  # for programs outside pytest, too
 from nightjar.access import AccessPolicy
 from nightjar.api.commands import COMMON_COMMANDS, Command, Parameter
 from nightjar.clock import SystemClock
@@ -26,15 +26,6 @@ from nightjar.rpc.server import RpcServer
 
 START_TIMEOUT_S = 20.0
 SMALL = {"width": 320, "height": 240}
-
-
-def free_ports(count: int) -> list[int]:
-    """Return different free TCP ports, for programs outside pytest (tests have a fixture)."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def eventually(check: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:

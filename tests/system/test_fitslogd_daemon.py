@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from kit.fitslog_site import FitslogSite, is_gapless, numbers
+from kit.ports import free_ports
 from kit.site import eventually
 from kit.terminal import Terminal
 from nightjar.api.fitslog import COMMANDS, REPLY_KEYS, STATUS_KEYS, STREAM_KEYS
@@ -29,11 +30,7 @@ def running(
     tmp_path_factory: pytest.TempPathFactory, _session_folders: str
 ) -> Iterator[FitslogSite]:
     """Serve all tests of this module: they stop the group first."""
-    import socket
-
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
+    (port,) = free_ports(1)
     made = FitslogSite(tmp_path_factory.mktemp("fitslog"), port)
     made.variables = {  # type: ignore[attr-defined]
         "NIGHTJAR_CONFIG_ROOT": str(made.config_path.parent.parent),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import pytest
 
 from kit.obslog_site import NAME, LogDaemon
+from kit.ports import free_ports
 from kit.rawrpc import RawClient
 from nightjar.api.obslog import STATUS_KEYS
 from nightjar.clock import SystemClock
@@ -36,9 +36,7 @@ def daemon(free_port: int) -> Iterator[LogDaemon]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LogDaemon]:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
+    (port,) = free_ports(1)
     made = LogDaemon(port, tmp_path_factory.mktemp("obslogd")).start()
     yield made
     assert made.stop() == 0
