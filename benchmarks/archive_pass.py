@@ -3,7 +3,7 @@
 
     python benchmarks/archive_pass.py [--gigabytes 2] [--folders /dev/shm .] [--processes 2]
                                       [--rows 536] [--columns 536] [--sigma 12] [--repeats 1]
-                                      [--threads 1]
+                                      [--threads 1] [--product-frames 400]
 
 Makes a night (two cameras, cubes of 250 frames uint16, bias 200 + sky 30 + Gaussian noise) and its
 products (two states a camera, alternating frames, across the borders of cubes), then runs, each
@@ -55,7 +55,6 @@ from nightjard.archived.nights.writing import (
 )
 
 CUBE_FRAMES = 250
-PRODUCT_FRAMES = 400
 CARDS = [Card(f"KEY{number:03d}", number * 1.1, "a value with a unit", "s") for number in range(60)]
 TEXT = b"".join(card.to_bytes() for card in CARDS).decode("ascii")
 Json = dict[str, Any]
@@ -81,6 +80,7 @@ class Cost:
     peak: int
     processor: float
     results: list[Json]
+    device: int
 
 
 def make_night(folder: Path, options: argparse.Namespace) -> Night:
@@ -104,16 +104,16 @@ def make_night(folder: Path, options: argparse.Namespace) -> Night:
             refs.append(vars(ref))
             night.raw.append(path)
             night.raw_bytes += path.stat().st_size
-    plan(night, refs, per_camera)
+    plan(night, refs, per_camera, options.product_frames)
     return night
 
 
-def plan(night: Night, refs: list[Json], per_camera: int) -> None:
+def plan(night: Night, refs: list[Json], per_camera: int, most: int) -> None:
     """Put every frame into a product: states alternate, products cross borders of cubes."""
     pieces: list[tuple[int, np.ndarray[Any, Any]]] = []
     for camera in range(2):
         frames = np.arange(per_camera * CUBE_FRAMES)
-        for chunk in np.array_split(frames, max(1, len(frames) // (2 * PRODUCT_FRAMES))):
+        for chunk in np.array_split(frames, max(1, len(frames) // (2 * most))):
             pieces += [(camera, chunk[chunk % 2 == state]) for state in (0, 1)]
     rows = np.zeros(sum(len(frames) for _, frames in pieces), ROW)
     rows_file = night.folder / "frames.npy"
@@ -198,16 +198,16 @@ def counted(call: Callable[..., Json], arguments: tuple[Any, ...]) -> Json:
     before, begun = io_counts(), os.times()[:4]
     result = call(*arguments)
     processor = sum(os.times()[:4]) - sum(begun)  # of this process and of programs that it ran
-    read, written = (now - then for now, then in zip(io_counts(), before, strict=True))
+    moved = [now - then for now, then in zip(io_counts(), before, strict=True)]
     status = Path("/proc/self/status").read_text()
     peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    return {**result, "io": (read, written), "peak": peak, "processor": processor}
+    return {**result, "io": moved, "peak": peak, "processor": processor, "pid": os.getpid()}
 
 
-def io_counts() -> tuple[int, int]:
-    """Return the bytes that went through read and write calls."""
+def io_counts() -> tuple[int, int, int]:
+    """Return the bytes that went through read and write calls, and that a device gave."""
     lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(lines["rchar"]), int(lines["wchar"])
+    return int(lines["rchar"]), int(lines["wchar"]), int(lines["read_bytes"])
 
 
 def warm() -> None:
@@ -227,9 +227,13 @@ def measure(
         futures = [pool.submit(counted, call, job) for job in jobs]
         results = [future.result() for future in futures]
         seconds = time.perf_counter() - start
+    peaks: dict[int, int] = {}
+    for result in results:
+        peaks[result["pid"]] = max(peaks.get(result["pid"], 0), result["peak"])
+    read, written, device = (sum(r["io"][place] for r in results) for place in range(3))
     return Cost(
-        seconds, sum(r["io"][0] for r in results), sum(r["io"][1] for r in results),
-        max(r["peak"] for r in results), sum(r["processor"] for r in results), results,
+        seconds, read, written, sum(peaks.values()), sum(r["processor"] for r in results), results,
+        device,
     )  # fmt: skip
 
 
@@ -298,9 +302,9 @@ def report(night: Night, speeds: dict[str, float], last: dict[str, Cost]) -> Non
     for name, speed in speeds.items():
         cost = last[name]
         products = sum(result["size"] for result in cost.results)
-        own = name.startswith(("ours", "verify"))  # children of the others are not counted
+        own = is_ours(name)  # children of the others are not counted
         shares = f"{cost.read / night.raw_bytes:9.2f} {cost.written / products:17.2f}"
-        peak = f"{cost.peak / 1e6:8.0f}"  # of a worker; programs that it runs are not in it
+        peak = f"{cost.peak / 1e6:8.0f}"  # of all workers; programs that it runs are not in it
         per_gb = f"{cost.processor / night.raw_bytes * 1e9:9.2f}"
         print(
             f"{name:>26} {speed:6.0f} {per_gb} {shares if own else '':>27} {peak if own else '':>8}"
@@ -312,21 +316,55 @@ def report(night: Night, speeds: dict[str, float], last: dict[str, Cost]) -> Non
         ("ours, inline", "astropy + fpack + compare", 0.90),
     ):
         ratio = speeds[mine] / speeds[other]
-        verdict = "met" if ratio >= wanted else "NOT MET"
+        verdict = verdict_of(ratio >= wanted)
         by_cpu = last[other].processor / last[mine].processor
         print(
             f"{mine:>26} : {other:<26} {ratio:5.2f}  (at least {wanted:.2f}: {verdict}), "
             f"by CPU time {by_cpu:.2f}"
         )
+    for name in ("ours, inline", "ours, deferred", "verify"):
+        tell_bytes(name, night, last[name])
     for name in ("ours, inline", "ours, deferred"):
         results = last[name].results
-        raw = sum(result["bytes_read"] for result in results) / night.raw_bytes
         total = sum(result["seconds"]["total"] for result in results)
-        print(f"{name}: raw bytes read / raw {raw:.3f}; share of the time of its processes:")
+        print(f"{name}: share of the time of its processes:")
         stages = {stage for result in results for stage in result["seconds"]} - {"total"}
         for stage in sorted(stages):
             share = sum(result["seconds"].get(stage, 0) for result in results) / total
             print(f"{stage:>26} {100 * share:5.1f} %")
+    peak = max(cost.peak for name, cost in last.items() if is_ours(name))
+    print(f"peak of all workers {peak / 1e6:.0f} MB: below 1 GB: {verdict_of(peak < 1e9)}")
+
+
+def tell_bytes(name: str, night: Night, cost: Cost) -> None:
+    """Print the bytes that were read and written, by cause, in units of raw and of products."""
+    raw, products = night.raw_bytes, sum(result["size"] for result in cost.results)
+    causes = {"frames of raw": "bytes_read", "products, for their hash": "bytes_read_back",
+              "products, compared": "bytes_verified"}  # fmt: skip
+    sums = {text: sum(result.get(key, 0) for result in cost.results)
+            for text, key in causes.items()}  # fmt: skip
+    if name == "verify":
+        sums["products, compared"] = products
+    rest = cost.read - sum(sums.values())
+    parts = [f"{text} {count / raw:.3f}" for text, count in {**sums, "rest": rest}.items()]
+    print(f"{name}: read / raw {cost.read / raw:.3f} = {' + '.join(parts)}; from a device "
+          f"{cost.device / raw:.3f}")  # fmt: skip
+    if name == "ours, deferred":
+        print(f"{'':>26} at most 1.1: {verdict_of(cost.read <= 1.1 * raw)}")
+    if name != "verify":
+        written = sum(result["bytes_written"] for result in cost.results)
+        print(f"{'':>26} written / products {cost.written / products:.3f}, of it products "
+              f"{written / products:.3f} (at most 1.1: "
+              f"{verdict_of(cost.written <= 1.1 * products)})")  # fmt: skip
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether the figures of a run are those of its own processes."""
+    return name.startswith(("ours", "verify"))
+
+
+def verdict_of(is_met: bool) -> str:
+    return "met" if is_met else "NOT MET"
 
 
 def main() -> None:
@@ -335,6 +373,7 @@ def main() -> None:
     parser.add_argument("--folders", type=Path, nargs="+", default=[Path("/dev/shm"), Path()])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="that compress, in each process")
+    parser.add_argument("--product-frames", type=int, default=400)
     parser.add_argument("--rows", type=int, default=536)
     parser.add_argument("--columns", type=int, default=536)
     parser.add_argument("--sigma", type=float, default=12.0)

@@ -25,6 +25,7 @@ from nightjard.archived.nights.writing import (
     ProductTask,
     cube_head,
     hash_cube,
+    output,
     raw_hash,
     verify_product,
     write_product,
@@ -126,21 +127,68 @@ def test_again_changes_nothing(night: Night, compression: str) -> None:
         )  # fmt: skip
 
 
+def counted(night: Night, *, verify: str, **more: Any) -> tuple[int, int, list[dict[str, Any]]]:
+    """Write two products of the frames of the first cube; return bytes read, written, results."""
+    count = len(night.frames[0])
+    states = [[(0, n) for n in range(count) if n % 2 == state] for state in (0, 1)]
+    tasks = [night.task(picks, f"S{n}", verify=verify) for n, picks in enumerate(states)]
+    start = bytes_through_calls()
+    results = [write_product(task, **more) for task in tasks]
+    read, written = (now - then for now, then in zip(bytes_through_calls(), start, strict=True))
+    for result in results:
+        data = (night.folder / result["path"]).read_bytes()
+        assert result["file_hash"] == blake3(data).hexdigest()
+    return read, written, results
+
+
 def test_raw_is_read_once_and_left_alone(tmp_path: Path) -> None:
     night = Night(tmp_path / "night")
     path = night.add(frames_of(1, 30, (300, 400)))
     before = (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).digest())
-    states = [[(0, n) for n in range(30) if n % 2 == state] for state in (0, 1)]
-    tasks = [night.task(picks, f"S{n}", verify="deferred") for n, picks in enumerate(states)]
-    start = bytes_through_calls()
-    results = [write_product(task) for task in tasks]
-    read, written = (now - then for now, then in zip(bytes_through_calls(), start, strict=True))
+    read, written, results = counted(night, verify="deferred")
     raw = path.stat().st_size
     products = sum(result["size"] for result in results)
     assert sum(result["bytes_read"] for result in results) <= raw
-    assert raw * 0.99 < read - products < 1.1 * raw  # each product is read once for its hash
+    assert raw * 0.99 < read < 1.1 * raw
     assert products <= written < 1.1 * products
     assert before == (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).digest())
+    read, written, results = counted(night, verify="deferred")  # they are there: compared
+    assert all(result["was_there"] for result in results)
+    assert raw * 0.99 + products < read < 1.1 * raw + products
+    assert written < 0.1 * products
+
+
+def test_verified_inline_a_product_is_read_once(tmp_path: Path) -> None:
+    night = Night(tmp_path / "night")
+    raw = night.add(frames_of(1, 30, (300, 400))).stat().st_size
+    read, _, results = counted(night, verify="inline")
+    products = sum(result["size"] for result in results)
+    assert sum(result["bytes_verified"] for result in results) == products
+    assert raw * 0.99 + products < read < 1.1 * raw + products
+
+
+@pytest.mark.parametrize("compression", ["rice", "none"])
+@pytest.mark.parametrize("writes", [1000, 4096, 1 << 20])
+def test_what_is_not_kept_is_read_back_for_the_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str, writes: int
+) -> None:
+    monkeypatch.setattr(output, "WRITE_BYTES", writes)
+    night = Night(tmp_path / "night")
+    night.add(frames_of(1, 12, (30, 40)))
+    picks = [(0, n) for n in range(12)]
+    made = []
+    for kept in (0, 999, 5000, 12_000, 1 << 20):
+        task = night.task(picks, f"K{kept}", compression, "deferred")
+        result = write_product(task, kept_bytes=kept)
+        data = (night.folder / result["path"]).read_bytes()
+        assert result["file_hash"] == blake3(data).hexdigest()
+        assert verify_product(task, result) == []
+        head = len(data) - result["bytes_read_back"]
+        assert head <= kept
+        made.append(head)
+    assert made[0] == 0
+    assert made == sorted(made)
+    assert result["bytes_read_back"] < 4 * 2880  # header and table of tiles
 
 
 def bytes_through_calls() -> tuple[int, int]:
@@ -157,26 +205,30 @@ def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 Path("/proc/self/clear_refs").write_text("5")
 before = peak()
-result = write_product(task)
+result = write_product(task, kept_bytes=int(sys.argv[1]))
 assert verify_product(task, result) == []
 print(peak() - before, result["size"])
 """
 
 
-@pytest.mark.parametrize("compression", ["rice", "none"])
-def test_memory_does_not_grow_with_the_cube(tmp_path: Path, compression: str) -> None:
+@pytest.mark.parametrize(
+    ("compression", "verify"), [("rice", "inline"), ("none", "inline"), ("none", "deferred")]
+)
+def test_memory_does_not_grow_with_the_cube(
+    tmp_path: Path, compression: str, verify: str
+) -> None:
     night = Night(tmp_path / "night")
     frames = np.zeros((100, 500, 1500), np.uint16)
     frames[:, ::50] = 7
     night.add(frames)
-    task = night.task([(0, n) for n in range(100)], compression=compression)
+    task = night.task([(0, n) for n in range(100)], compression=compression, verify=verify)
     done = subprocess.run(
-        [sys.executable, "-c", _MEMORY], input=json.dumps(task), capture_output=True, text=True,
-        timeout=60, check=False,
+        [sys.executable, "-c", _MEMORY, str(20 << 20)], input=json.dumps(task), timeout=60,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     grown, _ = map(int, done.stdout.split())
-    assert grown < 60e6 < frames.nbytes / 2
+    assert grown < 60e6 + (20 << 20 if verify == "deferred" else 0) < frames.nbytes * 0.6
 
 
 @pytest.mark.parametrize("kind", ["milk", "logger", "tiles"])

@@ -4,6 +4,9 @@
 A new file grows under a hidden name that its writer holds a lock on. A name without a lock was
 left by a writer that was killed, and is removed by whoever makes the same file next. Where the
 file itself is there already, nothing is written: every byte is compared with what it holds.
+
+The hash of a file begins with its header, which is known last. Up to a bound, what was written is
+therefore kept in memory until then; what is beyond is read back.
 """
 
 from __future__ import annotations
@@ -18,9 +21,17 @@ from typing import Any, Protocol
 from blake3 import blake3
 
 from nightjar import files
-from nightjar.errors import Code, StorageError, storage_code
+from nightjard.archived.nights.writing.same_file import (
+    SameFile,
+    different,
+    hash_of,
+    storage_error,
+)
 
 WRITE_BYTES = 4 << 20
+#: Most bytes of a file that are kept until its hash can be made. Of a pool of two processes this
+#: and what they need besides stays below 1 GB.
+KEPT_BYTES = 256 << 20
 _WRITEBACK_BYTES = 16 << 20
 _SYNC_FILE_RANGE_WRITE = 2
 _TRIES = 100
@@ -34,14 +45,15 @@ class Output(Protocol):
     ----------
     file
         Where its bytes can be read.
-    written
-        Bytes given to the disk.
+    written, read_back
+        Bytes given to the disk, and read from it for the hash.
     was_there
         It existed before.
     """
 
     file: Path
     written: int
+    read_back: int
     was_there: bool
 
     def append(self, data: Any) -> None:
@@ -60,6 +72,10 @@ class Output(Protocol):
         """Have everything in the file; return its size."""
         ...
 
+    def content_hash(self) -> str:
+        """Return the blake3 (hexadecimal) of the whole file; after :meth:`finish`."""
+        ...
+
     def sync(self) -> None:
         """Make the content durable."""
         ...
@@ -73,8 +89,15 @@ class Output(Protocol):
         ...
 
 
-def open_output(path: Path) -> Output:
+def open_output(path: Path, *, kept_bytes: int = 0) -> Output:
     """Return the output for a file.
+
+    Parameters
+    ----------
+    path
+        Its name, when it is done.
+    kept_bytes
+        See :class:`NewFile`.
 
     Raises
     ------
@@ -84,7 +107,7 @@ def open_output(path: Path) -> Output:
     try:
         make_folder(path.parent)
         remove_leftovers(path)
-        return SameFile(path) if os.path.lexists(path) else NewFile(path)
+        return SameFile(path) if os.path.lexists(path) else NewFile(path, kept_bytes=kept_bytes)
     except OSError as error:
         raise storage_error(path, error) from error
 
@@ -147,6 +170,8 @@ class NewFile:
     ----------
     path
         Its name, when it is done.
+    kept_bytes
+        As many bytes behind what was left out first stay in memory for :meth:`content_hash`.
 
     Raises
     ------
@@ -156,9 +181,11 @@ class NewFile:
 
     was_there = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, kept_bytes: int = 0) -> None:
         self.path = path
-        self.written = 0
+        self.written = self.read_back = 0
+        self._kept: list[memoryview] = []
+        self._kept_from, self._kept_room = 0, kept_bytes
         self._end = self._writeback_from = 0
         self._buffer = bytearray(WRITE_BYTES)
         self._room, self._used = WRITE_BYTES, 0
@@ -180,6 +207,10 @@ class NewFile:
         self._flush()
         begin = self._end
         self._end += count
+        if self._kept:
+            self._kept_room = 0  # what is kept has no gaps
+        else:
+            self._kept_from = self._end
         # The next write is shorter, so that all others begin at a multiple of their size.
         self._room = WRITE_BYTES - self._end % WRITE_BYTES
         return begin
@@ -191,6 +222,12 @@ class NewFile:
             raise storage_error(self.path, error) from error
         self.written += self._used
         self._end += self._used
+        if 0 < self._used <= self._kept_room:
+            self._kept.append(memoryview(self._buffer)[: self._used])
+            self._kept_room -= self._used
+            self._buffer = bytearray(WRITE_BYTES)
+        elif self._used:
+            self._kept_room = 0
         self._used, self._room = 0, WRITE_BYTES
         if self._end - self._writeback_from >= _WRITEBACK_BYTES:
             # Lets the disk work now instead of all at the fsync; a failure is told there.
@@ -214,6 +251,29 @@ class NewFile:
         self._flush()
         return self._end
 
+    def content_hash(self) -> str:
+        """Return the blake3 (hexadecimal) of the file; what is not kept is read back."""
+        hasher = blake3()
+        self._hash_part(hasher, 0, self._kept_from)
+        for part in self._kept:
+            hasher.update(part)
+        self._hash_part(hasher, self._kept_from + sum(map(len, self._kept)), self._end)
+        self._kept.clear()
+        self._kept_from, self._kept_room = 0, 0
+        return hasher.hexdigest()
+
+    def _hash_part(self, hasher: blake3, start: int, end: int) -> None:
+        while start < end:
+            try:
+                data = os.pread(self._descriptor, min(WRITE_BYTES, end - start), start)
+            except OSError as error:
+                raise storage_error(self.path, error) from error
+            if not data:
+                raise storage_error(self.path, OSError(errno.EIO, f"it ends at byte {start}"))
+            hasher.update(data)
+            start += len(data)
+            self.read_back += len(data)
+
     def sync(self) -> None:
         """Make the content durable."""
         try:
@@ -234,7 +294,7 @@ class NewFile:
                 files.rename_new(self.file, self.path)
         except FileExistsError:
             if hash_of(self.path) != hash_of(self.file):
-                raise _different(self.path, "") from None
+                raise different(self.path, "") from None
             self.was_there = True
             self.close()
             return
@@ -258,116 +318,3 @@ class NewFile:
             os.close(self._descriptor)
             self._descriptor = -1
             self.file = self.path
-
-
-class SameFile:
-    """A file that exists and must hold just what would be written.
-
-    Parameters
-    ----------
-    path
-        As of :class:`NewFile`.
-
-    Raises
-    ------
-    StorageError
-        It holds something else, or cannot be read; it stays as it is.
-    """
-
-    was_there = True
-    written = 0
-
-    def __init__(self, path: Path) -> None:
-        self.path = self.file = path
-        self._end = 0
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def append(self, data: Any) -> None:
-        """Compare the bytes that would come next."""
-        view = memoryview(data).cast("B")
-        self._compare(view, self._end)
-        self._end += len(view)
-
-    def reserve(self, count: int) -> int:
-        """Leave bytes out, which will be compared later; return where they begin."""
-        begin = self._end
-        self._end += count
-        return begin
-
-    def put(self, data: bytes, offset: int) -> None:
-        """Compare bytes that were left out."""
-        self._compare(memoryview(data), offset)
-
-    def finish(self) -> int:
-        """Compare the size, and return it."""
-        size = os.fstat(self._descriptor).st_size
-        if size != self._end:
-            raise _different(self.path, f": it has {size} bytes, not {self._end}")
-        return size
-
-    def _compare(self, wanted: memoryview, offset: int) -> None:
-        while wanted:
-            try:
-                found = os.pread(self._descriptor, min(len(wanted), WRITE_BYTES), offset)
-            except OSError as error:
-                raise storage_error(self.path, error) from error
-            if not found or found != wanted[: len(found)]:
-                raise _different(self.path, f", at or after byte {offset}")
-            wanted, offset = wanted[len(found) :], offset + len(found)
-
-    def sync(self) -> None:
-        """Make the content durable: whoever wrote it may have been killed before."""
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise storage_error(self.path, error) from error
-
-    def publish(self) -> None:
-        """Make its name durable."""
-        try:
-            files.fsync_folder(self.path.parent)
-        except OSError as error:
-            raise storage_error(self.path, error) from error
-
-    def close(self) -> None:
-        """Close the file; harmless twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def hash_of(path: Path) -> str:
-    """Return the blake3 (hexadecimal) of a file's bytes.
-
-    Raises
-    ------
-    StorageError
-        It cannot be read.
-    """
-    hasher = blake3()
-    buffer = memoryview(bytearray(WRITE_BYTES))
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                hasher.update(buffer[:count])
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", path=str(path)) from error
-    return hasher.hexdigest()
-
-
-def _different(path: Path, what: str) -> StorageError:
-    return StorageError(
-        f"cannot write {path}: a file of that name exists and holds something else{what}; both "
-        "stay as they are; find out which is right, then remove the other",
-        path=str(path),
-    )
-
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """Return the error that tells why a product was not written."""
-    code = storage_code(error)
-    hint = "make room" if code is Code.NO_SPACE else "correct the folder or the disk"
-    return StorageError(
-        f"cannot write {path}: {error.strerror or error}; {hint} and run the step again",
-        code=code, path=str(path),
-    )  # fmt: skip

@@ -29,12 +29,7 @@ from nightjar.fits.hdus import Hdu, Reader, opened, walk
 from nightjar.fits.header import Header, NotFits
 from nightjar.fits.tile_file import empty_primary
 from nightjar.fits.tiles import DESCRIPTOR_BYTES
-from nightjard.archived.nights.writing.output import (
-    Output,
-    hash_of,
-    open_output,
-    storage_error,
-)
+from nightjard.archived.nights.writing.output import KEPT_BYTES, Output, open_output
 from nightjard.archived.nights.writing.packed import (
     Tiling,
     card_images,
@@ -43,6 +38,7 @@ from nightjard.archived.nights.writing.packed import (
     tiling_for,
     unpacked,
 )
+from nightjard.archived.nights.writing.same_file import hash_of, storage_error
 
 ENDING = ".fz"
 _CHUNK_BYTES = 4 << 20
@@ -151,12 +147,12 @@ def decompress_file(path: Path, *, keep: bool = True) -> Packed:
     with opened(path) as (read, name):
         size = path.stat().st_size
         try:
-            output = open_output(target)
+            output = open_output(target, kept_bytes=KEPT_BYTES)
             for piece in unpacked(read, size, name):
                 output.append(piece)
             target_size = output.finish()
             output.sync()
-            file_hash = hash_of(output.file)
+            file_hash = output.content_hash()
             output.publish()
         finally:
             if output is not None:

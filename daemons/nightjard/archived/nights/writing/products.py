@@ -28,15 +28,15 @@ from nightjard.archived.nights.writing.hashes import (
 )
 from nightjard.archived.nights.writing.layout import ProductLayout
 from nightjard.archived.nights.writing.output import (
+    KEPT_BYTES,
     NewFile,
     Output,
-    hash_of,
     make_folder,
     open_output,
     remove_leftovers,
-    storage_error,
 )
 from nightjard.archived.nights.writing.raw import RawFrame, RawFrames
+from nightjard.archived.nights.writing.same_file import storage_error
 from nightjard.archived.nights.writing.tasks import ProductResult, ProductTask
 
 
@@ -60,7 +60,9 @@ class Stages:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
-def write_product(task: dict[str, Any], *, threads: int = 1) -> dict[str, Any]:
+def write_product(
+    task: dict[str, Any], *, threads: int = 1, kept_bytes: int = KEPT_BYTES
+) -> dict[str, Any]:
     """Write a product, or find that it is there.
 
     The same task gives the same bytes. Killed at any instant it leaves raw as it was, and a
@@ -73,6 +75,9 @@ def write_product(task: dict[str, Any], *, threads: int = 1) -> dict[str, Any]:
         Of :class:`ProductTask`.
     threads
         That compress. One is enough where a pool has a process a core.
+    kept_bytes
+        Of a file that is verified later as many are kept until its hash can be made; the rest is
+        read back.
 
     Returns
     -------
@@ -96,21 +101,22 @@ def write_product(task: dict[str, Any], *, threads: int = 1) -> dict[str, Any]:
         size = layout.begin + layout.frames * layout.frame_bytes
         require_space(asked.path.parent, size, f"cannot write {asked.path}")
     raw = RawFrames(Path(asked.night), asked.cube_refs(), accepts_damage=asked.accepts_damage)
-    output = open_output(asked.path)
+    is_verified = asked.verify == "inline"
+    # Where the file is read back all the same, its hash is made of that.
+    output = open_output(asked.path, kept_bytes=0 if is_verified else kept_bytes)
     try:
         output.reserve(layout.begin)
         with _Encoders(layout, threads) as encoders:
             writer = _Writer(layout, raw, output, stages)
             writer.take(rows, encoders)
         size = writer.finish()
-        is_verified = asked.verify == "inline"
         with stages.of("sync"):
             if is_verified:
                 output.sync()
         with stages.of("verify" if is_verified else "hash"):
-            file_hash = _proven(output, layout, writer.hashes) if is_verified else hash_of(
-                output.file
-            )  # fmt: skip
+            file_hash = (
+                _proven(output, layout, writer.hashes) if is_verified else output.content_hash()
+            )
         with stages.of("sync"):
             if not is_verified:
                 output.sync()
@@ -122,7 +128,7 @@ def write_product(task: dict[str, Any], *, threads: int = 1) -> dict[str, Any]:
     return ProductResult(
         asked.target, size, file_hash, payload_hash(writer.hashes), layout.frames, is_verified,
         stages.seconds, raw.bytes_read, output.written, size if is_verified else 0,
-        tuple(raw.damaged), output.was_there,
+        tuple(raw.damaged), output.was_there, output.read_back,
     ).to_json()  # fmt: skip
 
 

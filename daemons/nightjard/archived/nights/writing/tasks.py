@@ -178,7 +178,9 @@ class ProductResult:
     seconds
         By stage: ``read``, ``hash``, ``compress``, ``write``, ``sync``, ``verify``, ``total``.
     bytes_read, bytes_written
-        From raw cubes and to the product; ``bytes_verified`` were read back.
+        Frames from raw cubes, and to the product.
+    bytes_verified, bytes_read_back
+        Of the product, read back to compare it, and to make its hash or because it was there.
     damaged
         Raw frames, ``PATH[INDEX]``, whose checksum is wrong and which were taken all the same.
     was_there
@@ -197,6 +199,7 @@ class ProductResult:
     bytes_verified: int = 0
     damaged: tuple[str, ...] = ()
     was_there: bool = False
+    bytes_read_back: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
