@@ -24,6 +24,9 @@ PACKAGES = {
     "indiserver": "indi-bin",
     "indi_simulator_ccd": "indi-bin",
     "indi_simulator_wheel": "indi-bin",
+    "indi_simulator_rotator": "indi-bin",
+    "indi_simulator_telescope": "indi-bin",
+    "indi_pyxis_rotator": "indi-bin",
     "indi_getprop": "indi-bin",
     "indi_setprop": "indi-bin",
     "fitsverify": "fitsverify",
@@ -47,6 +50,8 @@ PACKAGES = {
     "unshare": "util-linux",
     "setpriv": "util-linux",
     "faketime": "faketime",
+    "ncdump": "netcdf-bin",
+    "socat": "socat",
     "arv-fake-gv-camera-0.8": "aravis-tools",
     "/usr/lib/*/girepository-1.0/Aravis-0.8.typelib": "gir1.2-aravis-0.8",
     # What PyGObject (extra aravis) is built with.

@@ -9,15 +9,15 @@ import sys
 from nightjar.errors import Code
 
 
-def _run(program: str) -> int:
+def _run(program: str, module: str = "__main__") -> int:
     try:
-        main = importlib.import_module(f"nightjard.{program}.__main__").main
+        main = importlib.import_module(f"nightjard.{program}.{module}").main
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("nightjar", "nightjard"):
             raise
         sys.stderr.write(
             f"{program}: package {error.name} is missing, which daemons need; "
-            f"pip install 'nightjar[daemons]'\n"
+            f"pip install 'nightjar[daemons,das]'\n"
         )
         return Code.BAD_CONFIG.exit_code
     code: int = main()
@@ -52,3 +52,28 @@ def fitslogd() -> int:
 def streamlinkd() -> int:
     """Run the stream links."""
     return _run("streamlinkd")
+
+
+def rotd() -> int:
+    """Run the rotator."""
+    return _run("rotd")
+
+
+def dasd() -> int:
+    """Run the data acquisition."""
+    return _run("dasd")
+
+
+def telogd() -> int:
+    """Run the telescope logs."""
+    return _run("telogd")
+
+
+def merged() -> int:
+    """Run the merge of the streams."""
+    return _run("merged")
+
+
+def dasmerge() -> int:
+    """Merge by hand."""
+    return _run("merged", "command")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The merge: raw, pointing and housekeeping minutes into one netCDF file a UT hour."""
