@@ -124,11 +124,12 @@ def headers(
 @click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False),
               help="Write the text here as well, on this machine; - prints it.")  # fmt: skip
 @family_option
+@dry_run_option
 @id_option
 @app.pass_session
 def manifest(
     session: app.Session, nights: tuple[str, ...], combine: bool, output: str | None,
-    family: str | None, identity: str | None,
+    family: str | None, dry_run: bool, identity: str | None,
 ) -> None:  # fmt: skip
     """Write the manifest of NIGHTs for the observatory's archive: ID, path, size.
 
@@ -136,19 +137,21 @@ def manifest(
     """
     asked = {
         "nights": [night_text(night) for night in nights], "family": family or DEFAULT_FAMILY,
-        "combine": combine, "text": output is not None,
+        "combine": combine, "text": output is not None, "dry_run": dry_run,
     }  # fmt: skip
     done = work(session, identity, "make_manifest", asked, "manifest")
     made = done["manifests"]
     if output is not None:
         # The combined one, which comes last, holds all the others.
         texts = [one["text"] for one in (made[-1:] if combine else made)]
-        if output == "-":
+        if output == "-" and not session.is_json:
             click.echo("".join(texts), nl=False)
             return
-        _write(output, "".join(texts))
+        if output != "-" and not dry_run:
+            _write(output, "".join(texts))
+    would = "would write " if dry_run else ""
     session.done(done, "\n".join(
-        f"{one['path']}: {one['files']} files of {', '.join(one['nights'])}" for one in made
+        f"{would}{one['path']}: {one['files']} files of {', '.join(one['nights'])}" for one in made
     ))  # fmt: skip
 
 

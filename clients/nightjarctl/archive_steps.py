@@ -157,22 +157,25 @@ def cancel(session: app.Session, operation: str | None, identity: str | None) ->
 @command
 @night_argument
 @family_option
+@dry_run_option
 @wait_option
 @id_option
 @app.pass_session
 def verify(
-    session: app.Session, night: str, family: str | None, wait: bool, identity: str | None
-) -> None:
+    session: app.Session, night: str, family: str | None, dry_run: bool, wait: bool,
+    identity: str | None,
+) -> None:  # fmt: skip
     """Read all products of NIGHT again and compare them with what was written.
 
-    Exit code 1 where one is bad or missing.
+    --dry-run looks at names and sizes only. Exit code 1 where one is bad or missing.
 
     Example: archive verify 20260611
     """
     what = f"verification of {night}"
-    done = work(session, identity, "verify_night", of_night(night, family), what, wait=wait)
+    asked = {**of_night(night, family), "dry_run": dry_run}
+    done = work(session, identity, "verify_night", asked, what, wait=wait)
     if done is not None:
-        session.result(done, tables.verify_lines(done))
+        session.result(done, tables.verify_lines(done, is_dry=dry_run))
         if not done["is_good"]:
             fail(session)
 
@@ -199,7 +202,8 @@ def resend(
 ) -> None:  # fmt: skip
     """Copy what a destination lacks of NIGHT, or has otherwise, once more.
 
-    Exit code 1 where it is not as here afterwards.
+    --dry-run has it read and say what it has; of one that fetches by itself its last receipt is
+    shown. Exit code 1 where a copy is not as here at the end.
 
     Example: archive resend 20260611 --destination scexao6
     """
@@ -213,25 +217,32 @@ def resend(
 @_maybe_night
 @destination_option
 @family_option
+@dry_run_option
 @wait_option
 @id_option
 @app.pass_session
 def scrub(
     session: app.Session, night: str | None, destination: str | None, family: str | None,
-    wait: bool, identity: str | None,
+    dry_run: bool, wait: bool, identity: str | None,
 ) -> None:  # fmt: skip
-    """Have destinations read their copies again, of NIGHT or of all nights, and compare.
+    """Have destinations read their copies again, of NIGHT or of all that are due, and compare.
 
-    Exit code 1 where a copy is not as here.
+    --dry-run shows which copies, as they were when last read. Exit code 1 where a copy is not as
+    here.
 
     Example: archive scrub 20260611
     """
     asked = {
         "night": None if night is None else night_text(night), "family": family,
-        "destination": destination,
+        "destination": destination, "dry_run": dry_run,
     }  # fmt: skip
     what = f"scrub of {night or 'all nights'}"
-    _show_copies(session, work(session, identity, "scrub", asked, what, wait=wait))
+    copies = work(session, identity, "scrub", asked, what, wait=wait)
+    if dry_run and copies is not None:
+        lines = tables.copy_lines(copies, session.paint) if copies else ["nothing is due"]
+        session.result(copies, lines)
+        return
+    _show_copies(session, copies)
 
 
 @command
@@ -296,11 +307,12 @@ def release(
 @click.argument("reason", required=False)
 @click.option("--lift", is_flag=True, help="Take the veto back.")
 @family_option
+@dry_run_option
 @id_option
 @app.pass_session
 def veto(
     session: app.Session, night: str, reason: str | None, lift: bool, family: str | None,
-    identity: str | None,
+    dry_run: bool, identity: str | None,
 ) -> None:  # fmt: skip
     """Forbid that anything of NIGHT is released, for a REASON.
 
@@ -308,23 +320,28 @@ def veto(
     """
     if lift == bool(reason):
         raise click.UsageError("give the reason, or --lift")
-    row = look(session, identity, "veto", {**of_night(night, family), "reason": reason})
-    word = f"has a veto: {row['veto']}" if row["veto"] else "has no veto"
+    asked = {**of_night(night, family), "reason": reason, "dry_run": dry_run}
+    row = look(session, identity, "veto", asked)
+    verb = "would have" if dry_run else "has"
+    word = f"{verb} a veto: {row['veto']}" if row["veto"] else f"{verb} no veto"
     session.done(row, f"night {row['night']} {word}")
 
 
 @command
 @night_argument
 @family_option
+@dry_run_option
 @id_option
 @app.pass_session
-def seal(session: app.Session, night: str, family: str | None, identity: str | None) -> None:
+def seal(
+    session: app.Session, night: str, family: str | None, dry_run: bool, identity: str | None
+) -> None:
     """Say that no more cubes come for NIGHT, so that it is not waited for.
 
     Example: archive seal 20260611
     """
-    row = look(session, identity, "seal", of_night(night, family))
-    session.done(row, f"night {row['night']} is sealed")
+    row = look(session, identity, "seal", {**of_night(night, family), "dry_run": dry_run})
+    session.done(row, f"night {row['night']} {'would be' if dry_run else 'is'} sealed")
 
 
 COMMANDS: tuple[click.Command, ...] = (

@@ -289,9 +289,13 @@ def release_lines(done: Row) -> list[str]:
 # --- checks -------------------------------------------------------------------------------------
 
 
-def verify_lines(done: Row) -> list[str]:
-    """Return what reading the products again showed."""
+def verify_lines(done: Row, *, is_dry: bool = False) -> list[str]:
+    """Return what reading the products again showed, or a look at their names and sizes."""
     lines = [f"{row['path']}: {row['problem']}" for row in done["bad"]] + _omitted(done)
+    if is_dry:
+        bad = len(done["bad"]) + done["omitted"]
+        word = "all there, of the right size" if done["is_good"] else f"{bad} are not as written"
+        return [*lines, f"would read {done['files']} files, {_size(done['bytes'])}: {word}"]
     rate = rate_text(None, done["bytes"] / done["seconds"]) if done["seconds"] else ""
     bad = len(done["bad"]) + done["omitted"]
     word = "all as they were written" if done["is_good"] else f"{bad} not as written"

@@ -32,8 +32,8 @@ from nightjar.executor.tasks import Event, Task, call
 from nightjar.files import rename_new
 from nightjard.archived.database import Database
 from nightjard.archived.nights import engine
-from nightjard.archived.nights.care import Care
-from nightjard.archived.nights.papers import Papers
+from nightjard.archived.nights.header_care import HeaderCare
+from nightjard.archived.nights.restoring import Restoring
 from nightjard.archived.nights.steps import making
 
 _IDS = "SELECT code, number, family, date, product, time_ns FROM frame_id ORDER BY 1, 2"
@@ -141,10 +141,10 @@ def restore(base: Path) -> None:
     """Bring the night back to its beginning, and run it."""
     bench = opened(base)
     night = base / "raw" / DATE
-    care = Care(bench.tools, bench.engine)
+    restoring = Restoring(bench.tools, bench.engine)
     context = bench.engine.context(bench.night(night))
-    asked = care.restore(context, None, "test", dry_run=True)
-    care.restore(context, asked["confirm"], "test", dry_run=False)
+    asked = restoring.restore(context, None, "test", dry_run=True)
+    restoring.restore(context, asked["confirm"], "test", dry_run=False)
     bench.run(night)
     bench.close()
 
@@ -154,9 +154,9 @@ def repair(base: Path) -> None:
     bench = opened(base)
     night = base / "raw" / DATE
     bench.run(night)
-    papers = Papers(bench.tools, bench.engine)
+    headers = HeaderCare(bench.tools, bench.engine)
     context = bench.engine.context(bench.night(night))
-    papers.repair_headers(context, ["RET-ANG1"], dry_run=False)
+    headers.repair_headers(context, ["RET-ANG1"], dry_run=False)
     bench.run(night)
     bench.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from kit.archive_frames import Said, empty_database
 from kit.nights import NightBench, nights_config
+from nightjar.api.nights import NIGHT_COMMANDS
 from nightjar.clock import Clock, ManualClock, SystemClock
 from nightjar.health import Health
 from nightjar.metrics import Metrics
@@ -94,8 +95,10 @@ class Site:
         self.commands = self.model.handlers(lambda: "tester")
 
     def call(self, name: str, **given: Any) -> Any:
-        """Do a command; return its result, that of its operation where it is long."""
-        answer = self.commands[name](**given)
+        """Do a command as it is typed; return its result, that of its operation if it is long."""
+        (command,) = (each for each in NIGHT_COMMANDS if each.name == name)
+        defaults = {each.name: each.default for each in command.parameters if not each.is_required}
+        answer = self.commands[name](**{**defaults, **given})
         if not isinstance(answer, dict) or "operation" not in answer or "steps" in answer:
             return answer
         operation = self.operations.get(answer["operation"])
@@ -104,9 +107,7 @@ class Site:
 
     def run(self, night: str = DATE, **given: Any) -> Any:
         """Run steps of a night, all by default."""
-        values = {"step": None, "from_step": None, "until_step": None, "dry_run": False,
-                  "force": False}  # fmt: skip
-        return self.call("run_night", night=night, family="archival", **{**values, **given})
+        return self.call("run_night", night=night, family="archival", **given)
 
     def row(self, night: str = DATE, family: str = "archival") -> Row:
         """Return the row of a night."""

@@ -165,8 +165,8 @@ PROCESS_KEYS: dict[str, str] = {
 VERIFY_KEYS: dict[str, str] = {
     "night": "YYYYMMDD",
     "family": "of the night",
-    "files": "that were read",
-    "bytes": "that were read",
+    "files": "that were read; for a dry run: that would be",
+    "bytes": "of these",
     "bad": "[{path, problem}]",
     "is_good": "nothing bad, nothing missing",
     "seconds": "it took",

@@ -172,20 +172,20 @@ NIGHT_COMMANDS: tuple[Command, ...] = (
     Command(
         "verify_night",
         "Read all products of a night again and compare them with what was written. "
-        "Result: VERIFY_KEYS.",
-        (_NIGHT, _FAMILY), is_operation=True,
+        "A dry run looks at names and sizes only. Result: VERIFY_KEYS.",
+        (_NIGHT, _FAMILY, _DRY_RUN), is_operation=True,
     ),
     Command(
         "resend",
-        "Copy what a destination lacks or has otherwise once more. Result: COPY_KEYS by "
-        "destination.",
+        "Copy what a destination lacks or has otherwise once more. A dry run has it read what it "
+        "has, and copies nothing. Result: COPY_KEYS by destination.",
         (_NIGHT, _FAMILY, _DESTINATION, _DRY_RUN), is_operation=True,
     ),
     Command(
         "scrub",
-        "Have destinations read their copies again, and compare. Result: COPY_KEYS by "
-        "destination.",
-        (_MAYBE_NIGHT, _MAYBE_FAMILY, _DESTINATION), is_operation=True,
+        "Have destinations read their copies again, and compare. A dry run returns which copies "
+        "it would be, as they were when they were last read. Result: COPY_KEYS by destination.",
+        (_MAYBE_NIGHT, _MAYBE_FAMILY, _DESTINATION, _DRY_RUN), is_operation=True,
     ),
     Command(
         "restore_night",
@@ -212,6 +212,7 @@ NIGHT_COMMANDS: tuple[Command, ...] = (
             Parameter("combine", "bool", "One manifest for all, beside one for each.",
                       default=False),
             Parameter("text", "bool", "Return its text as well.", default=False),
+            _DRY_RUN,
         ),
         is_operation=True,
     ),
@@ -259,12 +260,13 @@ NIGHT_COMMANDS: tuple[Command, ...] = (
         (
             _NIGHT, _FAMILY,
             Parameter("reason", "str", "Why; null takes the veto back.", is_nullable=True),
+            _DRY_RUN,
         ),
         is_safe=True,
     ),
     Command(
         "seal", "Say that no more cubes come for a night. Returns its TABLE_KEYS.",
-        (_NIGHT, _FAMILY), is_safe=True,
+        (_NIGHT, _FAMILY, _DRY_RUN), is_safe=True,
     ),
     Command(
         "notify_cube",

@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nightjar.api.night_results import MAX_LISTED
-from nightjar.errors import NightjarError, Refused, StorageError
-from nightjar.files import free_bytes, fsync_folder, is_temporary
+from nightjar.errors import NightjarError, Refused
+from nightjar.files import free_bytes
 from nightjar.times import NS_PER_DAY, iso, parse_iso
 from nightjard.archived.nights.engine import Engine
-from nightjard.archived.nights.ids.changes import NAME as NAME_CHANGES
-from nightjard.archived.nights.plan import FOLDER, Plan
-from nightjard.archived.nights.steps.context import Context, Progress, Tools, hash_of
-from nightjard.archived.nights.steps.copying import expected_files, is_night_safe, night_name
-from nightjard.archived.nights.steps.making import SUPERSEDED, has_content, is_ours
+from nightjard.archived.nights.plan import Plan
+from nightjard.archived.nights.steps.context import Context, Progress, Tools
+from nightjard.archived.nights.steps.copying import (
+    expected_files,
+    is_night_safe,
+    night_name,
+    teller,
+)
 from nightjard.archived.nights.steps.proving import check_products
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.transfer.evidence import Evidence
@@ -43,13 +45,18 @@ class Care:
 
     # --- reading again ---
 
-    def verify(self, context: Context) -> dict[str, Any]:
+    def verify(self, context: Context, *, dry_run: bool) -> dict[str, Any]:
         """Read all products again; return VERIFY_KEYS."""
         began = self._tools.clock.monotonic_ns()
-        with self._engine.held(context):
-            plan = context.plan()
+        if dry_run:
+            context.plan()
             rows = [row for row in context.store.products(context.identity) if row["path"]]
-            bad = check_products(context, plan, rows)
+            bad = _bad_at_a_glance(context.folder, rows)
+        else:
+            with self._engine.held(context):
+                plan = context.plan()
+                rows = [row for row in context.store.products(context.identity) if row["path"]]
+                bad = check_products(context, plan, rows)
         listed = [{"path": name, "problem": text} for name, text in sorted(bad.items())]
         return {
             "night": context.night["date"], "family": context.night["family"],
@@ -62,22 +69,16 @@ class Care:
     def copies(self, night: Row) -> dict[str, Any]:
         """Return COPY_KEYS by destination, from what is known."""
         found: dict[str, Any] = {}
+        known = self._tools.transfers.copies(night["id"])
         for name in self._tools.transfers.names(night["family"]):
-            rows = [each for each in self._tools.transfers.copies(night["id"])
-                    if each.destination == name]  # fmt: skip
-            different = [each.path for each in rows if each.state == "different"]
-            missing = [each.path for each in rows if each.state == "missing"]
-            verified = [each for each in rows if each.state == "verified"]
-            found[name] = {
-                "host": rows[0].host if rows else None, "files": len(rows),
-                "verified": len(verified), "different": different[:MAX_LISTED],
-                "missing": missing[:MAX_LISTED], "bytes": sum(each.size for each in rows),
-                "sent": 0, "mended": [], "mended_here": [],
-                "receipt": iso(max(each.verified_ns for each in rows), 0) if rows else None,
-                "is_good": bool(rows) and len(verified) == len(rows),
-                "omitted": max(0, len(different) - MAX_LISTED)
-                + max(0, len(missing) - MAX_LISTED),
-            }  # fmt: skip
+            rows = [each for each in known if each.destination == name]
+            paths: dict[str, list[str]] = {"verified": [], "different": [], "missing": []}
+            for each in rows:
+                paths[each.state].append(each.path)
+            found[name] = _copy(
+                rows[0].host if rows else None, len(rows), paths, sum(row.size for row in rows),
+                max(row.verified_ns for row in rows) if rows else None,
+            )  # fmt: skip
         return found
 
     def copies_of(self, night: Row, path: str) -> list[dict[str, Any]]:
@@ -93,17 +94,38 @@ class Care:
     ) -> dict[str, Any]:
         """Copy what destinations lack; return COPY_KEYS by destination."""
         names = self._chosen(context, destination)
-        if not dry_run:
-            with self._engine.held(context):
-                expected = expected_files(context)
-                done = {
-                    name: self._tools.transfers.transfer(
-                        night_name(context), context.folder, expected, name,
-                        cancelled=context.cancelled,
-                    ) for name in names
-                }  # fmt: skip
-            self._note_safety(context, expected)
-        return self._told(context, names, {} if dry_run else done)
+        if dry_run:
+            return self._lacking(context, names)
+        with self._engine.held(context):
+            expected = expected_files(context)
+            done = {
+                name: self._tools.transfers.transfer(
+                    night_name(context), context.folder, expected, name,
+                    teller(context, "resend", name, len(expected)), context.cancelled,
+                ) for name in names
+            }  # fmt: skip
+        self._note_safety(context, expected)
+        return self._told(context, names, done)
+
+    def _lacking(self, context: Context, names: Sequence[str]) -> dict[str, Any]:
+        """Ask destinations what they have; of one that fetches by itself its last receipt tells."""
+        expected = expected_files(context)
+        found = {name: each for name, each in self.copies(context.night).items() if name in names}
+        for name in names:
+            seen = self._tools.transfers.look(
+                night_name(context), expected, name,
+                teller(context, "resend", name, len(expected)), context.cancelled,
+            )
+            if seen is None:
+                continue
+            paths = {"verified": list(seen.verified), "different": list(seen.different),
+                     "missing": list(seen.missing)}  # fmt: skip
+            wanted = [path for some in paths.values() for path in some]
+            found[name] = _copy(
+                seen.receipt.machine_id, len(wanted), paths,
+                sum(expected[path][0] for path in wanted), self._tools.clock.now_ns(),
+            )  # fmt: skip
+        return found
 
     def due(self, family: str | None, destination: str | None) -> list[tuple[Row, str]]:
         """Return the nights and destinations whose copies are to be read again."""
@@ -115,15 +137,19 @@ class Care:
                 found.append((row, each.destination))
         return found
 
-    def scrub(self, context: Context, destination: str | None) -> dict[str, Any]:
+    def scrub(
+        self, context: Context, destination: str | None, *, dry_run: bool = False
+    ) -> dict[str, Any]:
         """Have copies read again and compared; what is damaged is mended from the good side."""
         names, done = self._chosen(context, destination), {}
+        if dry_run:
+            return self._told(context, names, {})
         with self._engine.held(context):
             expected = expected_files(context)
             for name in names:
                 done[name] = self._tools.transfers.scrub(
                     night_name(context), context.folder, expected, name,
-                    cancelled=context.cancelled,
+                    teller(context, "scrub", name, len(expected)), context.cancelled,
                 )  # fmt: skip
                 self._mark_spoiled(context, done[name])
         self._note_safety(context, expected)
@@ -173,110 +199,6 @@ class Care:
             safe_ns=(context.night["safe_ns"] or now_ns) if is_safe else None,
         )
 
-    # --- taking back ---
-
-    def restore(
-        self, context: Context, confirm: str | None, who: str, *, dry_run: bool
-    ) -> dict[str, Any]:
-        """Remove products and plan of a night; raw, IDs and far copies stay.
-
-        Raises
-        ------
-        Refused
-            Raw is not complete, so the products are the only copy; or it was not confirmed.
-        """
-        with self._engine.held(context):
-            context.refresh()
-            paths = list(self._made(context))
-            size = sum(path.stat().st_size for path in paths)
-            rows = context.store.products(context.identity)
-            token = hash_of(context.night["plan_hash"], sorted(map(str, paths)), size)[:16]
-            self._require_raw(context)
-            if not dry_run:
-                if confirm != token:
-                    raise Refused(
-                        f"restore of night {context.night['date']} removes {len(paths)} files "
-                        f"({size / 1e6:.1f} MB): confirm with {token}",
-                        confirm=token,
-                    )
-                self._require_content(context)
-                self._remove(context, paths, who)
-        names = [row["name"] for row in rows if row["frame_id"]]
-        kept = self._tools.ids.withdraw(context.night["family"], context.night["date"], names)
-        return {
-            "night": context.night["date"], "family": context.night["family"],
-            "folder": str(context.folder),
-            "state": "waiting" if not dry_run else context.night["state"],
-            "files": len(paths), "bytes": size, "ids": len(kept),
-            "confirm": token if dry_run else None,
-        }  # fmt: skip
-
-    def _made(self, context: Context) -> Iterable[Path]:
-        """Yield what the pipeline made in a night's folder."""
-        folders = {stream.folder for stream in context.config.streams.values()}
-        known = {row["path"] for row in context.store.products(context.identity)}
-        for name in sorted({*folders, FOLDER, SUPERSEDED}):
-            for top, _, names in os.walk(context.folder / name):
-                for each in sorted(names):
-                    path = Path(top) / each
-                    is_guest = name in folders and not (
-                        str(path.relative_to(context.folder)) in known
-                        or each == NAME_CHANGES or is_temporary(path) or is_ours(path)
-                    )  # fmt: skip
-                    # What others put beside our products can be made from no raw cube.
-                    if each != ".lock" and not is_guest:
-                        yield path
-        yield from sorted(context.folder.glob("manifest_*.csv"))
-
-    def _require_raw(self, context: Context) -> None:
-        for row in context.store.cubes(context.identity):
-            path = context.folder / row["path"]
-            try:
-                size = path.stat().st_size
-            except OSError:
-                size = -1
-            if row["released_ns"] is not None or size != row["size"]:
-                what = "was released" if row["released_ns"] is not None else "is not there"
-                raise Refused(
-                    f"night {context.night['date']}: raw cube {row['path']} {what}: its frames "
-                    "are in the products only, which therefore stay"
-                )
-
-    def _require_content(self, context: Context) -> None:
-        for row in context.store.cubes(context.identity):
-            if row["content_hash"] is None:
-                continue  # nothing that was made rests on it
-            context.require_going()
-            context.progress(Progress("restore", text=f"reading {row['path']}"))
-            if not has_content(context.folder / row["path"], row["content_hash"]):
-                raise Refused(
-                    f"night {context.night['date']}: raw cube {row['path']} is not what it was "
-                    "when its frames went into products, which therefore stay"
-                )
-
-    def _remove(self, context: Context, paths: Sequence[Path], who: str) -> None:
-        # The database first: after a crash in between, files of no plan are set aside, not used.
-        context.store.forget(context.identity)
-        now_ns = self._tools.clock.now_ns()
-        context.store.say(
-            context.identity, now_ns, "restore", f"{len(paths)} files removed; raw is as it was",
-            who,
-        )  # fmt: skip
-        try:
-            for path in paths:
-                path.unlink(missing_ok=True)
-            folders = {path.parent for path in paths} - {context.folder}
-            for folder in sorted(folders, key=lambda each: -len(each.parts)):
-                with contextlib.suppress(OSError):  # not empty: the lock, or what others put there
-                    folder.rmdir()
-            fsync_folder(context.folder)
-        except OSError as error:
-            raise StorageError(
-                f"night {context.night['date']}: not all products could be removed: {error}; "
-                "restore it again"
-            ) from error
-        context.refresh()
-
     # --- releasing ---
 
     def release(
@@ -285,7 +207,10 @@ class Care:
         """Move raw that is proven elsewhere to quarantine, delete what was there long enough."""
         listed: list[dict[str, Any]] = []
         moved = freed = 0
-        for context in contexts:
+        for number, context in enumerate(contexts):
+            context.progress(Progress(
+                "release", number, len(contexts), unit="nights", text=context.night["date"]
+            ))  # fmt: skip
             if context.night["plan_hash"] is None:
                 continue
             try:
@@ -368,6 +293,36 @@ class Care:
             and not row["veto"]
         ]  # fmt: skip
         return {"disks": disks, "releasable": releasable}
+
+
+def _bad_at_a_glance(folder: Path, rows: Sequence[Row]) -> dict[str, str]:
+    """Return name -> problem of products that are not there, or have another size."""
+    bad = {}
+    for row in rows:
+        try:
+            size = (folder / row["path"]).stat().st_size
+        except OSError as error:
+            bad[row["name"]] = f"{row['path']}: {error.strerror}"
+            continue
+        if size != row["size"]:
+            bad[row["name"]] = f"{row['path']} has {size} bytes instead of {row['size']}"
+    return bad
+
+
+def _copy(
+    host: str | None, files: int, paths: Mapping[str, list[str]], size: int,
+    read_ns: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return COPY_KEYS; `paths` are those that are verified, different and missing."""
+    different, missing = paths["different"], paths["missing"]
+    return {
+        "host": host, "files": files, "verified": len(paths["verified"]),
+        "different": different[:MAX_LISTED], "missing": missing[:MAX_LISTED], "bytes": size,
+        "sent": 0, "mended": [], "mended_here": [],
+        "receipt": None if read_ns is None else iso(read_ns, 0),
+        "is_good": files > 0 and len(paths["verified"]) == files,
+        "omitted": max(0, len(different) - MAX_LISTED) + max(0, len(missing) - MAX_LISTED),
+    }  # fmt: skip
 
 
 def _kept(context: Context, reasons: list[str]) -> dict[str, Any]:

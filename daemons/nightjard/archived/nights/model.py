@@ -24,11 +24,13 @@ from nightjard.archived.nights.doctor import Doctor
 from nightjard.archived.nights.engine import Engine
 from nightjard.archived.nights.finding import Finder
 from nightjard.archived.nights.functions import ALLOWED
+from nightjard.archived.nights.header_care import HeaderCare
 from nightjard.archived.nights.ids import FrameIds, Gen2Allocator, LocalAllocator
 from nightjard.archived.nights.jobs import Job, Jobs
 from nightjard.archived.nights.looking import Looking
 from nightjard.archived.nights.papers import Papers
 from nightjard.archived.nights.processing import Processing, alone
+from nightjard.archived.nights.restoring import Restoring
 from nightjard.archived.nights.steps.context import Context
 from nightjard.archived.nights.steps.context import Tools as WorkTools
 from nightjard.archived.nights.store import NightStore
@@ -75,7 +77,9 @@ class Nights:
         self._finder = Finder(config, self._store, tools.clock)
         self._jobs = Jobs(tools.operations, tools.clock, config.executor.workers)
         self._care = Care(work, self._engine)
+        self._restoring = Restoring(work, self._engine)
         self._papers = Papers(work, self._engine)
+        self._headers = HeaderCare(work, self._engine)
         self._doctor = Doctor(work, self._finder)
         self._looking = Looking(work, self._engine, self._finder, self._jobs, self._care)
         self._processing = Processing(
@@ -128,9 +132,12 @@ class Nights:
 
     # --- copies ---
 
-    def verify_night(self, night: str, family: str) -> dict[str, Any]:
+    def verify_night(self, night: str, family: str, dry_run: bool) -> dict[str, Any]:
         """Begin to read all products of a night again."""
-        return self._on_night("verify_night", night, family, self._care.verify)
+        return self._on_night(
+            "verify_night", night, family,
+            lambda context: self._care.verify(context, dry_run=dry_run), dry_run=dry_run,
+        )  # fmt: skip
 
     def resend(
         self, night: str, family: str, destination: str | None, dry_run: bool
@@ -139,16 +146,18 @@ class Nights:
         return self._on_night(
             "resend", night, family,
             lambda context: self._care.resend(context, destination, dry_run=dry_run),
+            dry_run=dry_run,
         )  # fmt: skip
 
     def scrub(
-        self, night: str | None, family: str | None, destination: str | None
+        self, night: str | None, family: str | None, destination: str | None, dry_run: bool
     ) -> dict[str, Any]:
         """Begin to have copies read again: of one night, or of all that are due."""
         if night is not None:
             return self._on_night(
                 "scrub", night, family or DEFAULT_FAMILY,
-                lambda context: self._care.scrub(context, destination),
+                lambda context: self._care.scrub(context, destination, dry_run=dry_run),
+                dry_run=dry_run,
             )  # fmt: skip
 
         def work(job: Job) -> dict[str, Any]:
@@ -156,11 +165,11 @@ class Nights:
             for row, name in self._care.due(family, destination):
                 job.begin(row)
                 context = self._processing.context(row, job)
-                for key, value in self._care.scrub(context, name).items():
+                for key, value in self._care.scrub(context, name, dry_run=dry_run).items():
                     found[f"{row['family']}/{row['date']} {key}"] = value
             return found
 
-        return self._jobs.start("scrub", work, alone="scrub")
+        return self._jobs.start("scrub", work, alone="" if dry_run else "scrub")
 
     def restore_night(
         self, night: str, family: str, dry_run: bool, confirm: str | None, who: str
@@ -168,7 +177,7 @@ class Nights:
         """Begin to bring a night back to its original state."""
         return self._on_night(
             "restore_night", night, family,
-            lambda context: self._care.restore(context, confirm, who, dry_run=dry_run),
+            lambda context: self._restoring.restore(context, confirm, who, dry_run=dry_run),
         )  # fmt: skip
 
     def release(
@@ -188,25 +197,29 @@ class Nights:
         )  # fmt: skip
 
     def _on_night(
-        self, command: str, night: str, family: str, work: Callable[[Context], Any]
-    ) -> dict[str, Any]:
+        self, command: str, night: str, family: str, work: Callable[[Context], Any], *,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
         row = self._finder.resolve(night, family)
 
         def run(job: Job) -> Any:
             job.begin(row)
             return work(self._processing.context(row, job))
 
-        return self._jobs.start(command, run, alone=alone(row))
+        return self._jobs.start(command, run, alone="" if dry_run else alone(row))
 
     # --- papers ---
 
     def make_manifest(
-        self, nights: Sequence[str], family: str, combine: bool, text: bool
+        self, nights: Sequence[str], family: str, combine: bool, text: bool, dry_run: bool
     ) -> dict[str, Any]:
         """Begin to write manifests."""
         rows = [self._finder.resolve(night, family) for night in nights]
         return self._jobs.start(
-            "make_manifest", lambda _: self._papers.manifest(rows, combine=combine, text=text)
+            "make_manifest",
+            lambda job: self._papers.manifest(
+                rows, combine=combine, text=text, dry_run=dry_run, tell=job.tell
+            ),
         )
 
     def send_mail(self, nights: Sequence[str], family: str, dry_run: bool) -> dict[str, Any]:
@@ -232,15 +245,17 @@ class Nights:
         if (night is None) == (not paths):
             raise InvalidArgument("give a night or paths, one of them")
         if night is not None:
-            return self._on_night("check_headers", night, family, self._papers.check_headers)
-        files = self._papers.below_roots(paths)
-        return self._jobs.start("check_headers", lambda _: self._papers.check_files(files))
+            return self._on_night("check_headers", night, family, self._headers.check_headers)
+        files = self._headers.below_roots(paths)
+        return self._jobs.start(
+            "check_headers", lambda job: self._headers.check_files(files, job.tell)
+        )
 
     def fix_headers(self, night: str, family: str, dry_run: bool) -> dict[str, Any]:
         """Begin to write values as the dictionary wants them."""
         return self._on_night(
             "fix_headers", night, family,
-            lambda context: self._papers.fix_headers(context, dry_run=dry_run),
+            lambda context: self._headers.fix_headers(context, dry_run=dry_run),
         )  # fmt: skip
 
     def repair_headers(
@@ -249,23 +264,29 @@ class Nights:
         """Begin to take values from the telemetry log."""
         return self._on_night(
             "repair_headers", night, family,
-            lambda context: self._papers.repair_headers(context, keys, dry_run=dry_run),
+            lambda context: self._headers.repair_headers(context, keys, dry_run=dry_run),
         )  # fmt: skip
 
     # --- small ones ---
 
-    def veto(self, night: str, family: str, reason: str | None, who: str) -> dict[str, Any]:
+    def veto(
+        self, night: str, family: str, reason: str | None, dry_run: bool, who: str
+    ) -> dict[str, Any]:
         """Forbid, or allow again, that anything of a night is released."""
         row = self._finder.resolve(night, family)
         text = (reason or "").strip() or None
+        if dry_run:
+            return {**self._looking.row(row), "veto": text}
         self._store.set_night(row["id"], veto=text)
         said = f"veto: {text}" if text else "the veto was taken back"
         self._store.say(row["id"], self._clock.now_ns(), "veto", said, who)
         return self._looking.row(self._store.get(row["id"]))
 
-    def seal(self, night: str, family: str, who: str) -> dict[str, Any]:
+    def seal(self, night: str, family: str, dry_run: bool, who: str) -> dict[str, Any]:
         """Take a night for whole."""
         row = self._finder.resolve(night, family)
+        if dry_run:
+            return {**self._looking.row(row), "sealed": True}
         now_ns = self._clock.now_ns()
         # Where the clock was set back its files seem to come from the future.
         sealed_ns = max(now_ns, self._finder.activity(row).newest_ns)

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Manifests, letters, frame IDs and headers of nights, by command."""
+"""Manifests, letters and frame IDs of nights, by command."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nightjar import __version__
 from nightjar.api.night_results import MAX_LISTED
-from nightjar.errors import NightjarError, Refused
-from nightjar.fits.cards import Card
-from nightjar.fits.hdus import read_headers
-from nightjard.archived.nights.dictionary import Finding, check_files, fix_file, repair
+from nightjar.errors import Refused
 from nightjard.archived.nights.engine import Engine
 from nightjard.archived.nights.ids import Change, check, fix
 from nightjard.archived.nights.manifest import (
@@ -28,17 +25,15 @@ from nightjard.archived.nights.manifest import (
     write_manifest,
 )
 from nightjard.archived.nights.plan import FOLDER
-from nightjard.archived.nights.steps.checking import Headers, telemetry
 from nightjard.archived.nights.steps.context import Context, Progress, Tools
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.writing import file_hash
-from nightjard.archived.nights.writing.layout import verbatim_cards
 
-_REMAKING = ("headers", "ids", "consolidate", "compress", "verify")
-_PROBLEMS = {
-    "missing": "missing", "wrong type": "type", "too long": "length", "out of range": "range",
-    "precision": "precision",
-}  # fmt: skip
+Tell = Callable[[Progress], None]
+
+
+def say_nothing(_: Progress) -> None:
+    """Take progress that nobody asked for."""
 
 
 class Papers:
@@ -56,7 +51,10 @@ class Papers:
 
     # --- manifest and mail ---
 
-    def manifest(self, nights: Sequence[Row], *, combine: bool, text: bool) -> dict[str, Any]:
+    def manifest(
+        self, nights: Sequence[Row], *, combine: bool, text: bool, dry_run: bool = False,
+        tell: Tell = say_nothing,
+    ) -> dict[str, Any]:  # fmt: skip
         """Write manifests; return MANIFEST_KEYS."""
         if not nights:
             raise Refused("name at least one night")
@@ -64,19 +62,27 @@ class Papers:
         groups = [[night] for night in nights]
         if combine and len(nights) > 1:
             groups.append(list(nights))
-        return {"manifests": [self._manifest(group, text=text) for group in groups]}
+        made = []
+        for number, group in enumerate(groups):
+            dates = ", ".join(night["date"] for night in group)
+            tell(Progress("manifest", number, len(groups), unit="manifests", text=dates))
+            made.append(self._manifest(group, text=text, dry_run=dry_run))
+        return {"manifests": made}
 
-    def _manifest(self, nights: Sequence[Row], *, text: bool) -> dict[str, Any]:
+    def _manifest(
+        self, nights: Sequence[Row], *, text: bool, dry_run: bool = False
+    ) -> dict[str, Any]:
         entries = self._entries(nights)
         path = self._path(nights, entries)
         json_path = _record(path).with_suffix(".json")
         data = stars_manifest(entries)
-        json_path.parent.mkdir(exist_ok=True)
-        write_manifest(path, data)
-        versions = {"nightjar": __version__}
-        if len(nights) == 1:  # as the step `manifest` writes it: the same bytes, proven elsewhere
-            versions["plan"] = nights[0]["plan_hash"][:16]
-        write_manifest(json_path, extended_manifest(entries, versions=versions))
+        if not dry_run:
+            json_path.parent.mkdir(exist_ok=True)
+            write_manifest(path, data)
+            versions = {"nightjar": __version__}
+            if len(nights) == 1:  # as the step `manifest` writes it: the same bytes, once proven
+                versions["plan"] = nights[0]["plan_hash"][:16]
+            write_manifest(json_path, extended_manifest(entries, versions=versions))
         return {
             "path": str(path), "json_path": str(json_path),
             "nights": [night["date"] for night in nights], "files": len(entries),
@@ -151,7 +157,7 @@ class Papers:
         """Put IDs right by exchanging them; return IDS_KEYS."""
         self._require_ids([context.night])
         with self._engine.held(context):
-            changes = fix(_folders(context), dry_run=dry_run, clock=self._tools.clock)
+            changes = fix(product_folders(context), dry_run=dry_run, clock=self._tools.clock)
             if changes and not dry_run:
                 self._follow(context, changes)
         listed = [
@@ -184,7 +190,7 @@ class Papers:
         context.store.set_night(context.identity, transferred_ns=None, safe_ns=None)
 
     def _ids(self, context: Context, changes: list[dict[str, Any]]) -> dict[str, Any]:
-        rows = check(folder for folder in _folders(context) if folder.is_dir())
+        rows = check(folder for folder in product_folders(context) if folder.is_dir())
         known = {row["path"]: row["frame_id"] for row in context.store.products(context.identity)}
         problems = []
         for row in rows:
@@ -207,153 +213,9 @@ class Papers:
             "omitted": max(0, len(problems) - MAX_LISTED) + max(0, len(changes) - MAX_LISTED),
         }  # fmt: skip
 
-    # --- headers ---
 
-    def check_headers(self, context: Context) -> dict[str, Any]:
-        """Compare the headers of a night's products with the dictionary."""
-        return self.check_files(
-            path for folder in _folders(context) for path in sorted(folder.glob("*.fits*"))
-        )
-
-    def below_roots(self, paths: Sequence[str]) -> list[Path]:
-        """Return FITS files that paths mean; they must be below a family's root.
-
-        Raises
-        ------
-        Refused
-            They are not, or are not there.
-        """
-        roots = [each.root.resolve() for each in self._tools.config.families.values()]
-        found: list[Path] = []
-        for text in paths:
-            path = Path(text).resolve()
-            if not any(path.is_relative_to(root) for root in roots):
-                where = ", ".join(map(str, roots))
-                raise Refused(f"{text} is not below the root of a family: {where}")
-            if not path.exists():
-                raise Refused(f"{text} is not there")
-            found += sorted(path.rglob("*.fits*")) if path.is_dir() else [path]
-        return found
-
-    def check_files(self, paths: Iterable[Path]) -> dict[str, Any]:
-        """Compare headers with the dictionary; return HEADERS_KEYS."""
-        report = check_files(paths, self._tools.dictionary)
-        findings = [
-            _finding(file.path, finding)
-            for file in report.files for finding in file.findings if finding.is_fault
-        ]  # fmt: skip
-        return _headers(len(report.files), findings, [])
-
-    def fix_headers(self, context: Context, *, dry_run: bool) -> dict[str, Any]:
-        """Write values as the dictionary wants them; return HEADERS_KEYS."""
-        listed: list[dict[str, Any]] = []
-        findings: list[dict[str, Any]] = []
-        rows = self._rows_to_change(context)
-        for row in rows:
-            path = context.folder / row["path"]
-            result = fix_file(path, self._tools.dictionary, dry_run=True)
-            findings += [_finding(row["path"], each) for each in result.findings if each.is_fault]
-            before = _values(path)
-            listed += [{"path": row["path"], "keyword": key, "old": _text(before.get(key)),
-                        "new": None} for key in result.changed]  # fmt: skip
-        if listed and not dry_run:
-            # A product follows from raw and the dictionary of today: it is made anew.
-            self._make_anew(context, f"{len(listed)} values in the dictionary's form")
-        return _headers(len(rows), findings, listed)
-
-    def repair_headers(
-        self, context: Context, keys: Sequence[str], *, dry_run: bool
-    ) -> dict[str, Any]:
-        """Take values from the night's telemetry log; return HEADERS_KEYS."""
-        log = telemetry(context)
-        if log is None:
-            pattern = context.config.telemetry
-            raise Refused(
-                f"night {context.night['date']} has no telemetry log: "
-                + (f"nothing matches {context.folder}/{pattern}" if pattern
-                   else "key `telemetry` of the configuration names none")
-            )
-        listed: list[dict[str, Any]] = []
-        findings: list[dict[str, Any]] = []
-        with self._engine.held(context):
-            rows = self._rows_to_change(context)
-            plan = context.plan()
-            headers = Headers(context, plan)
-            for number, row in enumerate(rows):
-                context.require_going()
-                context.progress(
-                    Progress("headers", number, len(rows), unit="files", text=row["path"])
-                )
-                product = plan.products[row["number"]]
-                text, _ = headers.cards(product, row["frame_id"], row["exp_id"])
-                old = verbatim_cards(text)
-                new, said = repair(
-                    old, log, keys, product.mid_ns, dictionary=self._tools.dictionary
-                )
-                findings += [_finding(row["path"], each) for each in said if each.is_fault]
-                cards = _differing(old, new)
-                if not cards:
-                    continue
-                history = [card for card in new[len(old) :] if card.keyword == "HISTORY"]
-                headers.changes.add(row["name"], cards, history)
-                values = {card.keyword: card.value for card in old}
-                listed += [{"path": row["path"], "keyword": key, "old": _text(values.get(key)),
-                            "new": _text(card.value)} for key, card in cards.items()]  # fmt: skip
-            if listed and not dry_run:
-                headers.changes.save()
-        if listed and not dry_run:
-            changed = sorted({each["keyword"] for each in listed})
-            self._make_anew(context, f"{len(listed)} values repaired: {', '.join(changed)[:300]}")
-        return _headers(len(rows), findings, listed)
-
-    def _rows_to_change(self, context: Context) -> list[Row]:
-        context.refresh()
-        date = context.night["date"]
-        if context.night["released_ns"] is not None:
-            raise Refused(f"raw of night {date} was released: its products are not changed")
-        rows = context.store.products(context.identity)
-        if context.night["plan_hash"] is None or any(row["path"] is None for row in rows):
-            raise Refused(
-                f"night {date}: not all products are written; first: archive run {date} --until "
-                "consolidate"
-            )
-        return rows
-
-    def _make_anew(self, context: Context, text: str) -> None:
-        """Have the products made whose headers are not as they should be any more."""
-        context.say("headers", text)
-        self._engine.run(
-            context.night, _REMAKING, progress=context.progress, cancelled=context.cancelled
-        )
-
-
-def _differing(old: Sequence[Card], new: Sequence[Card]) -> dict[str, Card]:
-    """Return keyword -> card of the cards that were put in place of others, or behind them."""
-    replaced = [card for before, card in zip(old, new, strict=False) if card is not before]
-    added = [card for card in new[len(old) :] if card.keyword != "HISTORY"]
-    return {card.keyword: card for card in (*replaced, *added)}
-
-
-def _headers(
-    files: int, findings: list[dict[str, Any]], changes: list[dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "files": files, "findings": findings[:MAX_LISTED], "changes": changes[:MAX_LISTED],
-        "is_good": not findings,
-        "omitted": max(0, len(findings) - MAX_LISTED) + max(0, len(changes) - MAX_LISTED),
-    }  # fmt: skip
-
-
-def _finding(path: str, finding: Finding) -> dict[str, Any]:
-    return {
-        "path": path, "keyword": finding.key,
-        "problem": _PROBLEMS.get(finding.kind.value, finding.kind.value),
-        "value": finding.value if finding.value is None else str(finding.value),
-        "text": finding.text,
-    }  # fmt: skip
-
-
-def _folders(context: Context) -> list[Path]:
+def product_folders(context: Context) -> list[Path]:
+    """Return the folders of a night that hold products."""
     names = sorted({stream.folder for stream in context.config.streams.values()})
     return [context.folder / name for name in names if (context.folder / name).is_dir()]
 
@@ -362,16 +224,3 @@ def _record(path: Path) -> Path:
     """Return the place of what goes with a manifest: the folder `record` of a night."""
     is_night = (path.parent / FOLDER).is_dir()
     return path.parent / FOLDER / path.name if is_night else path
-
-
-def _values(path: Path) -> dict[str, Any]:
-    try:
-        headers = read_headers(path)
-    except NightjarError:
-        return {}
-    return dict(headers[1] if len(headers) > 1 and "ZIMAGE" in headers[1] else headers[0])
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-

@@ -13,6 +13,7 @@ from nightjar.files import is_temporary
 from nightjard.archived.nights.records import Reason
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 from nightjard.archived.nights.steps.making import SUPERSEDED
+from nightjard.archived.nights.transfer.process import Progress as Tell
 from nightjard.archived.nights.writing import file_hash
 
 Expected = dict[str, tuple[int, str]]
@@ -81,6 +82,20 @@ def unreadable(context: Context) -> list[str]:
             if line.reason == Reason.UNREADABLE.name]  # fmt: skip
 
 
+def teller(context: Context, what: str, destination: str, files: int) -> Tell:
+    """Return what takes the progress of a copy; files are counted by their share of the bytes."""
+
+    def tell(
+        fraction: float | None = None, stage: str | None = None, message: str | None = None,
+        eta_s: float | None = None,
+    ) -> None:  # fmt: skip
+        done = round((fraction or 0.0) * files)
+        text = f"{destination}: {stage or ''} {message or ''}".strip()
+        context.progress(Progress(what, done, files, unit="files", text=text))
+
+    return tell
+
+
 class Transfer:
     """The copies."""
 
@@ -114,17 +129,7 @@ class Transfer:
         outcomes, errors, waiting = {}, [], []
         for name in names:
             context.require_going()
-
-            def tell(
-                fraction: float | None = None, stage: str | None = None,
-                message: str | None = None, eta_s: float | None = None, name: str = name,
-            ) -> None:  # fmt: skip
-                done = round((fraction or 0.0) * len(expected))
-                text = f"{name}: {stage or ''} {message or ''}".strip()
-                context.progress(
-                    Progress("transfer", done, len(expected), unit="files", text=text)
-                )
-
+            tell = teller(context, self.name, name, len(expected))
             try:
                 outcome = transfers.transfer(
                     night, context.folder, expected, name, tell, context.cancelled

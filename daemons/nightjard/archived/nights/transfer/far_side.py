@@ -46,6 +46,7 @@ class Progress:
 def read_folder(
     folder: Path, *, night: str, nonce: str, only: Iterable[str] | None = None,
     identity: Path = receipts.MACHINE_ID, is_progress_asked: bool = False,
+    may_be_missing: bool = False,
 ) -> receipts.Receipt:  # fmt: skip
     """Read files of a night from the disk and return what they are.
 
@@ -59,6 +60,8 @@ def read_folder(
         Paths below `folder`; None: all.
     identity
         File with the id of this machine.
+    may_be_missing
+        A folder that is not there holds no files, and is no error.
 
     Raises
     ------
@@ -71,8 +74,11 @@ def read_folder(
     """
     started_ns = time.time_ns()
     machine = receipts.machine_id(identity)
-    flushed_ns = reading.flush(folder)
-    paths = sorted(only) if only is not None else sorted(reading.list_files(folder))
+    paths: list[str] = []
+    flushed_ns = started_ns
+    if folder.is_dir() or not may_be_missing:
+        flushed_ns = reading.flush(folder)
+        paths = sorted(only) if only is not None else sorted(reading.list_files(folder))
     problems = {path: "its folder cannot be read" for path in paths if path.endswith("/")}
     paths = [path for path in paths if path not in problems]
     for path in paths:
@@ -146,17 +152,18 @@ def answer(arguments: argparse.Namespace) -> None:
     receipt = read_folder(
         folder, night=arguments.night or folder.name, nonce=arguments.nonce,
         only=_read_list(arguments.only), identity=arguments.machine_id,
-        is_progress_asked=arguments.progress,
+        is_progress_asked=arguments.progress, may_be_missing=arguments.look,
     )  # fmt: skip
     text = receipts.write(receipt)
     key = find_key(arguments.key)
     signature = receipts.sign(text, key) if key is not None else ""
     if not signature:
         _say(f"no key (--key, {', '.join(map(str, KEYS))}): the receipt is not signed")
-    try:
-        store(text, signature, folder, receipt.time_ns)
-    except StorageError as error:  # the near side keeps it, too
-        _say(error.message)
+    if not arguments.look:
+        try:
+            store(text, signature, folder, receipt.time_ns)
+        except StorageError as error:  # the near side keeps it, too
+            _say(error.message)
     sys.stdout.write(text + signature)
     sys.stdout.flush()
 
@@ -186,6 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--key", type=Path, help="ssh private key to sign with")
     add("--only", metavar="LIST", help="file of paths that end with NUL; - is standard input")
     add("--progress", action="store_true", help="say on standard error how far it is")
+    add("--look", action="store_true",
+        help="keep no receipt; a folder that is not there holds nothing")
     add("--machine-id", type=Path, metavar="FILE", default=receipts.MACHINE_ID,
         help="file with the id of this machine (/etc/machine-id)")  # fmt: skip
     add("--pull", metavar="[USER@]HOST:FOLDER", help="the family's folder on the host to ask")

@@ -77,8 +77,15 @@ class Link:
             assert listed is not None
             self._run_rsync(rsync.fetch(self.destination, far, into, listed), what, "fetch")
 
-    def ask(self, far: Path, question: Question) -> tuple[str, str]:
+    def ask(
+        self, far: Path, question: Question, *, is_kept: bool = True
+    ) -> tuple[str, str]:
         """Let the far side read the night from its disk; return its receipt and the signature.
+
+        Parameters
+        ----------
+        is_kept
+            False: the far side keeps no receipt, and need not have the night at all.
 
         Raises
         ------
@@ -88,6 +95,8 @@ class Link:
         what = f"asking {self.name} ({self.destination.host}) to read {far}"
         arguments = [str(far), "--night", question.night, "--nonce", question.nonce, "--progress"]
         data = b""
+        if not is_kept:
+            arguments.append("--look")
         if question.only is not None:
             arguments += ["--only", "-"]
             data = _listed(question.only)

@@ -243,6 +243,16 @@ class Sender:
         text, signature = link.ask(self.far(night, link), question)
         return self.take(night, expected, link, kind, question, text, signature)
 
+    def look(self, night: Night, expected: Expected, link: Link) -> Comparison:
+        """Let the far side read and judge its receipt; nothing is kept, there or here."""
+        question = Question(label(night), secrets.token_hex(16))
+        text, signature = link.ask(self.far(night, link), question, is_kept=False)
+        return accept_receipt(
+            text, signature, link.destination,
+            patterns.wanted(expected, link.destination.exclude), question=question,
+            own_machine_id=self._own,
+        )  # fmt: skip
+
     def take(
         self, night: Night, expected: Expected, link: Link, kind: str, question: Question,
         text: str, signature: str,

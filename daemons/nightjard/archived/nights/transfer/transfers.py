@@ -12,7 +12,7 @@ from nightjar.errors import Cancelled, Code, NightjarError, Refused
 from nightjard.archived.database import Database
 from nightjard.archived.nights.config import Destination, Retention
 from nightjard.archived.nights.transfer import patterns, receipts
-from nightjard.archived.nights.transfer.accepting import Expected
+from nightjard.archived.nights.transfer.accepting import Comparison, Expected
 from nightjard.archived.nights.transfer.evidence import Evidence
 from nightjard.archived.nights.transfer.link import Link
 from nightjard.archived.nights.transfer.policy import Decision
@@ -114,6 +114,22 @@ class Transfers:
         if link.destination.mode == "pull":
             return self._puller.transfer(night, folder, expected, link)
         return self._sender.transfer(night, folder, expected, link)
+
+    def look(
+        self, night: Night, expected: Expected, destination: str,
+        progress: Progress = say_nothing, cancelled: Cancelled_ = _never,
+    ) -> Comparison | None:  # fmt: skip
+        """Let a destination read what it has of a night, and compare; nothing is changed.
+
+        Returns
+        -------
+        Comparison or None
+            None: it fetches by itself and cannot be asked.
+        """
+        link = self._link(destination, progress, cancelled)
+        if link.destination.mode == "pull":
+            return None
+        return self._sender.look(night, expected, link)
 
     def copies(self, night_id: int) -> list[Copy]:
         """Return what is known of the copies of a night."""
