@@ -8,6 +8,7 @@ kernel gives, each process has some hundred of its own, and none comes again soo
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import socket
@@ -33,6 +34,7 @@ def _share() -> tuple[socket.socket | None, Iterator[int]]:
         except OSError:
             lock.close()
             continue
+        atexit.register(lock.close)
         return lock, itertools.cycle(range(first, first + _SHARE))
     return None, itertools.repeat(0)  # no range is left: as the kernel gives them
 
