@@ -21,6 +21,7 @@ NEAR = 0.4  # of the shorter interval: an anchor's largest residual
 _SURE = 1.0 - 1e-6
 _DOUBT = 0.5
 _BESIDE = 1.0 - 1e-4
+_ON_TIME = 1.5  # sigma
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def align(reference: Side, other: Side, cadence: Cadence, loss: float, near_us: 
         return result
     first, second = _anchors(reference, other, near_us)
     first, second = _obeying_counters(reference, other, first, second, cadence)
+    first, second = _beyond_suspicion(reference, other, first, second, cadence)
     residual = other.time_us[second] - reference.time_us[first]
     result.pair(first, second, _anchor_confidence(residual, cadence, loss))
     # Beside a missing frame an anchor may be the missing one, late by a whole interval.
@@ -157,7 +159,7 @@ def _obeying_counters(
     """
     if len(first) < 2:
         return first, second
-    steps = np.round(np.diff(reference.time_us[first]) / cadence.mean_us + 0.2)
+    steps = _most_steps(np.diff(reference.time_us[first]), cadence)
     wrong = np.zeros(len(first), np.bool_)
     for side, index in ((reference, first), (other, second)):
         total = np.cumsum(side.lost + 1)
@@ -165,6 +167,30 @@ def _obeying_counters(
         wrong[crowded] = True
         wrong[crowded + 1] = True
     return first[~wrong], second[~wrong]
+
+
+def _most_steps(span_us: Floats, cadence: Cadence) -> Floats:
+    """Return how many triggers a time has room for, its ends being off by what is usual."""
+    room = (span_us + min(5.0 * np.sqrt(2.0) * cadence.sigma_us + 10.0, 0.4 * cadence.period_us))
+    even = 2.0 * np.floor(room / (2.0 * cadence.mean_us))
+    # The odd one out may be the shorter interval.
+    odd = 2.0 * np.floor((room + cadence.half_us + cadence.mean_us) / (2.0 * cadence.mean_us)) - 1.0
+    return np.asarray(np.maximum(np.maximum(even, odd), 1.0))
+
+
+def _beyond_suspicion(
+    reference: Side, other: Side, first: Places, second: Places, cadence: Cadence
+) -> tuple[Places, Places]:
+    """Leave out anchors beside missing frames that are not well on time.
+
+    One of the two may be late, and belong to the trigger before: its neighbours have to tell.
+    """
+    away = np.abs(other.time_us[second] - reference.time_us[first])
+    gap = (np.diff(first) > 1) | (np.diff(second) > 1)
+    beside = np.concatenate([[False], gap]) | np.concatenate([gap, [False]])
+    usual_us = max(_ON_TIME * np.sqrt(2.0) * cadence.sigma_us + 5.0, 0.1 * cadence.period_us)
+    kept = ~beside[: len(first)] | (away < usual_us)
+    return first[kept], second[kept]
 
 
 def _anchor_confidence(residual: Floats, cadence: Cadence, loss: float) -> Floats:

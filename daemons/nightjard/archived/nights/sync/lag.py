@@ -187,7 +187,9 @@ def _prior(offset_us: Floats) -> Floats:
 
 def _edges(both: _Indexed, lags: Ints, cadence: Cadence, loss: float) -> Floats:
     """Cameras that wait for the trigger begin, and end, with the same one."""
-    by_chance = float(np.clip(cadence.mean_us / _APART_US, 1e-5, 1.0))
+    # Cameras that share a short run were not started, or stopped, farther apart than it lasts.
+    apart_us = min(_APART_US, both.size * cadence.mean_us)
+    by_chance = float(np.clip(cadence.mean_us / apart_us, 1e-5, 1.0))
     begin = np.abs(lags - (int(both.place_2[0]) - int(both.place_1[0])))
     end = np.abs(lags - (int(both.place_2[-1]) - int(both.place_1[-1])))
     value = np.log(_START_SHARE * loss ** np.minimum(begin, 50) + by_chance)

@@ -18,10 +18,13 @@ from nightjard.archived.nights.sync.model import Bools, Floats, Ints, Places
 MOST_SLOTS = 200
 _SPIKE, _SPIKE_US = 1e-3, 800.0
 _STALL, _STALL_US = 1e-4, 50e3
+_CHAINED_US = 10e3
+_STEPPED, _STEP_US = 2e-6, 800.0
+_PAUSED, _PAUSE_US = 1e-6, 3e3
 _QUEUED = 0.3  # of frames on either side of too short an interval
 _AGAINST_COUNTER = 1e-6
-_CLEAR = 0.98
-_POSSIBLE = 0.02
+_CLEAR = 0.995
+_POSSIBLE = 0.005
 _PHASE_CLEAR = 6.0  # natural logarithm
 
 
@@ -192,7 +195,13 @@ def _weights(slots: Slots, frames: Frames) -> Floats:
     is_queued = frames.wait_us < 0.3 * slots.cadence.period_us
     stall = np.where(frames.is_late, _QUEUED, _STALL) / _STALL_US
     stall = np.where(is_queued, _QUEUED / np.maximum(frames.wait_us, 10.0), stall)[:, None]
-    density += after * (lateness < 1.2 * _STALL_US) * stall
+    # One stall may follow another; what has queued is as late as what it has queued behind.
+    too_late = np.where(is_queued[:, None], 0.0, np.maximum(lateness - 1.2 * _STALL_US, 0.0))
+    density += after * stall * np.exp(-np.minimum(too_late / _CHAINED_US, 600.0))
+    # The offset may have stepped where nothing shows it yet.
+    density += _STEPPED * (np.abs(late) < _STEP_US) / _STEP_US
+    # A pause of the trigger puts the grid off.
+    density += _PAUSED * np.exp(-np.minimum(np.abs(late) / _PAUSE_US, 600.0)) / _PAUSE_US
     return np.asarray(density + 1e-30)
 
 

@@ -94,22 +94,28 @@ class Triggers:
         """Return how many triggers there are at least from each to the next: counters tell."""
         count = len(self.time_us)
         steps = np.ones(max(count - 1, 0), np.int64)
+        longer: list[tuple[int, int, int]] = []
         for train, where in zip(trains, self.where, strict=True):
             used = np.flatnonzero(where >= 0)
             if len(used) < 2:
                 continue
             # Counter steps from one used frame to the next, frames in doubt included.
             total = np.cumsum(train.lost + 1)
-            need = np.diff(total[used])
+            need, start = np.diff(total[used]), where[used[:-1]]
             have = np.diff(where[used])
-            for index in np.flatnonzero(need > have).tolist():
-                start, stop = where[used[index]], where[used[index + 1]]
-                if stop - start == 1:
-                    steps[start] = max(steps[start], need[index])
-                elif stop > start:
-                    widths = np.diff(self.time_us[start : stop + 1])
-                    widest = start + int(widths.argmax())
-                    steps[widest] = max(steps[widest], need[index] - have[index] + 1)
+            next_one = have == 1
+            np.maximum.at(steps, start[next_one], need[next_one])
+            more = np.flatnonzero((have > 1) & (need > have))
+            longer += zip(
+                start[more].tolist(), (start + have)[more].tolist(), need[more].tolist(),
+                strict=True,
+            )  # fmt: skip
+        # What one camera's counter proves is not proven once more by another's.
+        for first, last, number in longer:
+            missing = number - int(steps[first:last].sum())
+            if missing > 0:
+                widths = np.diff(self.time_us[first : last + 1]) / steps[first:last]
+                steps[first + int(widths.argmax())] += missing
         return steps
 
 
