@@ -166,6 +166,7 @@ def summary_lines(found: Row, paint: render.Paint) -> list[str]:
             f"{minute['local_begin']} -- {minute['local_end']}"
         )
         lines += _count_lines(minute["counts"])
+        lines += [f"{render.INDENT}{stream} was off" for stream in minute["off"]]
     lines += ["", f"Night {found['night']} ({found['family']}) is {_word(found['state'], paint)}"]
     lines += _count_lines(found["totals"])
     ledger = ", ".join(f"{count} {reason}" for reason, count in found["ledger"].items())
@@ -179,6 +180,11 @@ def summary_lines(found: Row, paint: render.Paint) -> list[str]:
         f"Dubious: {_percent(found['dubious_fraction'])} ({found['dubious_frames']} frames), "
         f"limit {_percent(limits['dubious_fraction'])}",
     ]
+    lines += [
+        f"Off: {each['stream']} recorded nothing for {duration_text(each['seconds'])} from "
+        f"{str(each['begin'])[11:]}" + (f" ({each['frames']} frames went by)" if each["frames"]
+                                        else "") for each in found["off"]
+    ]  # fmt: skip
     if found["ambiguous_frames"]:
         lines.append(f"Ambiguous: {found['ambiguous_frames']} frames")
     lines += [paint(f"Not good: {reason}", "red") for reason in found["reasons"]]

@@ -308,7 +308,9 @@ def test_summary_has_minutes_counts_and_totals(do: Run, fake: FakeArchive) -> No
     )
     assert [line.split() for line in lines[1:3]] == [["vsync", ".cam1.A", "499"], ["vcam1", "3"]]
     assert "Frames: 2000 raw = 1997 in products + 3 in the ledger (3 not in file)" in lines
+    assert lines[3].strip() == "vcam2 was off"
     assert "Lost: 0.05 % (vcam1 1), limit 0.1 %" in lines
+    assert "Off: vcam2 recorded nothing for 1 min 01 s from 05:00:01 (99 frames went by)" in lines
     assert "Dubious: 0.1 % (2 frames), limit 0.5 %" in lines
 
 

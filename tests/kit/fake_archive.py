@@ -44,13 +44,15 @@ COPY: dict[str, Any] = {
 MINUTE: dict[str, Any] = {
     "begin": "2025-11-06T05:00:00", "end": "2025-11-06T05:00:10", "local_begin": "19:00:00",
     "local_end": "19:00:10", "targets": ["AB Aur"], "exptimes_s": [0.1],
-    "counts": {"vsync .cam1.A": 499, "vcam1": 3},
+    "counts": {"vsync .cam1.A": 499, "vcam1": 3}, "off": ["vcam2"],
 }  # fmt: skip
 SUMMARY: dict[str, Any] = {
     "night": "20251106", "family": "archival", "state": "transferred",
     "local_offset_hours": -10.0, "minutes": [MINUTE], "totals": {"vsync .cam1.A": 499, "vcam1": 3},
     "raw_frames": 2000, "product_frames": 1997, "ledger": {"not in file": 3},
-    "lost": {"vcam1": 1}, "lost_fraction": 0.0005, "dubious_frames": 2,
+    "lost": {"vcam1": 1},
+    "off": [{"stream": "vcam2", "run": 0, "begin": "2025-11-06T05:00:01",
+             "end": "2025-11-06T05:01:02", "seconds": 61.0, "frames": 99}], "lost_fraction": 0.0005, "dubious_frames": 2,
     "dubious_fraction": 0.001, "ambiguous_frames": 0,
     "thresholds": {"lost_fraction": 0.001, "dubious_fraction": 0.005}, "is_good": True,
     "reasons": [],

@@ -100,6 +100,8 @@ SUMMARY_KEYS: dict[str, str] = {
     "product_frames": "frames in products",
     "ledger": "{reason: frames} of frames in no product",
     "lost": "{stream: frames} exposed and in no cube",
+    "off": "[{stream, run, begin, end, seconds, frames}]: a camera recorded nothing for longer than "
+    "thresholds.off_seconds; frames went by, by its counter, and are not in `lost`",
     "lost_fraction": "lost of all that were exposed",
     "dubious_frames": "frames whose modulator state is not known",
     "dubious_fraction": "of the frames with modulation",
@@ -116,6 +118,7 @@ MINUTE_KEYS: dict[str, str] = {
     "targets": "values of OBJECT",
     "exptimes_s": "values of EXPTIME",
     "counts": "{`stream suffix`: frames}, `vsync .cam1.A`, `vcam1` for no suffix",
+    "off": "streams of a group that recorded nothing, while another one did",
 }
 WHY_KEYS: dict[str, str] = {
     "frame": "what was asked for, as it is known: a path, a frame ID, or STREAM/CUBE/INDEX",

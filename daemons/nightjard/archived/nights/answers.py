@@ -9,8 +9,10 @@ from typing import Any
 
 from nightjar.api.night_results import MAX_LISTED
 from nightjar.api.nights import STEPS, StepState
-from nightjar.times import iso
+from nightjar.times import NS_PER_S, duration_text, iso
+from nightjard.archived.nights.config import NightsConfig
 from nightjard.archived.nights.engine import Standing
+from nightjard.archived.nights.losses import Silence, losses
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.records import RunReport
 from nightjard.archived.nights.steps.telling import told
@@ -61,18 +63,37 @@ def step_row(each: Standing) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run_report(run: RunReport) -> dict[str, Any]:
-    """Return RUN_REPORT_KEYS."""
+def run_reports(plan: Plan, config: NightsConfig) -> list[dict[str, Any]]:
+    """Return RUN_REPORT_KEYS of each run."""
+    missing = losses(plan, config)
+    silent: dict[int, list[Silence]] = defaultdict(list)
+    for each in missing.silences:
+        silent[each.run].append(each)
+    return [
+        _run_report(run, lost, silent[run.number])
+        for run, lost in zip(plan.runs, missing.by_run, strict=True)
+    ]
+
+
+def _run_report(
+    run: RunReport, lost: Mapping[str, Mapping[str, int]], silent: Sequence[Silence]
+) -> dict[str, Any]:
+    seconds: dict[str, float] = defaultdict(float)
+    for each in silent:
+        seconds[each.stream] += (each.last_ns - each.first_ns) / NS_PER_S
+    off = [f"{stream} was off for {duration_text(span)}" for stream, span in seconds.items()]
     return {
         "number": run.number, "streams": list(run.streams), "frames": list(run.frames),
         "first": iso(run.first_ns, 3), "last": iso(run.last_ns, 3), "triggers": run.triggers,
-        "lost": {stream: dict(each) for stream, each in run.lost.items()},
-        "dubious": run.dubious, "verdict": run.verdict, "text": run.text,
+        "lost": {stream: dict(each) for stream, each in lost.items()},
+        "dubious": run.dubious, "verdict": run.verdict, "text": "; ".join([run.text, *off]),
         "offsets_us": list(run.offsets_us), "period_us": run.period_us,
     }  # fmt: skip
 
 
-def plan_result(plan: Plan, night: Row, *, path: str | None, seconds: float) -> dict[str, Any]:
+def plan_result(
+    plan: Plan, night: Row, config: NightsConfig, *, path: str | None, seconds: float
+) -> dict[str, Any]:
     """Return PLAN_KEYS."""
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
     for product in plan.products:
@@ -85,7 +106,7 @@ def plan_result(plan: Plan, night: Row, *, path: str | None, seconds: float) -> 
          "text": line.text}
         for line in plan.ledger
     ]  # fmt: skip
-    runs = [run_report(run) for run in plan.runs]
+    runs = run_reports(plan, config)
     return {
         "night": night["date"], "family": night["family"], "plan_hash": plan.hash, "path": path,
         "is_new": plan.hash != night["plan_hash"], "raw_frames": len(plan.rows),

@@ -314,7 +314,7 @@ class Engine:
             found[step.name] = "would be done" if is_due else "done before"
         if found.get("sync") == "would be done":
             plan, _, _ = Sync().make(context)
-            found["plan"] = summary_of(plan)
+            found["plan"] = summary_of(plan, context.config)
         return found
 
 

@@ -86,7 +86,7 @@ class Looking:
             "steps": [answers.step_row(each) for each in standing],
             "cubes": self._store.cube_totals(row["id"]),
             "products": self._store.product_states(row["id"]),
-            "runs": [answers.run_report(run) for run in plan.runs] if plan is not None else [],
+            "runs": answers.run_reports(plan, self._config) if plan is not None else [],
             "copies": self._care.copies(row),
             "events": [
                 {"time": iso(each["time_ns"], 0), "kind": each["kind"], "text": each["text"],

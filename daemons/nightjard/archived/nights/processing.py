@@ -82,15 +82,15 @@ class Processing:
             if dry_run:
                 plan, _, _ = Sync().make(context)
                 return answers.plan_result(
-                    plan, row, path=None, seconds=time.monotonic() - began
+                    plan, row, self._config, path=None, seconds=time.monotonic() - began
                 )
             self._require_settled(row)
             self._engine.run(row, ["sync"], progress=job.tell, cancelled=job.cancelled.is_set)
             fresh = self._store.get(row["id"])
             made = Plan.load(Path(fresh["folder"]), fresh["plan_hash"])
+            path = plan_path(Path(row["folder"]), fresh["plan_hash"])
             return answers.plan_result(
-                made, row, path=str(plan_path(Path(row["folder"]), fresh["plan_hash"])),
-                seconds=time.monotonic() - began,
+                made, row, self._config, path=str(path), seconds=time.monotonic() - began,
             )
 
         return self._jobs.start("plan_night", work, alone="" if dry_run else alone(row))

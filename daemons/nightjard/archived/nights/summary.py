@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from nightjar.api.night_results import MAX_LISTED
 from nightjar.times import NS_PER_S, iso
 from nightjard.archived.nights.config import NightsConfig
+from nightjard.archived.nights.losses import losses
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.records import Ints, Kind, Product, Reason
 
@@ -32,17 +34,16 @@ def summary(plan: Plan, config: NightsConfig) -> dict[str, Any]:
         for number, times, cubes in _by_minute(rows, product.first_ns):
             minutes[number].add(plan, label, times, cubes)
     limits = config.thresholds
+    seen = {cube.stream for cube in plan.cubes}
+    groups = [seen & set(group.streams) for group in config.groups.values()]
     modulated = sum(product.frames for product in plan.products if product.state)
-    lost: Counter[str] = Counter()
-    for run in plan.runs:
-        for stream, evidence in run.lost.items():
-            lost[stream] += sum(evidence.values())
-    lost_fraction = plan.lost / max(1, len(plan.rows) + plan.lost)
+    missing = losses(plan, config)
+    lost_fraction = missing.total / max(1, len(plan.rows) + missing.total)
     dubious_fraction = plan.dubious / max(1, modulated)
     reasons = []
     if lost_fraction > limits.lost_fraction:
         reasons.append(
-            f"{plan.lost} frames ({100 * lost_fraction:.2f} %) were lost; "
+            f"{missing.total} frames ({100 * lost_fraction:.2f} %) were lost; "
             f"{100 * limits.lost_fraction:g} % are allowed"
         )
     if dubious_fraction > limits.dubious_fraction:
@@ -63,13 +64,21 @@ def summary(plan: Plan, config: NightsConfig) -> dict[str, Any]:
         "night": plan.night,
         "local_offset_hours": config.local_offset_hours,
         "minutes": [
-            minute.as_json(config.local_offset_hours) for _, minute in sorted(minutes.items())
+            minute.as_json(config.local_offset_hours, groups)
+            for _, minute in sorted(minutes.items())
         ],
         "totals": dict(sorted(totals.items())),
         "raw_frames": len(plan.rows),
         "product_frames": sum(product.frames for product in plan.products),
         "ledger": dict(ledger),
-        "lost": dict(lost), "lost_fraction": lost_fraction,
+        "lost": missing.by_stream,
+        "off": [
+            {"stream": each.stream, "run": each.run, "begin": iso(each.first_ns, 0),
+             "end": iso(each.last_ns, 0), "seconds": (each.last_ns - each.first_ns) / NS_PER_S,
+             "frames": each.frames}
+            for each in missing.silences[:MAX_LISTED]
+        ],
+        "lost_fraction": lost_fraction,
         "dubious_frames": plan.dubious, "dubious_fraction": dubious_fraction,
         "ambiguous_frames": int((plan.rows["reason"] == Reason.AMBIGUOUS).sum()),
         "thresholds": {"lost_fraction": limits.lost_fraction,
@@ -86,10 +95,12 @@ class _Minute:
         self._targets: set[str] = set()
         self._exptimes: set[float] = set()
         self._counts: Counter[str] = Counter()
+        self._streams: set[str] = set()
 
     def add(self, plan: Plan, label: str, times: Ints, cubes: Ints) -> None:
         self._times += [int(times.min()), int(times.max())]
         self._counts[label] += len(times)
+        self._streams.add(plan.cubes[int(cubes[0])].stream)
         for number in np.unique(cubes).tolist():
             facts = plan.facts[number]
             if facts.get("OBJECT"):
@@ -97,7 +108,7 @@ class _Minute:
             if isinstance(facts.get("EXPTIME"), (int, float)):
                 self._exptimes.add(round(float(facts["EXPTIME"]), 8))
 
-    def as_json(self, offset_hours: float) -> dict[str, Any]:
+    def as_json(self, offset_hours: float, groups: Sequence[set[str]]) -> dict[str, Any]:
         shift_ns = round(offset_hours * 3600) * NS_PER_S
         begin, end = min(self._times), max(self._times)
         return {
@@ -106,6 +117,8 @@ class _Minute:
             "local_end": iso(end + shift_ns, 0)[11:],
             "targets": sorted(self._targets), "exptimes_s": sorted(self._exptimes),
             "counts": dict(sorted(self._counts.items())),
+            "off": sorted(stream for group in groups if group & self._streams
+                          for stream in group - self._streams),
         }  # fmt: skip
 
 

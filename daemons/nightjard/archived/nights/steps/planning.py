@@ -10,6 +10,8 @@ from blake3 import blake3
 
 from nightjar.errors import Refused, StorageError
 from nightjard.archived.nights.building import make_plan
+from nightjard.archived.nights.config import NightsConfig
+from nightjard.archived.nights.losses import losses
 from nightjard.archived.nights.plan import VERSION, Plan, plan_path, rows_path
 from nightjard.archived.nights.scan import RawFile, Unreadable, look, raw_paths
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
@@ -103,10 +105,10 @@ class Sync:
         context.store.put_cubes(
             context.identity, [each for each in found if isinstance(each, RawFile)]
         )
-        summary = summary_of(plan)
+        summary = summary_of(plan, context.config)
         context.store.put_plan(
             context.identity, name, plan.products, inputs_hash=inputs,
-            raw_frames=summary["raw_frames"], lost_frames=plan.lost,
+            raw_frames=summary["raw_frames"], lost_frames=summary["lost"],
             dubious_frames=plan.dubious, ledger_frames=summary["ledger_frames"],
             raw_bytes=sum(cube.size for cube in plan.cubes),
         )  # fmt: skip
@@ -153,7 +155,7 @@ def _require_known(context: Context, files: list[RawFile]) -> None:
     context.say("damaged", f"{text}; planned by force as they are")
 
 
-def summary_of(plan: Plan) -> dict[str, Any]:
+def summary_of(plan: Plan, config: NightsConfig) -> dict[str, Any]:
     """Return the numbers of a plan as plain JSON."""
     kinds: dict[str, int] = {}
     for product in plan.products:
@@ -162,6 +164,7 @@ def summary_of(plan: Plan) -> dict[str, Any]:
         "raw_files": len(plan.cubes), "raw_frames": len(plan.rows),
         "products": len(plan.products), "frames": kinds,
         "ledger_frames": sum(line.count for line in plan.ledger),
-        "ledger_lines": len(plan.ledger), "lost": plan.lost, "dubious": plan.dubious,
+        "ledger_lines": len(plan.ledger), "lost": losses(plan, config).total,
+        "dubious": plan.dubious,
         "ambiguous": [run.text for run in plan.runs if run.verdict == "ambiguous"],
     }  # fmt: skip
