@@ -291,17 +291,17 @@ def test_nights_of_every_form_go_through(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.needs("fpack")
-def test_a_cube_that_another_program_compressed_is_named_and_holds_up_nothing(
+def test_a_cube_compressed_in_a_way_that_is_not_read_is_named_and_holds_up_nothing(
     tmp_path: Path
 ) -> None:
     truth = make_tiny(tmp_path / "raw")
     cube = sorted((truth.folder / "vcam1").glob("*.fits"))[0]
-    subprocess.run(["fpack", "-r", "-D", "-Y", cube], check=True, capture_output=True)
+    subprocess.run(["fpack", "-h", "-D", "-Y", cube], check=True, capture_output=True)
     bench = opened(tmp_path)
     bench.run(truth.folder)
     (line,) = plan_of(bench, truth.folder).ledger
     assert line.path == f"vcam1/{cube.name}.fz"
-    assert "compressed by another program; use funpack" in line.text
+    assert "compression HCOMPRESS_1 of BITPIX 16: not read here; use funpack" in line.text
     assert bench.night(truth.folder)["state"] == "verified"
     bench.close()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -126,6 +126,26 @@ def decode(data: Any, pixels: Integers) -> None:
     ValueError
         The bytes are not those of so many pixels.
     """
+    decode_parts(data, [(0, len(np.frombuffer(data, np.uint8)), pixels.size)], pixels)
+
+
+def decode_parts(data: Any, parts: Iterable[tuple[int, int, int]], pixels: Integers) -> None:
+    """Expand several stretches of compressed bytes, one after the other, into `pixels`.
+
+    Parameters
+    ----------
+    data
+        As of :func:`decode`.
+    parts
+        Where each begins in it, its bytes, and the pixels that it has.
+    pixels
+        As in :func:`encode`, and to be filled.
+
+    Raises
+    ------
+    ValueError
+        As :func:`decode`.
+    """
     raw = np.frombuffer(data, np.uint8)
     # Ones behind the end stop the coder's search for the next one bit.
     padded = np.full(len(raw) + _MARGIN_BYTES, 0xFF, np.uint8)
@@ -134,6 +154,10 @@ def decode(data: Any, pixels: Integers) -> None:
     if not pixels.flags.c_contiguous or not pixels.dtype.isnative or size not in _SUFFIXES:
         raise ValueError(f"pixels of type {pixels.dtype} cannot be had from the Rice coder")
     coder = _coder(f"fits_rdecomp{_SUFFIXES[size]}")
-    code = coder(padded.ctypes.data, len(raw), pixels.ctypes.data, pixels.size, BLOCK_PIXELS)
-    if len(raw) < size or code:
-        raise ValueError(f"{len(raw)} bytes are not {pixels.size} pixels")
+    source, target = padded.ctypes.data, pixels.ctypes.data
+    end = target + pixels.nbytes
+    for start, length, count in parts:
+        is_in = 0 <= start <= len(raw) - length and 0 <= count * size <= end - target
+        if not is_in or length < size or coder(source + start, length, target, count, BLOCK_PIXELS):
+            raise ValueError(f"{length} bytes are not {count} pixels")
+        target += count * size

@@ -109,7 +109,7 @@ class CubeRef:
     present
         Frames that the file holds whole.
     compressed
-        Its pixels are Rice tiles, one a frame (a cube of fitslogd with compression on).
+        Its pixels are tiles: of a logger with compression on, one a frame; of fpack, of any shape.
     problem
         "" or why it is kept as it is.
     """

@@ -2,8 +2,9 @@
 """A look at the raw files of a night: headers and frame times, no pixels.
 
 Raw files are those of milk-streamFITSlog (a cube and its seven-column text), of fitslogd (a table
-FRAMES besides; plain or tile compressed) and single frames of a camera daemon. What is wrong with a
-file is told with it, and nothing is left out: a file without times is still one to keep.
+FRAMES besides; plain or tile compressed) and single frames of a camera daemon; any of them may
+have been through fpack. What is wrong with a file is told with it, and nothing is left out: a file
+without times is still one to keep.
 """
 
 from __future__ import annotations
@@ -21,16 +22,15 @@ from blake3 import blake3
 from nightjar.errors import StorageError
 from nightjar.files import is_temporary
 from nightjar.fits.frame_table import EXTNAME, read_table
-from nightjar.fits.hdus import Hdu, Reader, opened, walk
+from nightjar.fits.hdus import Hdu, opened
 from nightjar.fits.header import Header, NotFits
-from nightjar.fits.tile_reader import Tiles
 from nightjar.fits.timing_text import read_timing_text, text_path
 from nightjar.times import NS_PER_S, parse_iso
 from nightjard.archived.nights.records import CubeRef, Ints, Timing
 from nightjard.archived.nights.writing.raw import stored_dtype
+from nightjard.archived.nights.writing.raw_image import find_image
 
 _SUFFIXES = (".fits", ".fits.fz")
-_ROW_BYTES = 16  # of the table of a compressed cube: where its tile is
 _MOST_FRAMES = 10_000_000  # that a header may promise of frames that are not there
 _LONGEST_S = 86_400.0
 _TAI_NS = 37 * NS_PER_S
@@ -129,6 +129,13 @@ def look(night: Path, stream: str, path: Path) -> RawFile | Unreadable:
     seen = look_at_head(night, stream, path)
     if isinstance(seen, Unreadable):
         return seen
+    if path.suffix == ".fz" and path.with_suffix("").exists():
+        # Frames that are there twice would have no partners, or the wrong ones.
+        text = (
+            f"{path.stem} is there as well: when they are known to be the same, take one of the "
+            "two out of this folder"
+        )
+        return Unreadable(seen[0].path, stream, seen[0].size, seen[0].mtime_ns, text)
     ref, header, notes = seen
     if header.get("ZNAXIS" if ref.compressed else "NAXIS") == 2:
         return _single(ref, header)
@@ -181,18 +188,14 @@ def exposure_of(header: Header) -> float | None:
 def _seen(path: Path, ref: CubeRef) -> tuple[CubeRef, Hdu, list[str]]:
     """Return what the image of a file is, and what is remarkable about it."""
     with opened(path) as (read, label):
-        hdu, shape, is_compressed = _image(read, label)
-        head = blake3(read(0, hdu.data_offset)).hexdigest()
-        if is_compressed:
-            Tiles(read, label)  # refuses what other programs compressed in another way
-    header, prefix = hdu.header, "Z" if is_compressed else ""
-    frames, frame_shape = (1, shape) if len(shape) == 2 else (shape[0], shape[1:])
+        image = find_image(read, label, ref.size)
+        head = blake3(read(0, image.hdu.data_offset)).hexdigest()
+    hdu, frames = image.hdu, image.frames
     ref = dataclasses.replace(
-        ref, head_hash=head, data_offset=hdu.data_offset, compressed=is_compressed, frames=frames,
-        frame_shape=(frame_shape[0], frame_shape[1]), bitpix=int(str(header[f"{prefix}BITPIX"])),
-        bzero=int(float(str(header.get("BZERO", 0)))),
+        ref, head_hash=head, data_offset=hdu.data_offset, compressed=image.compressed,
+        frames=frames, present=image.present, frame_shape=image.frame_shape, bitpix=image.bitpix,
+        bzero=image.bzero,
     )  # fmt: skip
-    ref = dataclasses.replace(ref, present=_present(ref, hdu))
     try:
         stored_dtype(ref)
     except StorageError as error:
@@ -202,34 +205,6 @@ def _seen(path: Path, ref: CubeRef) -> tuple[CubeRef, Hdu, list[str]]:
     # A row of the plan for each of them would take all of the memory.
     note = f"its header promises {frames} frames, which cannot be; it holds {ref.present}"
     return dataclasses.replace(ref, frames=ref.present), hdu, [note]
-
-
-def _image(read: Reader, name: str) -> tuple[Hdu, tuple[int, ...], bool]:
-    """Return unit and shape (slowest axis first) of the image; whether it is compressed."""
-    for hdu in walk(read, name, is_lenient=True):
-        header = hdu.header
-        is_compressed = header.get("ZIMAGE") is True
-        prefix = "Z" if is_compressed else ""
-        if hdu.number == 0 and header.get("NAXIS") == 0:
-            continue
-        count = header.get(f"{prefix}NAXIS")
-        axes = [header.get(f"{prefix}NAXIS{n + 1}") for n in range(int(str(count or 0)))]
-        if (hdu.number and not is_compressed) or len(axes) not in (2, 3):
-            break
-        if header.get(f"{prefix}BITPIX") not in (8, 16, 32, -32, -64):
-            break
-        shape = tuple(int(str(axis)) for axis in reversed(axes))
-        if min(shape[-2:]) < 1:
-            break
-        return hdu, shape, is_compressed
-    raise NotFits(f"{name}: it holds no image of two or three axes", path=name)
-
-
-def _present(ref: CubeRef, hdu: Hdu) -> int:
-    """Return how many frames of a file are whole."""
-    if ref.compressed:  # written at once when it was closed: whole, or no frame can be trusted
-        return ref.frames if hdu.data_offset + hdu.data_bytes <= ref.size else 0
-    return max(0, min(ref.frames, (ref.size - ref.data_offset) // ref.frame_bytes))
 
 
 def _single(ref: CubeRef, header: Header) -> RawFile:

@@ -2,8 +2,8 @@
 """What frames and raw cubes are hashed to, so that one can be proven to be in the other.
 
 The hash of a frame is blake3 of its bytes as they stand in an uncompressed file (big-endian, the
-signed integers of FITS): of a cube that fitslogd compressed, of the bytes that the uncompressed
-file would hold. The content hash of a cube is blake3 of, one after the other, the 32 bytes each of
+signed integers of FITS): of a compressed cube, of the bytes that the uncompressed file would hold.
+The content hash of a cube is blake3 of, one after the other, the 32 bytes each of
 
 1. the head: everything before the data unit of the image;
 2. every frame that the file holds whole, in order;
@@ -24,11 +24,10 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from nightjar.fits.hdus import Hdu, Reader, opened, walk
-from nightjar.fits.header import NotFits
-from nightjar.fits.tile_reader import Tiles
+from nightjar.fits.hdus import Reader, opened
 from nightjard.archived.nights.records import CubeRef
 from nightjard.archived.nights.writing.raw import RawCube
+from nightjard.archived.nights.writing.raw_image import find_image
 
 Hashes = npt.NDArray[np.uint8]
 
@@ -112,52 +111,14 @@ def cube_head(path: Path) -> CubeHead:
     """
     with opened(path) as (read, name):
         status = path.stat()
-        hdu, compressed = _image(read, name)
-        header, prefix = hdu.header, "Z" if compressed else ""
-        try:
-            axes = [int(str(header[f"{prefix}NAXIS{n}"])) for n in (1, 2)]
-            naxis = int(str(header[f"{prefix}NAXIS"]))
-            frames = int(str(header[f"{prefix}NAXIS3"])) if naxis > 2 else 1
-            bitpix = int(str(header[f"{prefix}BITPIX"]))
-            bzero = int(float(str(header.get("BZERO", 0))))
-        except (KeyError, ValueError) as error:
-            raise NotFits(f"{name}: no cube: {error}", path=name) from None
-        frame_bytes = axes[0] * axes[1] * abs(bitpix) // 8
-        size = status.st_size
-        if compressed:
-            tiles = Tiles(read, name)
-            tail_offset = min(hdu.data_offset + hdu.data_bytes, size)
-            present = _whole_tiles(tiles, size)
-        else:
-            present = min(frames, max(0, size - hdu.data_offset) // frame_bytes)
-            tail_offset = hdu.data_offset + present * frame_bytes
+        image = find_image(read, name, status.st_size)
+        offset = image.hdu.data_offset
         return CubeHead(
-            size, status.st_mtime_ns, blake3(read(0, hdu.data_offset)).hexdigest(),
-            _hash_of(read, tail_offset, size), hdu.data_offset, tail_offset, frames, present,
-            (axes[1], axes[0]), bitpix, bzero, compressed,
+            status.st_size, status.st_mtime_ns, blake3(read(0, offset)).hexdigest(),
+            _hash_of(read, image.tail_offset, status.st_size), offset, image.tail_offset,
+            image.frames, image.present, image.frame_shape, image.bitpix, image.bzero,
+            image.compressed,
         )  # fmt: skip
-
-
-def _image(read: Reader, name: str) -> tuple[Hdu, bool]:
-    for hdu in walk(read, name, is_lenient=True):
-        if hdu.header.get("ZIMAGE") is True:
-            return hdu, True
-        naxis = hdu.header.get("NAXIS")
-        is_image = hdu.number == 0 or str(hdu.header.get("XTENSION")).strip() == "IMAGE"
-        # A cube of no frames has no data and is a cube all the same.
-        has_pixels = all(isinstance(size := hdu.header.get(f"NAXIS{n}"), int) and size > 0
-                         for n in (1, 2))  # fmt: skip
-        if is_image and isinstance(naxis, int) and naxis in (2, 3) and has_pixels:
-            return hdu, False
-    raise NotFits(f"{name}: no image of two or three axes", path=name)
-
-
-def _whole_tiles(tiles: Tiles, size: int) -> int:
-    for index in range(tiles.frames):
-        length, place = tiles.row(index)
-        if length <= 0 or tiles.layout.heap_offset + place + length > size:
-            return index
-    return tiles.frames
 
 
 def _hash_of(read: Reader, start: int, end: int) -> str:

@@ -232,7 +232,7 @@ def unpacked(read: Reader, size: int, name: str) -> Iterator[bytes]:
 
 def _image_bytes(read: Reader, hdu: Hdu, name: str) -> Iterator[bytes]:
     """Yield the data unit of a compressed image, with its fill."""
-    tiling, algorithm = _tiling_of(hdu, name)
+    tiling, algorithm = tiling_of(hdu, name)
     width, wide = (8, ">i4") if "P" in str(hdu.header["TFORM1"]) else (16, ">i8")
     try:
         counts = tiling.counts()
@@ -251,7 +251,7 @@ def _image_bytes(read: Reader, hdu: Hdu, name: str) -> Iterator[bytes]:
         if not 0 < length <= most or place < 0 or heap + place + length > hdu.end:
             raise NotFits(f"{name}: tile {number} is not in the file", path=name)
         try:
-            data = _expanded(read(heap + place, length), counts[number], tiling, algorithm)
+            data = expanded(read(heap + place, length), counts[number], tiling, algorithm)
         except ValueError as error:
             raise NotFits(f"{name}: tile {number}: {error}", path=name) from None
         total += len(data)
@@ -259,7 +259,16 @@ def _image_bytes(read: Reader, hdu: Hdu, name: str) -> Iterator[bytes]:
     yield bytes(-total % BLOCK_BYTES)
 
 
-def _tiling_of(hdu: Hdu, name: str) -> tuple[Tiling, str]:
+def tiling_of(hdu: Hdu, name: str) -> tuple[Tiling, str]:
+    """Return how the image of a table is cut, and the algorithm.
+
+    Raises
+    ------
+    NotFits
+        The table holds none.
+    Refused
+        It was compressed in a way that is not read here.
+    """
     header = hdu.header
     try:
         axes = tuple(
@@ -299,7 +308,8 @@ def _foreign(name: str, what: str) -> Refused:
     return Refused(f"{name}: {what}: not read here; use funpack", code=Code.UNSUPPORTED)
 
 
-def _expanded(tile: bytes, count: int, tiling: Tiling, algorithm: str) -> bytes:
+def expanded(tile: bytes, count: int, tiling: Tiling, algorithm: str) -> bytes:
+    """Return the pixels of a tile as an uncompressed file has them; ValueError for garbage."""
     if algorithm.startswith("RICE"):
         native: npt.NDArray[Any] = np.empty(count, tiling.stored.newbyteorder("="))
         rice.decode(tile, native)
@@ -307,10 +317,10 @@ def _expanded(tile: bytes, count: int, tiling: Tiling, algorithm: str) -> bytes:
     wanted = count * tiling.pixel_bytes
     expander = zlib.decompressobj(_GZIP_WBITS)
     try:
-        data = expander.decompress(tile, wanted)
+        data = expander.decompress(tile, wanted + 1)  # so the checksum behind them is looked at
     except zlib.error as error:
         raise ValueError(f"not a tile: {error}") from None
-    if len(data) != wanted:
+    if len(data) != wanted or not expander.eof:
         raise ValueError(f"{len(data)} bytes are not {count} pixels")
     if algorithm == "GZIP_2":
         return np.frombuffer(data, np.uint8).reshape(tiling.pixel_bytes, -1).T.tobytes()

@@ -20,6 +20,7 @@ from nightjar.fits.pixels import image_format
 from nightjar.fits.tile_reader import Tiles
 from nightjar.fits.tiles import TileCompressor
 from nightjard.archived.nights.records import CubeRef, Rows
+from nightjard.archived.nights.writing.foreign import ForeignTiles, open_tiles
 
 BATCH_BYTES = 8 << 20  # frames that follow each other are read together, up to so much
 _AHEAD = 16 << 20  # of the file, asked for before it is needed
@@ -78,7 +79,7 @@ class RawCube:
             self.require_unchanged()
             self._require_head()
             self._sums = self._frame_sums()
-            self._tiles = Tiles(self._read, str(path)) if ref.compressed else None
+            self._tiles = open_tiles(self._read, str(path)) if ref.compressed else None
         except BaseException:
             self.close()
             raise
@@ -155,7 +156,12 @@ class RawCube:
                 f"{max(indices)} were wanted; plan the night again",
                 path=str(self.path),
             )
-        yield from self._plain(indices) if self._tiles is None else self._expanded(indices)
+        if self._tiles is None:
+            yield from self._plain(indices)
+        elif isinstance(self._tiles, ForeignTiles):
+            yield from self._foreign(self._tiles, indices)
+        else:
+            yield from self._expanded(self._tiles, indices)
 
     def _plain(self, indices: Sequence[int]) -> Iterator[list[RawFrame]]:
         size = self.ref.frame_bytes
@@ -187,22 +193,35 @@ class RawCube:
             self.bytes_read += count
             buffer, offset = buffer[count:], offset + count
 
-    def _expanded(self, indices: Sequence[int]) -> Iterator[list[RawFrame]]:
-        assert self._tiles is not None
-        coder = TileCompressor(self._tiles.layout.dtype, self._tiles.layout.frame_shape)
+    def _expanded(self, tiles: Tiles, indices: Sequence[int]) -> Iterator[list[RawFrame]]:
+        coder = TileCompressor(tiles.layout.dtype, tiles.layout.frame_shape)
         buffer = memoryview(bytearray(self.ref.frame_bytes))
         for index in indices:
-            tile = self._tiles.tile(index)
+            tile = tiles.tile(index)
             self.bytes_read += len(tile)
             try:
                 frame_sum = coder.expand_stored(tile, buffer)
             except ValueError as error:
-                raise StorageError(
-                    f"frame {index} of raw cube {self.path} cannot be expanded: {error}; the file "
-                    "is damaged, restore it",
-                    path=str(self.path), frame=index,
-                ) from None  # fmt: skip
+                raise self._damaged(index, error) from None
             yield [RawFrame(index, buffer, self._sum(index), tile, frame_sum)]
+
+    def _foreign(self, tiles: ForeignTiles, indices: Sequence[int]) -> Iterator[list[RawFrame]]:
+        buffer = memoryview(bytearray(self.ref.frame_bytes))
+        before = self.bytes_read
+        for index in indices:
+            try:
+                tiles.fill(index, buffer)
+            except ValueError as error:
+                raise self._damaged(index, error) from None
+            self.bytes_read = before + tiles.bytes_read
+            yield [RawFrame(index, buffer, self._sum(index))]
+
+    def _damaged(self, index: int, error: ValueError) -> StorageError:
+        return StorageError(
+            f"frame {index} of raw cube {self.path} cannot be expanded: {error}; the file is "
+            "damaged, restore it",
+            path=str(self.path), frame=index,
+        )  # fmt: skip
 
     def _sum(self, index: int) -> int | None:
         return None if self._sums is None else self._sums[index]
