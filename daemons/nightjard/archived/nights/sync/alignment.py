@@ -171,7 +171,7 @@ def _obeying_counters(
 
 def _most_steps(span_us: Floats, cadence: Cadence) -> Floats:
     """Return how many triggers a time has room for, its ends being off by what is usual."""
-    room = (span_us + min(5.0 * np.sqrt(2.0) * cadence.sigma_us + 10.0, 0.4 * cadence.period_us))
+    room = span_us + min(5.0 * np.sqrt(2.0) * cadence.sigma_us + 10.0, 0.4 * cadence.period_us)
     even = 2.0 * np.floor(room / (2.0 * cadence.mean_us))
     # The odd one out may be the shorter interval.
     odd = 2.0 * np.floor((room + cadence.half_us + cadence.mean_us) / (2.0 * cadence.mean_us)) - 1.0

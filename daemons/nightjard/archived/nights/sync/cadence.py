@@ -22,6 +22,8 @@ _SAMPLE = 200_000
 _MAD = 1.4826  # median absolute deviation to standard deviation
 _STALL_US = 200e3  # a counter jump may stand this much too early: frames wait, then come at once
 _BLOCK = 16
+MOST_FEW = 256  # intervals: of more the usual ones outnumber the rest
+_CROWD_US = 60.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,11 @@ def _mean_interval(intervals: Sequence[Floats], physics: Physics) -> tuple[float
     found = np.concatenate(sums) if sums else np.zeros(0)
     if not len(found):
         return nominal, True
+    if len(found) <= MOST_FEW and 2.0 * physics.half_width_us > 3.0 * _CROWD_US:
+        best = _crowd(intervals, physics)
+        if best is not None:
+            mean_us = best + physics.half_width_us
+            return mean_us, abs(mean_us - nominal) < 0.03 * nominal + 250.0
     near = found[np.abs(found - nominal) < 0.03 * nominal + 250.0]
     if len(near) >= max(1, 0.4 * len(found)):
         if len(near) < 8:
@@ -168,6 +175,44 @@ def _mean_interval(intervals: Sequence[Floats], physics: Physics) -> tuple[float
     if len(found) < 3:
         return nominal, True
     return _clipped_mean(found, float(np.median(found))), False
+
+
+def crowds(span_us: Floats, half_us: float, physics: Physics) -> list[float]:
+    """Return periods for which most intervals are the shorter or the longer, the best first.
+
+    Pauses only add, each as much as it likes: usual intervals stand together.
+    """
+    span = span_us[(span_us > 0.3 * physics.period_us) & (span_us < 1e7)]
+    width = _CROWD_US + physics.line_sigma_us
+    nominal = physics.period_us
+    trial = np.concatenate([[nominal], span, span - 2.0 * half_us])
+    trial = trial[trial > 0.3 * nominal]
+    if not len(span):
+        return []
+    off = span[None, :] - trial[:, None]
+    is_long = np.abs(off - 2.0 * half_us) < np.abs(off)
+    off = np.where(is_long, off - 2.0 * half_us, off)
+    weight = np.exp(-((off / width) ** 2) / 2.0)
+    score = weight.sum(axis=1)
+    # The header counts for an interval or two.
+    score += (1.0 + 0.1 * len(span)) * np.exp(-np.abs(trial - nominal) / 100.0)
+    found: list[float] = []
+    for _ in range(4):
+        best = int(score.argmax())
+        if score[best] <= 0.5:
+            break
+        one, two = weight[best] * ~is_long[best], weight[best] * is_long[best]
+        shift = [float((part * off[best]).sum() / part.sum()) for part in (one, two)
+                 if part.sum() > 0.5]  # fmt: skip
+        found.append(float(trial[best]) + float(np.mean(shift) if shift else 0.0))
+        score[np.abs(trial - trial[best]) < 2.0 * width] = 0.0
+    return found
+
+
+def _crowd(intervals: Sequence[Floats], physics: Physics) -> float | None:
+    every = np.concatenate(list(intervals))
+    found = crowds(every[np.isfinite(every)], physics.half_width_us, physics)
+    return found[0] if found else None
 
 
 def _clipped_mean(values: Floats, center: float) -> float:

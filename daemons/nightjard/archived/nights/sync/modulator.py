@@ -104,6 +104,27 @@ def decode(
     return Decoded(low, steps)
 
 
+def log_evidence(
+    time_us: Floats, is_bad: Bools, at_least: Ints, cadence: Cadence, sigma_us: float
+) -> float:
+    """Return how likely the times of a short run are with a cadence; arguments as for `decode`."""
+    number = np.concatenate([[0], np.cumsum(at_least)])
+    good = np.flatnonzero(~is_bad)
+    if len(good) < 2:
+        return 0.0
+    matrices, _ = _matrices(np.diff(time_us[good]), np.diff(number[good]), cadence, sigma_us)
+    low, high, total = 0.5, 0.5, 0.0
+    for from_low, from_high in zip(matrices[LOW].T.tolist(), matrices[HIGH].T.tolist(),
+                                   strict=True):  # fmt: skip
+        low, high = (
+            low * from_low[LOW] + high * from_high[LOW],
+            low * from_low[HIGH] + high * from_high[HIGH],
+        )
+        size = max(low + high, 1e-300)
+        low, high, total = low / size, high / size, total + float(np.log(size))
+    return total
+
+
 def _label_between(low: Floats, good: Places, number: Ints, exact: Floats) -> None:
     """Count the triggers between two good ones from the one before them.
 

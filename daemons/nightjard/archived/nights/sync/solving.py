@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,10 @@ from nightjard.archived.nights.sync.model import (
     Physics,
     RunSolution,
 )
-from nightjard.archived.nights.sync.modulator import CLEAR, Decoded, count_steps, decode
+from nightjard.archived.nights.sync.modulator import CLEAR, Decoded
 from nightjard.archived.nights.sync.offsets import OffsetPath, refine, seed, track
 from nightjard.archived.nights.sync.reporting import Found, report
+from nightjard.archived.nights.sync.states import decode_states
 from nightjard.archived.nights.sync.triggers import Triggers
 
 _ROUNDS = 2
@@ -80,7 +81,7 @@ def solve_run(cameras: Sequence[CameraFrames], physics: Physics) -> RunSolution:
             groups.append(([index], Triggers.of(trains[index], cadence)))
     groups.insert(0, (members, main))
     decoded = {
-        number: _decode(group, tuple(trains[index] for index in who), cadence, physics)
+        number: decode_states(group, tuple(trains[index] for index in who), cadence, physics)
         for number, (who, group) in enumerate(groups)
     }
     return _assemble(cameras, trains, cadence, groups, links, decoded, physics)
@@ -152,72 +153,6 @@ def _loss(reference: Side, found: Alignment) -> float:
     other = paired[-1] - paired[0] + 1
     lost = (span - len(paired)) + (other - len(paired))
     return float(np.clip((lost + 1.0) / (span + other), 1e-4, 0.2))
-
-
-def _decode(
-    triggers: Triggers, trains: tuple[Train, ...], cadence: Cadence, physics: Physics
-) -> tuple[Decoded, Cadence]:
-    """Decode a group's states with the cadence that its triggers show."""
-    proven = triggers.proven_steps(trains)
-    known = np.concatenate([[0], proven - 1])
-    own = measure((Train(np.arange(len(triggers.time_us)), triggers.time_us, known),), physics)
-    is_late = triggers.is_late | late_frames(triggers.time_us, own)
-    if own.half_us <= 0:
-        steps = count_steps(np.diff(triggers.time_us), proven, own)
-        return Decoded(np.full(len(triggers.time_us), 0.5), steps), own
-    # Of few intervals the noise is not well known.
-    sigma_us = own.interval_sigma_us * min(1.0 + 6.0 / max(len(triggers.time_us), 1), 2.0)
-    for _ in range(_ROUNDS + 1):
-        found = decode(triggers.time_us, is_late, proven, own, sigma_us)
-        fit = _fit(triggers.time_us, is_late, found, own)
-        if fit is None:
-            break
-        moved = fit.mean_us - own.mean_us
-        own = replace(own, fitted_half_us=fit.half_us)
-        if abs(moved) < 4.0 * own.interval_sigma_us / np.sqrt(fit.count) + 5.0:
-            break
-        # A wrong period would have taken one state for the other.
-        own = replace(own, period_us=max(own.period_us + moved, 0.5 * own.period_us))
-    if _contradicts(triggers.time_us, is_late, found, own):
-        found = Decoded(np.full(len(triggers.time_us), 0.5), found.steps)
-    return found, own
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """Intervals after low and after high states: half their difference, mean, number."""
-
-    half_us: float
-    mean_us: float
-    count: int
-
-
-def _plain(time_us: Floats, is_late: Bools, found: Decoded) -> Bools:
-    """Return which intervals are from a frame that is on time to the very next."""
-    return np.asarray(~is_late[1:] & ~is_late[:-1] & (found.steps == 1))
-
-
-def _fit(time_us: Floats, is_late: Bools, found: Decoded, cadence: Cadence) -> _Fit | None:
-    span = np.diff(time_us)
-    plain = _plain(time_us, is_late, found)
-    limit = cadence.half_us + 8.0 * cadence.interval_sigma_us + 0.1 * cadence.mean_us
-    plain &= np.abs(span - cadence.mean_us) < limit
-    low = span[plain & (found.low[:-1] > CLEAR)]
-    high = span[plain & (found.low[:-1] < 1.0 - CLEAR)]
-    count = min(len(low), len(high))
-    if count < 4:
-        return None
-    one, two = float(np.median(low)), float(np.median(high))
-    return _Fit((one - two) / 2, (one + two) / 2, count)
-
-
-def _contradicts(time_us: Floats, is_late: Bools, found: Decoded, cadence: Cadence) -> bool:
-    """Return whether most intervals are neither the shorter nor the longer: no label is safe."""
-    off = np.abs(np.diff(time_us)[_plain(time_us, is_late, found)] - cadence.period_us)
-    if not len(off):
-        return False
-    off = np.minimum(off, np.abs(off - 2.0 * cadence.half_us))
-    return float(np.median(off)) > 3.0 * cadence.interval_sigma_us + 10.0
 
 
 def _assemble(
