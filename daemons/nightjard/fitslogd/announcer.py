@@ -47,6 +47,7 @@ class Announcer:
         self._stopping = threading.Event()
         self._news = threading.Event()
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
+        self._refusals: deque[str] = deque(maxlen=100)
         self.error = ""
 
     @property
@@ -93,7 +94,10 @@ class Announcer:
                 self._notify(cube)
             except Refused as error:
                 # Asking again would not help: it is told once, and the folder is there to be read.
-                log.warning("cube %s: the archive says: %s", cube["filename"], error.message)
+                # A camera that is not archived has each of its cubes declined, in the same words.
+                if error.message not in self._refusals:
+                    log.warning("cube %s: the archive says: %s", cube["filename"], error.message)
+                    self._refusals.append(error.message)
                 self.error = error.message
             except NightjarError as error:
                 if error.message != self.error:

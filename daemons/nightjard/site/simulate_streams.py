@@ -89,6 +89,7 @@ def _loggers(shipped: Path, root: Path) -> dict[str, Any]:
     for far, near in FAR.items():
         config["streams"][far] = {"cards": config["streams"][near].get("cards", {})}
     config["groups"]["far"] = list(FAR)
+    del config["archive_daemon"]  # this site has none
     config |= {
         "save_root": str(root / "fits"), "archive_root": str(root / "archived"),
         "minimum_free_bytes": 500_000_000, "space_seconds": 10.0,
