@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,9 @@ from nightjard.archived.nights.records import (
     RunReport,
 )
 
-VERSION = 2  # of what plans mean and how they are found: raise it, and nights are planned anew
+#: Of what plans mean and how they are found: raise it, and nights are planned anew; and add to
+#: UPGRADES, so that plans of nights that cannot be planned anew (raw was released) stay readable.
+VERSION = 3
 FOLDER = "record"
 FACTS = ("OBJECT", "DATA-TYP", "EXPTIME", "FILTER01", "FILTER02", "RET-ANG1", "U_DETMOD", "OBS-MOD")
 _HASHED = ("index", "reason", "STATE", "ATIME", "LTIME", "MTIME", "CNT0", "CNT1", "TRIGGER",
@@ -188,20 +190,21 @@ class Plan:
     def load(cls, folder: Path, name: str) -> Plan:
         """Return a plan by its hash; the rows stay on the disk until they are looked at.
 
+        One of an earlier version is brought to the present form; its hash stays what it was.
+
         Raises
         ------
         StorageError
-            It is not there, or is not what it was.
+            It is not there, is not what it was, or was made by a later version.
         """
         path = plan_path(folder, name)
         try:
             text = path.read_bytes()
             value = json.loads(text)
-            if value["version"] != VERSION:
-                raise ValueError("another version of this program made it")
             rows = np.load(rows_path(folder, name), mmap_mode="r")
             if blake3(text).update(rows.tobytes()).hexdigest() != name:
                 raise ValueError("it is not what was written: it or its rows are damaged")
+            value = _upgraded(value, path)
             plan = cls(
                 value["night"],
                 tuple(CubeRef(**{**each, "frame_shape": tuple(each["frame_shape"])})
@@ -217,8 +220,43 @@ class Plan:
                 f"cannot use the plan {path}: {error}; make it anew: archive plan", path=str(path)
             ) from error
         if plan.rows.dtype != ROW:
-            raise StorageError(f"{path} was made by another version: archive plan", path=str(path))
+            raise StorageError(
+                f"cannot use the plan {path}: its rows have not the columns of its version; "
+                "restore both files from a copy",
+                path=str(path),
+            )
+        # Its files are found by the hash that it was written with.
+        plan.__dict__["hash"] = name
         return plan
+
+
+def _from_1(value: dict[str, Any]) -> dict[str, Any]:
+    """Version 1; the first ones had no facts of cubes, which are only shown."""
+    return {"facts": [{} for _ in value["cubes"]], **value}
+
+
+def _from_2(value: dict[str, Any]) -> dict[str, Any]:
+    """Version 2: cubes that came through fpack were lines of the ledger; the form is the same."""
+    return value
+
+
+#: By version, what makes of a plan's JSON that of the next version.
+UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
+
+
+def _upgraded(value: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the JSON of a plan in the present form."""
+    version = value["version"]
+    if not isinstance(version, int) or version > VERSION:
+        raise StorageError(
+            f"cannot use the plan {path}: it is of version {version!r}, which a later release of "
+            f"this program made; this one knows versions up to {VERSION}: install that release "
+            "again",
+            path=str(path),
+        )
+    while version < VERSION:
+        value, version = UPGRADES[version](value), version + 1
+    return value
 
 
 def plan_path(folder: Path, name: str) -> Path:
