@@ -103,8 +103,8 @@ class Motor(Protocol):
         """Start an absolute move; one that goes on is replaced."""
         ...
 
-    def stop(self) -> None:
-        """Decelerate and stop; harmless when at rest."""
+    def stop(self, deceleration_counts_s2: float) -> None:
+        """Decelerate at that rate and stop; harmless when at rest."""
         ...
 
     def set_counts(self, counts: int) -> None:

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Motor and encoder as one axis: from counts to degrees, turns, zero points, plausibility.
+
+The encoder turns 512 / 64 = 8 times for a turn of the rotator: 45 degrees of it look alike. Turns
+are counted from reading to reading; where readings were missed, the motor's encoder, which needs to
+be right within half a turn only, tells which turn it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nightjar.clock import NS_PER_S, Clock
+from nightjard.rotd.config import Geometry
+from nightjard.rotd.drivers.base import (
+    Encoder,
+    EncoderReading,
+    Motor,
+    MotorCapabilities,
+    MotorState,
+)
+
+_RESTORE_DEG = 0.2
+_ODD_DEG = 3.0  # more than the rotator turns between two readings: a garbled answer?
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Both encoders at a time.
+
+    Attributes
+    ----------
+    utc_ns, mono_ns
+        Of the encoder's reading.
+    position_deg
+        By the encoder from an arbitrary zero; counter-clockwise is positive.
+    motor_deg
+        By the motor from an arbitrary zero.
+    counts
+        The encoder's reading.
+    motor
+        The motor's state.
+    """
+
+    utc_ns: int
+    mono_ns: int
+    position_deg: float
+    motor_deg: float
+    counts: int
+    motor: MotorState
+
+
+@dataclass(slots=True)
+class Zero:
+    """Where home is.
+
+    Attributes
+    ----------
+    position_deg, motor_deg
+        What both read there (:class:`Reading`).
+    """
+
+    position_deg: float
+    motor_deg: float
+
+
+class Axis:
+    """The axis; one thread uses it.
+
+    Parameters
+    ----------
+    motor, encoder
+        Drivers.
+    geometry
+        Gears and signs.
+    clock
+        Source of time stamps.
+
+    Attributes
+    ----------
+    zero
+        None where it is not known.
+    """
+
+    def __init__(self, motor: Motor, encoder: Encoder, geometry: Geometry, clock: Clock) -> None:
+        self.motor, self.encoder = motor, encoder
+        self._geometry = geometry
+        self._clock = clock
+        self._turns = 0
+        self._last_counts: int | None = None
+        self.zero: Zero | None = None
+
+    # --- opening ---
+
+    def open(self) -> tuple[MotorCapabilities, str]:
+        """Open both; return what the motor is and what the encoder calls itself.
+
+        Raises
+        ------
+        DeviceNotFound, DeviceError
+            One of them is not there.
+        """
+        capabilities = self.motor.open()
+        return capabilities, self.encoder.open()
+
+    def close(self) -> None:
+        """Close both."""
+        self.motor.close()
+        self.encoder.close()
+
+    # --- reading ---
+
+    @property
+    def turn_deg(self) -> float:
+        """Degrees of the rotator in which the encoder turns once."""
+        return 360.0 * self._geometry.small_teeth / self._geometry.large_teeth
+
+    @property
+    def count_deg(self) -> float:
+        """Degrees of a count of the encoder."""
+        return self.turn_deg / self.encoder.counts_per_turn
+
+    def read(self) -> Reading:
+        """Read both.
+
+        Raises
+        ------
+        DeviceError
+            One of them does not answer as it must.
+        """
+        state = self.motor.state()
+        found = self._encoder_reading()
+        per_turn = self.encoder.counts_per_turn
+        if found.is_absolute and self._last_counts is not None:
+            step = (found.counts - self._last_counts + per_turn // 2) % per_turn - per_turn // 2
+            self._turns += (self._last_counts + step - found.counts) // per_turn
+        self._last_counts = found.counts
+        return Reading(
+            found.utc_ns, self._clock.monotonic_ns(), self._position(found.counts, self._turns),
+            self._motor_deg(state.counts), found.counts, state,
+        )  # fmt: skip
+
+    def _encoder_reading(self) -> EncoderReading:
+        """Read the encoder; what is odd is believed when it is told twice."""
+        found = self.encoder.read()
+        for _ in range(2):
+            if self._last_counts is None or not found.is_absolute:
+                break
+            per_turn = self.encoder.counts_per_turn
+            step = (found.counts - self._last_counts + per_turn // 2) % per_turn - per_turn // 2
+            if abs(step) * self.count_deg <= _ODD_DEG:
+                break
+            again = self.encoder.read()
+            is_same = abs(again.counts - found.counts) * self.count_deg <= _ODD_DEG
+            found = again
+            if is_same:
+                break
+        return found
+
+    def _position(self, counts: int, turns: int) -> float:
+        per_turn = self.encoder.counts_per_turn
+        return self._geometry.encoder_sign * (turns + counts / per_turn) * self.turn_deg
+
+    def _motor_deg(self, counts: int) -> float:
+        return self._geometry.motor_sign * counts / self._geometry.motor_counts_per_deg
+
+    def miss_turns(self) -> None:
+        """Forget which turn it is: readings were missed."""
+        self._last_counts = None
+
+    # --- angles ---
+
+    def angle_deg(self, reading: Reading) -> float | None:
+        """Return the angle by the encoder; None without a zero point."""
+        if self.zero is None:
+            return None
+        return reading.position_deg - self.zero.position_deg + self._geometry.home_angle_deg
+
+    def motor_angle_deg(self, reading: Reading) -> float | None:
+        """Return the angle by the motor; None without a zero point."""
+        if self.zero is None:
+            return None
+        return reading.motor_deg - self.zero.motor_deg + self._geometry.home_angle_deg
+
+    def set_zero(self, position_deg: float, motor_deg: float) -> None:
+        """Say where home is."""
+        self.zero = Zero(position_deg, motor_deg)
+
+    # --- memory ---
+
+    def memory(self, reading: Reading) -> dict[str, Any]:
+        """Return what :meth:`recall` needs after a restart, as plain JSON values."""
+        zero = self.zero
+        return {
+            "utc_ns": reading.utc_ns, "counts": reading.counts,
+            "motor_counts": reading.motor.counts, "angle_deg": self.angle_deg(reading),
+            "motor_angle_deg": self.motor_angle_deg(reading),
+            "zero_counts": None if zero is None else self._counts_of(zero.position_deg),
+            "zero_motor_deg": None if zero is None else zero.motor_deg,
+        }  # fmt: skip
+
+    def _counts_of(self, position_deg: float) -> float:
+        per_turn = self.encoder.counts_per_turn
+        return self._geometry.encoder_sign * position_deg / self.turn_deg * per_turn
+
+    def recall(self, memory: dict[str, Any], reading: Reading) -> str:
+        """Take the zero points of an earlier life, if both encoders bear them out.
+
+        Returns
+        -------
+        str
+            Why not; "" where the zero points hold again. The zero point is set in any case, as the
+            best guess there is, where the memory has one.
+        """
+        if memory.get("zero_counts") is None or memory.get("zero_motor_deg") is None:
+            return "it was not homed before"
+        if reading.motor.was_reset:
+            guess = memory.get("angle_deg")
+            self._resolve_turn(memory, reading, guess)
+            return "the motor was without power since it was homed"
+        motor_angle = (
+            reading.motor_deg - memory["zero_motor_deg"] + self._geometry.home_angle_deg
+        )
+        self._resolve_turn(memory, reading, motor_angle)
+        angle = self.angle_deg(reading)
+        motor_before, before = memory.get("motor_angle_deg"), memory.get("angle_deg")
+        offset = 0.0 if motor_before is None or before is None else motor_before - before
+        if angle is None or abs(motor_angle - angle - offset) > _RESTORE_DEG:
+            return (
+                f"motor and encoder disagree by {motor_angle - (angle or 0.0) - offset:+.2f} deg "
+                "since the daemon's last life"
+            )
+        return ""
+
+    def _resolve_turn(self, memory: dict[str, Any], reading: Reading, about: float | None) -> None:
+        """Set the zero point such that the angle is the one nearest to a rough angle."""
+        zero = self._position(0, 0) + self._position_of_counts(memory["zero_counts"])
+        angle = reading.position_deg - zero + self._geometry.home_angle_deg
+        turns = round(((about or 0.0) - angle) / self.turn_deg)
+        self.set_zero(zero - turns * self.turn_deg, memory["zero_motor_deg"])
+
+    def _position_of_counts(self, counts: float) -> float:
+        per_turn = self.encoder.counts_per_turn
+        return self._geometry.encoder_sign * counts / per_turn * self.turn_deg
+
+    # --- moving ---
+
+    def drive_by(
+        self, reading: Reading, degrees: float, speed_deg_s: float, acceleration_deg_s2: float
+    ) -> None:
+        """Start a move by an angle from where the motor is."""
+        per_deg = self._geometry.motor_counts_per_deg
+        target = reading.motor.counts + round(self._geometry.motor_sign * degrees * per_deg)
+        self.motor.move_to(target, speed_deg_s * per_deg, acceleration_deg_s2 * per_deg)
+
+    def stop(self, deceleration_deg_s2: float) -> None:
+        """Decelerate and stop the motor."""
+        self.motor.stop(deceleration_deg_s2 * self._geometry.motor_counts_per_deg)
+
+    def age_s(self, reading: Reading) -> float:
+        """Return how old a reading is."""
+        return (self._clock.monotonic_ns() - reading.mono_ns) / NS_PER_S
