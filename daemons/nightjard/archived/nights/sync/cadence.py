@@ -160,11 +160,9 @@ def _mean_interval(intervals: Sequence[Floats], physics: Physics) -> tuple[float
     found = np.concatenate(sums) if sums else np.zeros(0)
     if not len(found):
         return nominal, True
-    if len(found) <= MOST_FEW and 2.0 * physics.half_width_us > 3.0 * _CROWD_US:
-        best = _crowd(intervals, physics)
-        if best is not None:
-            mean_us = best + physics.half_width_us
-            return mean_us, abs(mean_us - nominal) < 0.03 * nominal + 250.0
+    if len(found) <= MOST_FEW:
+        mean_us = _crowd(intervals, physics)
+        return mean_us, abs(mean_us - nominal) < 0.03 * nominal + 250.0
     near = found[np.abs(found - nominal) < 0.03 * nominal + 250.0]
     if len(near) >= max(1, 0.4 * len(found)):
         if len(near) < 8:
@@ -177,14 +175,22 @@ def _mean_interval(intervals: Sequence[Floats], physics: Physics) -> tuple[float
     return _clipped_mean(found, float(np.median(found))), False
 
 
-def crowds(span_us: Floats, half_us: float, physics: Physics) -> list[float]:
+def crowds(span_us: Floats, half_us: float, nominal: float, spread_us: float) -> list[float]:
     """Return periods for which most intervals are the shorter or the longer, the best first.
 
     Pauses only add, each as much as it likes: usual intervals stand together.
+
+    Parameters
+    ----------
+    span_us : (n,)
+        Intervals.
+    half_us, nominal
+        Half width, and the period that the header tells, us.
+    spread_us
+        How far usual intervals are apart by themselves, latency not counted.
     """
-    span = span_us[(span_us > 0.3 * physics.period_us) & (span_us < 1e7)]
-    width = _CROWD_US + physics.line_sigma_us
-    nominal = physics.period_us
+    span = span_us[(span_us > 0.3 * nominal) & (span_us < 1e7)]
+    width = _CROWD_US + spread_us
     trial = np.concatenate([[nominal], span, span - 2.0 * half_us])
     trial = trial[trial > 0.3 * nominal]
     if not len(span):
@@ -209,10 +215,18 @@ def crowds(span_us: Floats, half_us: float, physics: Physics) -> list[float]:
     return found
 
 
-def _crowd(intervals: Sequence[Floats], physics: Physics) -> float | None:
-    every = np.concatenate(list(intervals))
-    found = crowds(every[np.isfinite(every)], physics.half_width_us, physics)
-    return found[0] if found else None
+def _crowd(intervals: Sequence[Floats], physics: Physics) -> float:
+    """Return the mean interval of a short run."""
+    every = np.concatenate(list(intervals)) if intervals else np.zeros(0)
+    every = every[np.isfinite(every)]
+    half_us, spread_us = physics.half_width_us, physics.line_sigma_us
+    nominal = physics.period_us + half_us
+    if 2.0 * half_us > 3.0 * _CROWD_US:
+        found = crowds(every, half_us, physics.period_us, spread_us)
+        return found[0] + half_us if found else nominal
+    # The shorter and the longer are one crowd.
+    found = crowds(every, 0.0, nominal, spread_us + half_us)
+    return found[0] if found else nominal
 
 
 def _clipped_mean(values: Floats, center: float) -> float:

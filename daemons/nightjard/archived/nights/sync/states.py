@@ -27,7 +27,7 @@ from nightjard.archived.nights.sync.triggers import Triggers
 
 _ROUNDS = 2
 # Overhead of the controller that the header knows nothing of: mostly small.
-_NEAR_SHARE, _NEAR_US, _FAR_US = 0.9, 50.0, 6000.0
+_NEAR_SHARE, _NEAR_US, _FAR_US = 0.99, 50.0, 6000.0
 _NOMINAL_US = 100.0
 _USUAL = 0.7
 _REACH = 14.0  # natural logarithm: less likely periods do not count
@@ -148,7 +148,9 @@ def _among_periods(
     sigma_us = own.interval_sigma_us * min(1.0 + 6.0 / max(len(time_us), 1), 2.0)
     rivals = [own.period_us, physics.period_us]
     rivals += [own.period_us + shift * own.half_us for shift in (-2.0, -1.0, 1.0, 2.0)]
-    rivals += crowds(np.diff(time_us) / proven, own.half_us, physics)
+    rivals += crowds(
+        np.diff(time_us) / proven, own.half_us, physics.period_us, physics.line_sigma_us
+    )
     tried: list[tuple[float, Cadence]] = []
     nothing = np.zeros(len(time_us), np.bool_)
     for period_us in rivals:

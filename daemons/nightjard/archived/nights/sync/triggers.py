@@ -45,38 +45,43 @@ class Triggers:
 
     def joined(self, other: Side, found: Alignment, cadence: Cadence) -> Triggers:
         """Return the triggers with another camera's frames."""
-        time_us, is_late = self.time_us.copy(), self.is_late.copy()
-        time_us[is_late] = found.reference_trigger_us[is_late]
+        usual_us = _APART * cadence.sigma_us + 5.0
+        is_late = self.is_late | (self.time_us - found.reference_trigger_us > usual_us)
+        time_us = np.where(is_late, found.reference_trigger_us, self.time_us)
+        # Where a frame stands on time its own time counts: the place it was given proves nothing.
+        late_2 = other.is_late | (other.time_us - found.trigger_us > usual_us)
+        time_2 = np.where(late_2, found.trigger_us, other.time_us)
         paired = np.flatnonzero(found.partner >= 0)
         partner = found.partner[paired]
         mine, theirs = self.time_us[partner], other.time_us[paired]
-        late_1, late_2 = self.is_late[partner], other.is_late[paired]
+        late_1, late_2p = self.is_late[partner], other.is_late[paired]
         weight = self.seen[partner]
         mean = mine + (theirs - mine) / (weight + 1)
         apart = np.abs(theirs - mine) > _APART * np.sqrt(2.0) * cadence.sigma_us + 5.0
         best = np.where(apart, np.minimum(mine, theirs), mean)
-        best = np.where(late_1 & ~late_2, theirs, np.where(late_2 & ~late_1, mine, best))
-        both = late_1 & late_2
+        best = np.where(late_1 & ~late_2p, theirs, np.where(late_2p & ~late_1, mine, best))
+        both = late_1 & late_2p
         early = np.minimum(found.trigger_us[paired], found.reference_trigger_us[partner])
         time_us[partner] = np.where(both, early, best)
         is_late[partner] = both
         fresh = np.flatnonzero((found.partner < 0) & ~found.is_doubtful)
         known = ~found.reference_is_doubtful
-        return self._merged(found, (time_us, is_late, known), other, paired, fresh)
+        return self._merged(found, (time_us, is_late, known), (time_2, late_2), paired, fresh)
 
     def _merged(
-        self, found: Alignment, own: tuple[Floats, Bools, Bools], other: Side,
+        self, found: Alignment, own: tuple[Floats, Bools, Bools], other: tuple[Floats, Bools],
         paired: Places, fresh: Places,
     ) -> Triggers:  # fmt: skip
         time_us, is_late, known = own
+        time_2, late_2 = other
         kept = np.flatnonzero(known)
-        all_time = np.concatenate([time_us[kept], found.trigger_us[fresh]])
+        all_time = np.concatenate([time_us[kept], time_2[fresh]])
         order = np.argsort(all_time, kind="stable")
         rank = np.empty(len(order), np.intp)
         rank[order] = np.arange(len(order))
         new = np.full(len(self.time_us) + 1, -1, np.intp)  # the last: of -1
         new[kept] = rank[: len(kept)]
-        theirs = np.full(len(other.time_us), -1, np.intp)
+        theirs = np.full(len(time_2), -1, np.intp)
         theirs[paired] = new[found.partner[paired]]
         theirs[fresh] = rank[len(kept) :]
         where = tuple(_rising(each) for each in (*(new[old] for old in self.where), theirs))
@@ -85,7 +90,7 @@ class Triggers:
             counted[each[each >= 0]] += 1
         return Triggers(
             all_time[order],
-            np.concatenate([is_late[kept], other.is_late[fresh]])[order],
+            np.concatenate([is_late[kept], late_2[fresh]])[order],
             counted,
             where,
         )
