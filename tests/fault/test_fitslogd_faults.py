@@ -52,6 +52,11 @@ def test_killed_logger_costs_no_frame(site: FitslogSite) -> None:
     session = save(site)
     first = pid_of(site, "vcam1")
     os.kill(first, signal.SIGKILL)
+    assert site.daemon is not None
+    daemon = site.daemon
+    eventually(  # at once: only the last events are told
+        lambda: any("SIGKILL" in event["text"] for event in daemon.status()["events"])
+    )
     view = site.until("vcam1", restarts=1, state="saving")
     assert view["pid"] != first
     assert view["session"] == session
@@ -64,10 +69,7 @@ def test_killed_logger_costs_no_frame(site: FitslogSite) -> None:
     one, two = (site.cubes(s, session)[0].stamps[0] for s in ("vcam1", "vcam2"))
     assert one == two
     assert site.leftovers() == []
-    assert site.daemon is not None
-    texts = [event["text"] for event in site.daemon.status()["events"]]
-    assert any("SIGKILL" in text for text in texts)
-    assert site.daemon.status()["health"]["level"] == "OK"
+    assert daemon.status()["health"]["level"] == "OK"
 
 
 def test_killed_daemon_goes_on_with_the_session(site: FitslogSite) -> None:

@@ -74,8 +74,8 @@ class CutAt:
 
 def test_a_cut_in_mid_file_is_resumed_by_itself(bench: Bench) -> None:
     bench.files(1, 4_000_000)
-    bench.add("vault", bandwidth=8.0)
-    progress = CutAt(bench.sshd, "copy", 0.3)
+    bench.add("vault", bandwidth=4.0)
+    progress = CutAt(bench.sshd, "copy", 0.1)
     outcome = transfer(bench, progress=progress)
     assert progress.cut > 0
     assert any("try 2 of 4 follows" in message for message in progress.messages)
