@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from nightjard.archived.nights.ids import Item
 from nightjard.archived.nights.ids.changes import read_name_changes
 from nightjard.archived.nights.steps.context import Context, hash_of
+
+_LISTED = 20
 
 
 class Number:
@@ -47,7 +50,26 @@ class Number:
             if row["frame_id"] != given[row["name"]].frame_id
         )  # fmt: skip
         numbers = sorted(each.frame_id for each in given.values())
-        return {"products": len(items), "first": numbers[0], "last": numbers[-1]}
+        reserved = self._tell_reserved(context, given)
+        return {"products": len(items), "first": numbers[0], "last": numbers[-1],
+                "reserved": reserved}  # fmt: skip
+
+    def _tell_reserved(self, context: Context, given: Collection[str]) -> int:
+        """Tell of IDs of names that the plan has no more; return how many there are.
+
+        They may have been sent to somebody, and nothing else may be called so ever after.
+        """
+        night = context.night
+        known = context.tools.ids.assigned(night["family"], night["date"])
+        gone = sorted((each.frame_id, name) for name, each in known.items() if name not in given)
+        if gone:
+            listed = ", ".join(f"{number} of {name}" for number, name in gone[:_LISTED])
+            context.say(
+                "ids",
+                f"{len(gone)} IDs stay reserved for products that the plan has no more: {listed}"
+                + (", ..." if len(gone) > _LISTED else ""),
+            )
+        return len(gone)
 
     def _adopt(self, context: Context, items: list[Item]) -> None:
         """Take over the IDs that products have on the disk and a database that was lost had."""
