@@ -384,7 +384,7 @@ def own_children() -> set[int]:
     return children
 
 
-def test_fifty_restarts_leave_nothing_behind(make: Make) -> None:
+def test_restarts_leave_nothing_behind(make: Make) -> None:
     detector = make()
     detector.open()
     detector.close()
@@ -392,7 +392,7 @@ def test_fifty_restarts_leave_nothing_behind(make: Make) -> None:
     before = len(os.listdir("/proc/self/fd"))
     threads = threading.active_count()
     children = own_children()
-    for number in range(50):
+    for number in range(15):  # what one leaves is seen after one
         detector.open()
         if number % 5 == 0:  # killed, instead of closed
             os.kill(child_pid(detector), signal.SIGKILL)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from kit.ports import free_ports
 from kit.site import Daemon, FakePipeline, Site, eventually
 from nightjar.api.camera import STATUS_KEYS
 from nightjar.errors import Busy, NightjarError, Refused
@@ -25,6 +26,23 @@ def site(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Sit
     site = Site(tmp_path, free_ports(4))
     yield site
     site.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, _session_folders: str) -> Iterator[Daemon]:
+    """One camera for the tests that need none of their own: a start costs more than they do."""
+    site = Site(tmp_path_factory.mktemp("camera") / "site", free_ports(4))
+    yield site.camera({"exposure_min": 1e-5}, windows={"middle": [101, 200, 51, 150]})
+    site.close()
+
+
+@pytest.fixture
+def shared(running: Daemon) -> Daemon:
+    """The camera of the module, at rest and as it was configured."""
+    running.call("abort")
+    eventually(lambda: running.status()["state"] == "IDLE")
+    running.call("configure", settings={})
+    return running
 
 
 def images(site: Site) -> list[Path]:
@@ -67,10 +85,9 @@ def test_a_sequence_becomes_valid_files_with_true_pixels(site: Site) -> None:
     assert identities == sorted(set(identities))
 
 
-def test_status_has_every_documented_key_and_only_plain_values(site: Site) -> None:
-    camera = site.camera()
-    take(camera, 1)
-    assert set(camera.status()) == set(STATUS_KEYS)
+def test_status_has_every_documented_key_and_only_plain_values(shared: Daemon) -> None:
+    take(shared, 1)
+    assert set(shared.status()) == set(STATUS_KEYS)
 
 
 def test_status_answers_within_20_ms_while_frames_are_taken(site: Site) -> None:
@@ -137,17 +154,16 @@ def test_settings_change_the_file(site: Site) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused_and_harms_nothing(
-    site: Site, command: str, arguments: dict[str, Any], code: str, text: str
+    shared: Daemon, command: str, arguments: dict[str, Any], code: str, text: str
 ) -> None:
-    camera = site.camera()
     with pytest.raises(NightjarError, match=text) as caught:
-        camera.call(command, **arguments)
+        shared.call(command, **arguments)
     assert caught.value.code.name == code
-    take(camera, 1)
+    take(shared, 1)
 
 
-def test_configure_is_all_or_nothing(site: Site) -> None:
-    camera = site.camera(windows={"middle": [101, 200, 51, 150]})
+def test_configure_is_all_or_nothing(shared: Daemon) -> None:
+    camera = shared
     camera.call("configure", settings={"window": "middle"})
     assert camera.status()["window"] == [101, 200, 51, 150]
     camera.call("configure", settings={"exposure": 0.03, "gain": 30, "bin": 2})
@@ -163,8 +179,8 @@ def test_configure_is_all_or_nothing(site: Site) -> None:
 
 
 @pytest.mark.parametrize("exposure_s", [0.0, 0.5, 600.0])
-def test_abort_is_ready_within_half_a_second(site: Site, exposure_s: float) -> None:
-    camera = site.camera({"exposure_min": 1e-5})
+def test_abort_is_ready_within_half_a_second(shared: Daemon, exposure_s: float) -> None:
+    camera = shared
     camera.call("set_exposure", seconds=max(exposure_s, 1e-5))
     reply = camera.call("start", count=0, delay=5.0 if exposure_s == 0.0 else 0.0)
     eventually(lambda: camera.status()["state"] in ("EXPOSING", "WAITING", "READING"))
@@ -199,8 +215,8 @@ def test_stop_ends_after_the_present_frame(site: Site) -> None:
     assert len(images(site)) == snapshot["result"]["frames"] >= 1
 
 
-def test_commands_are_refused_while_acquiring(site: Site) -> None:
-    camera = site.camera()
+def test_commands_are_refused_while_acquiring(shared: Daemon) -> None:
+    camera = shared
     camera.call("set_exposure", seconds=60)
     camera.call("start", count=1)
     with pytest.raises(Busy, match="stop or abort"):
