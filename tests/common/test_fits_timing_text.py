@@ -95,6 +95,23 @@ def test_every_digit_is_that_of_the_integer(values: list[tuple[int, int, int, in
         assert fields[4].startswith("-") == (acquired < 0)
 
 
+@pytest.mark.parametrize(("column", "value"), [
+    ("CNT0", 2**64 - 1), ("CNT1", 10**10), ("ATIME", -1), ("LTIME", START + 10**14),
+])  # fmt: skip
+def test_one_row_that_does_not_fit_changes_no_other(column: str, value: int) -> None:
+    """Rows that fit their columns are written by other code than those that do not."""
+    rows = rows_of(12_345)
+    rows["CNT0"][:7] = 0, 9, 10, 99, 100, 10**9 - 1, 10**10 - 1
+    rows["LTIME"][-1] = START + 10**14 - 1  # the last that fits
+    rows["ATIME"][5] = 0
+    usual = lines_of(rows)
+    assert {len(line) for line in usual[11:]} == {107}
+    rows[column][6_000] = value
+    other = lines_of(rows)
+    assert [at for at, pair in enumerate(zip(usual, other, strict=True)) if len(set(pair)) > 1] \
+        == [6_011]  # fmt: skip
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     rows = rows_of(50)
     read = reread(tmp_path, timing_text(rows, program="p"))

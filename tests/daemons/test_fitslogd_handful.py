@@ -21,6 +21,7 @@ from kit.logging_bench import (
     numbers,
     read_cubes,
 )
+from nightjar.fits.cube import CubeWriter
 from nightjard.fitslogd.recorder import Recorder
 
 DEPTH = 512
@@ -149,15 +150,16 @@ def test_handful_that_is_overwritten_in_part_keeps_the_rest(
     source.publish(1)
     bench.saved(1)
     writer = bench.logger._recorder._cube.writer  # type: ignore[union-attr]
-    append, done = writer.append, []
+    assert isinstance(writer, CubeWriter)
+    append_run, done = writer.append_run, []
 
-    def slow(frame: Any) -> int:
+    def slow(frames: Any, sums: list[int]) -> None:
         if not done:
             # All but 2 of 200 unread ones and of what comes now fit the ring.
             done.append(source.publish(DEPTH - 200 + 2))
-        return append(frame)
+        append_run(frames, sums)
 
-    writer.append = slow  # type: ignore[method-assign]
+    writer.append_run = slow  # type: ignore[method-assign]
     last = burst(bench, source, 200) + DEPTH - 198
     bench.until("the last", lambda s: bench.logger._recorder.last_counter == last)
     status = bench.status()
@@ -182,15 +184,16 @@ def test_what_was_written_before_a_failure_is_kept(
     source.publish(1)
     bench.saved(1)
     writer = bench.logger._recorder._cube.writer  # type: ignore[union-attr]
-    append, count = writer.append, [0]
+    assert isinstance(writer, CubeWriter)
+    sink = writer._sink
+    commit, end = sink.commit, writer.layout.frame_offset(6)
 
-    def failing(frame: Any) -> int:
-        count[0] += 1
-        if count[0] == 6:
+    def failing(count: int) -> None:
+        if sink.position + count > end:  # as a RAM disk that has room for 6 frames and no more
             raise OSError(errno.EIO, "input/output error")
-        return append(frame)
+        commit(count)
 
-    writer.append = failing  # type: ignore[method-assign]
+    sink.commit = failing  # type: ignore[method-assign]
     burst(bench, source, 40)
     bench.until("again saving", lambda s: s["cube_count"] == 2)
     last = source.publish(5)

@@ -27,6 +27,7 @@ from kit.site import eventually
 from nightjar.child import Child
 from nightjar.clock import Clock, ManualClock
 from nightjar.errors import NightjarError
+from nightjar.fits.cube import CubeWriter
 from nightjar.fits.frame_table import read_table
 from nightjar.fits.verify import verify_image
 from nightjar.streams.writer import StreamWriter
@@ -198,14 +199,19 @@ class Bench(Driver):
         gate, entered = threading.Event(), threading.Event()
         cube = self.logger._recorder._cube
         assert cube is not None
-        append = cube.writer.append
+        writer: Any = cube.writer
 
-        def slow(frame: Any) -> int:
-            entered.set()
-            gate.wait(30)
-            return append(frame)
+        def slowed(write: Any) -> Any:
+            def slow(*frames: Any) -> Any:
+                entered.set()
+                gate.wait(30)
+                return write(*frames)
 
-        cube.writer.append = slow  # type: ignore[method-assign]
+            return slow
+
+        writer.append = slowed(writer.append)
+        if isinstance(writer, CubeWriter):
+            writer.append_run = slowed(writer.append_run)
         return entered, gate
 
     def stall_main(self) -> threading.Event:

@@ -30,7 +30,9 @@ shapes = st.one_of(
     st.tuples(st.integers(1, 700)),
     st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
 )
-steps = st.lists(st.sampled_from(["append", "append", "append", "drop"]), min_size=1, max_size=25)
+steps = st.lists(
+    st.sampled_from(["append", "append", "append", "run", "drop"]), min_size=1, max_size=25
+)
 
 
 class Cubes:
@@ -69,6 +71,13 @@ def make(shape: tuple[int, ...], dtype: str, number: int) -> np.ndarray:
     return rng.integers(bounds.min, bounds.max, shape, kind, endpoint=True)
 
 
+def in_file_order(frame: np.ndarray) -> bytes:
+    swapped = frame.dtype.newbyteorder(">")
+    if frame.dtype.kind == "u" and frame.itemsize > 1:
+        frame = frame ^ frame.dtype.type(1 << 8 * frame.itemsize - 1)
+    return frame.astype(swapped).tobytes()
+
+
 @settings(max_examples=120)
 @given(shape=shapes, dtype=st.sampled_from(TYPES), todo=steps,
        kind=st.sampled_from(["memory", "disk"]), cards=st.integers(0, 120))  # fmt: skip
@@ -85,11 +94,14 @@ def test_what_is_appended_and_not_taken_back_is_what_is_read(
             frame.flags.writeable = False
             kept.append(frame)
             sums.append(writer.append(frame))
-            frame_be = frame.astype(frame.dtype.newbyteorder(">"))
-            if frame.dtype.kind == "u" and frame.itemsize > 1:
-                bits = 8 * frame.itemsize - 1
-                frame_be = (frame ^ frame.dtype.type(1 << bits)).astype(frame_be.dtype)
-            assert sums[-1] == datasum(frame_be.tobytes())
+            assert sums[-1] == datasum(in_file_order(frame))
+        elif step == "run":
+            frames = make((1 + number % 7, *shape), dtype, number)
+            frames.flags.writeable = False
+            kept.extend(frames)
+            writer.append_run(frames, sums)
+            assert len(sums) == writer.frames == len(kept)
+            assert sums[-len(frames) :] == [datasum(in_file_order(frame)) for frame in frames]
         elif kept:
             writer.drop_last()
             kept.pop()

@@ -23,6 +23,7 @@ from typing import Protocol
 from nightjar.files import is_ram_disk, write_at
 
 PIECE_BYTES = 1 << 17
+RUN_BYTES = 1 << 18  # of several small frames: what is made of them stays in the cache, too
 CHUNK_BYTES = 4 << 20
 CHUNKS = 6
 _PAGE = mmap.PAGESIZE
@@ -71,7 +72,7 @@ class MemorySink:
     def __init__(self, path: Path, position: int) -> None:
         self.descriptor = _create(path, os.O_RDWR)
         self.position = position
-        self._piece = memoryview(bytearray(PIECE_BYTES))
+        self._piece = memoryview(bytearray(RUN_BYTES))
 
     def reserve(self, most: int) -> memoryview:
         """See :class:`Sink`."""

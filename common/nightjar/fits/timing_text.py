@@ -41,6 +41,14 @@ _COLUMNS = (
     "col7 : stream cnt1 index",
 )
 _SUFFIX = ".txt"
+# Of each column: blanks before it, digits of whole numbers, decimals after a point.
+_LAYOUT = (
+    (0, 10, 0), (2, 10, 0), (2, 5, 9), (3, 10, 9), (2, 10, 6), (3, 10, 0), (3, 10, 0),
+)  # fmt: skip
+_LINE_BYTES = sum(gap + width + digits + (digits > 0) for gap, width, digits in _LAYOUT) + 1
+_FOUR_DIGITS = np.stack(
+    [np.arange(10_000) // power % 10 + ord("0") for power in (1000, 100, 10, 1)], 1
+).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,9 @@ def timing_text(
     if rows.dtype != ROW or rows.ndim != 1:
         raise ValueError(f"rows of type {rows.dtype} and shape {rows.shape} are no frame table")
     origin = origin_ns if origin_ns is not None else int(rows["LTIME"][0]) if len(rows) else 0
+    usual = _usual_lines(rows, origin)
+    if usual is not None:
+        return _heading(program, cube) + usual
     counters = rows["CNT0"].tolist()
     values: list[Iterable[Any]] = [range(len(rows)), counters]
     formats = ["%10d", "%10d"]
@@ -106,6 +117,54 @@ def timing_text(
     line = "{}  {}  {}   {}  {}   {}   {}\n".format(*formats, "%10d", "%10d")
     flat = tuple(value for row in zip(*values, strict=True) for value in row)
     return _heading(program, cube) + ((line * len(rows)) % flat).encode("ascii")
+
+
+def _usual_lines(rows: Rows, origin: int) -> bytes | None:
+    """Return the lines of rows without a negative time or a number wider than its column.
+
+    Digits of all rows at once: ten times as fast as to format them. None for other rows.
+    """
+    times = np.stack([rows["LTIME"] - origin, rows["LTIME"], rows["ATIME"]])
+    counts = np.stack([np.arange(len(rows), dtype=np.uint64), rows["CNT0"], rows["CNT1"]])
+    if not len(rows) or times.min() < 0 or times[0].max() >= 10**5 * NS_PER_S \
+            or counts.max() >= 10**10:  # fmt: skip
+        return None
+    seconds = times // NS_PER_S
+    rest = times - seconds * NS_PER_S
+    text = np.full((len(rows), _LINE_BYTES), ord(" "), np.uint8)
+    text[:, -1] = ord("\n")
+    values = (counts[0], counts[1], *seconds, counts[1], counts[2])
+    decimals = (None, None, rest[0], rest[1], rest[2] // 1000, None, None)
+    at = 0
+    for (gap, width, digits), whole, fraction in zip(_LAYOUT, values, decimals, strict=True):
+        at += gap + width
+        _put_digits(text[:, at - width : at], whole)
+        _blank_leading(text[:, at - width : at], whole)
+        if fraction is not None:
+            text[:, at] = ord(".")
+            _put_digits(text[:, at + 1 : at + 1 + digits], fraction)
+            at += 1 + digits
+    return text.tobytes()
+
+
+def _put_digits(field: npt.NDArray[np.uint8], values: npt.NDArray[Any]) -> None:
+    """Write numbers that are not negative and fit, with leading zeros, (n, digits)."""
+    end = field.shape[1]
+    if values.max() < 1 << 32:
+        values = values.astype(np.uint32)
+    while end > 0:
+        size = min(4, end)
+        values, group = np.divmod(values, values.dtype.type(10_000))
+        field[:, end - size : end] = _FOUR_DIGITS[group, 4 - size :]
+        end -= size
+
+
+def _blank_leading(field: npt.NDArray[np.uint8], values: npt.NDArray[Any]) -> None:
+    """Make leading zeros spaces; the last digit stays."""
+    least, width = int(values.min()), field.shape[1]
+    for digits in range(1, width):
+        if least < 10**digits:
+            field[values < 10**digits, width - 1 - digits] = ord(" ")
 
 
 def _heading(program: str, cube: str) -> bytes:

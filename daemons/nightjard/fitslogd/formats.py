@@ -56,6 +56,23 @@ class Writer(Protocol):
         ...
 
 
+def append_run(writer: Writer, frames: Pixels, sums: list[int]) -> None:
+    """Put several frames at the end of a cube.
+
+    Parameters
+    ----------
+    frames
+        (count, *shape of one frame).
+    sums
+        Takes the DATASUM of each frame that is in, also where one cannot be written.
+    """
+    if isinstance(writer, CubeWriter):
+        writer.append_run(frames, sums)
+        return
+    for frame in frames:
+        sums.append(writer.append(frame))
+
+
 class Salvage(Protocol):
     """What is whole in the file of a dead writer."""
 

@@ -30,6 +30,7 @@ from nightjar.child import Parent
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import Busy, Code, InvalidArgument, NightjarError, Refused, StorageError
 from nightjar.files import free_bytes, locked
+from nightjar.streams.layout import StreamGeometry
 from nightjar.streams.reader import Frame, Frames, StreamReader, Wake
 from nightjard.fitslogd import preflight
 from nightjard.fitslogd.formats import check_compression
@@ -45,8 +46,10 @@ _WAIT_S = 0.05
 # a wake-up costs is to get the program back into the processor's caches: the ring holds seconds of
 # them, so they are fetched by the handful. Commands end the nap.
 _NAP_RATE_HZ = 200.0
-_NAP_S = 0.02
-_HANDFUL_BYTES = 2_000_000  # a millisecond or two: commands wait for it
+_NAP_S = 0.05
+_NAP_BYTES = 12e6  # half of what waits for a disk: what came in a nap is written at one go
+_NAP_OF_RING = 1 / 16
+_HANDFUL_BYTES = 8_000_000  # some milliseconds: commands wait for it
 _ANSWER_S = 0.06  # how long a command waits for the main thread before it answers "pending"
 _PREPARE_S = 15.0
 _LOOK_S = 0.5  # how often the stream's file is looked at, and the disk after a failure
@@ -398,8 +401,9 @@ class Logger:
                 self._check_end(reader.unread)
                 if self._orders is None or self._reader is not reader:
                     return
-                if (self._watch.rate_hz or 0.0) > _NAP_RATE_HZ:
-                    self._wait_for_request(_NAP_S)
+                gather_s = gathering_s(self._watch.rate_hz or 0.0, reader.geometry)
+                if gather_s and self._state == "saving":  # finishing: the next may end it
+                    self._wait_for_request(gather_s)
                     if reader.unread or self._reader is not reader:
                         return
                 if reader.wait(_WAIT_S) is Wake.REPLACED:
@@ -847,6 +851,14 @@ class Logger:
             "warning": self._warning,
             "error": self._error,
         }  # fmt: skip
+
+
+def gathering_s(rate_hz: float, geometry: StreamGeometry) -> float:
+    """Return how long frames may gather in the ring before they are fetched; 0: not at all."""
+    if rate_hz <= _NAP_RATE_HZ:
+        return 0.0
+    frames = min(_NAP_OF_RING * geometry.depth, _NAP_BYTES / geometry.frame_bytes)
+    return min(_NAP_S, frames / rate_hz)
 
 
 def main(arguments: list[str]) -> int:

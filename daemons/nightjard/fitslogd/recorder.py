@@ -33,7 +33,7 @@ from nightjar.fits.timing_text import text_path
 from nightjar.streams.keywords import Keyword
 from nightjar.streams.reader import Frame, Frames, StreamReader
 from nightjard.fitslogd.cube_header import CubeFacts, card_count, cube_cards
-from nightjard.fitslogd.formats import CubeFormat, Formats, Writer
+from nightjard.fitslogd.formats import CubeFormat, Formats, Writer, append_run
 from nightjard.fitslogd.hardware import HardwareNumbers
 from nightjard.fitslogd.journal import Journal, give_name, recover, write_text
 from nightjard.fitslogd.naming import LogSettings, cube_folder, cube_name, other_name
@@ -262,10 +262,10 @@ class Recorder:
         """
         cube = self._cube
         assert cube is not None
-        append, sums, failure = cube.writer.append, [], None
+        sums: list[int] = []
+        failure = None
         try:
-            for image in frames.data:
-                sums.append(append(image))
+            append_run(cube.writer, frames.data, sums)
             if reader.torn_of(frames):
                 for _ in sums:
                     cube.writer.drop_last()
@@ -291,25 +291,23 @@ class Recorder:
         first, last, totals = frames.first, self._last_counter, self.totals
         before = first.counter - last - 1 if last is not None and first.counter > last else 0
         missed = max(0, before - self._torn)
-        gap, rows, stamp = min(before, 0xFFFF_FFFF), [], self._last_stamp
-        for index, (atime_ns, write_ns, datasum) in enumerate(
-            zip(*times_ns.tolist(), sums, strict=True)
-        ):
-            rows.append(_ROW.pack(
-                first.counter + index, first.slot + index, atime_ns, write_ns, now_ns, -1, gap,
-                datasum,
-            ))  # fmt: skip
-            gap = 0
-            if atime_ns and atime_ns == stamp:
-                totals.duplicated += 1
-            stamp = atime_ns
-        noted = b"".join(rows)
+        atimes_ns, count = times_ns[0], len(sums)
+        rows = np.empty(count, ROW)
+        rows["CNT0"] = np.arange(first.counter, first.counter + count)
+        rows["CNT1"] = np.arange(first.slot, first.slot + count)
+        rows["ATIME"], rows["WTIME"], rows["LTIME"] = atimes_ns, times_ns[1], now_ns
+        rows["HWID"], rows["MISSED"], rows["DATASUM"] = -1, 0, sums
+        rows["MISSED"][0] = min(before, 0xFFFF_FFFF)
+        noted = rows.tobytes()
+        is_given = atimes_ns != 0
+        totals.duplicated += int(is_given[0]) and int(atimes_ns[0] == self._last_stamp)
+        totals.duplicated += int(np.count_nonzero(is_given[1:] & (np.diff(atimes_ns) == 0)))
         cube.rows += noted
         cube.missed += missed
         totals.missed += missed
-        totals.saved += len(rows)
-        totals.bytes += len(rows) * cube.format.frame_bytes
-        self._last_stamp, self._last_counter = stamp, first.counter + len(rows) - 1
+        totals.saved += count
+        totals.bytes += count * cube.format.frame_bytes
+        self._last_stamp, self._last_counter = int(atimes_ns[-1]), first.counter + count - 1
         self._torn = 0
         try:  # last: where it fails the frames are in the cube all the same
             cube.journal.write(noted)

@@ -50,7 +50,8 @@ class StreamWatch:
         with self._lock:
             try:
                 if reader is not None:
-                    self._note(reader.counter, reader.geometry, reader.identity)
+                    # What describe() tells of a file, too: the rate goes on when one attaches.
+                    self._note(reader.counter, reader.geometry, reader.identity[1])
                     self.age_s = reader.age_s
                 else:
                     info = describe(self._stream, clock=self._clock)
