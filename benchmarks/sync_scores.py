@@ -2,11 +2,14 @@
 """Scores of synchronisation and modulator decoding on runs with known truth, and their cost.
 
     python benchmarks/sync_scores.py [--quick] [--all]
+    python benchmarks/sync_scores.py --cases 300 --seed 5 [--all]
 
 First the cases for which the figures of the tool that is replaced were measured, beside those
 figures; then about 300 cases over read-outs, half widths, offsets, losses and late frames, summed
 up by what tells whole triggers apart; then the cost for 10^4 to 10^7 frames. `--quick` takes every
-tenth case and stops at 10^6; `--all` prints every case. Exit code 1 if a target is missed.
+tenth case and stops at 10^6; `--all` prints every case. With `--cases` that many random cases of
+`--seed` are scored instead, and as many of runs of 2 to 200 triggers: beyond the matrix, too, so
+that what is printed for each is what went wrong. Exit code 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from kit.sync_cases import EVIDENCE, Case, Score, frames_of, matrix, physics_of, score
+from kit.sync_cases import EVIDENCE, Case, Score, frames_of, fresh, matrix, physics_of, score
 from nightjard.archived.nights.sync import solve_run
 
 # Name, case, and what the replaced tool reached: precision, recall, dubious, wrong labels.
@@ -112,6 +115,46 @@ def matrix_table(cases: Iterable[Case], show_all: bool) -> list[Score]:
     return found
 
 
+#: Of random cases, many of them out of reach: wrong pairs of all, wrong labels of all.
+_FRESH_PAIRS, _FRESH_LABELS = 1e-5, 1e-5
+_SHORT_PAIRS, _SHORT_LABELS = 2e-3, 1e-3
+
+
+def fresh_table(count: int, seed: int, *, short: bool, show_all: bool) -> bool:
+    """Score random cases; return whether too much of them is wrong."""
+    scores = []
+    for case in fresh(count, seed, short=short):
+        got = score(case)
+        scores.append(got)
+        if got.wrong_pairs or got.wrong_labels or show_all:
+            print(
+                f"{got.case}\n"
+                f"           wrong pairs {got.wrong_pairs} of {got.pairs}, wrong labels "
+                f"{got.wrong_labels} of {got.labelled}: {got.verdict}, {got.text}",
+                flush=True,
+            )
+    frames, pairs = sum(got.frames for got in scores), sum(got.pairs for got in scores)
+    clear = [got for got in scores if got.verdict == "ok"]
+    true_pairs = sum(got.true_pairs for got in clear)
+    wrong_pairs = sum(got.wrong_pairs for got in scores)
+    wrong_labels = sum(got.wrong_labels for got in scores)
+    lagging = sum(got.wrong_pairs > got.pairs / 2 for got in scores)
+    cost = sum(got.us_per_frame * got.frames for got in scores) / max(frames, 1)
+    print(
+        f"{'short' if short else 'long'} runs, seed {seed}: {len(scores)} cases, {len(clear)} ok, "
+        f"{frames} frames; wrong pairs {wrong_pairs} ({wrong_pairs / max(pairs, 1):.1e}), "
+        f"a whole lag off {lagging} cases, recall where ok "
+        f"{(sum(got.pairs for got in clear) - wrong_pairs) / max(true_pairs, 1):.5f}; "
+        f"wrong A/B {wrong_labels} ({wrong_labels / max(frames, 1):.1e}), inverted "
+        f"{sum(got.is_inverted for got in scores)} cases, "
+        f"dubious {sum(got.dubious for got in scores) / max(frames, 1):.3%}; {cost:.2f} us/frame"
+    )
+    most_pairs, most_labels = (
+        (_SHORT_PAIRS, _SHORT_LABELS) if short else (_FRESH_PAIRS, _FRESH_LABELS)
+    )
+    return bool(wrong_pairs > most_pairs * pairs or wrong_labels > most_labels * frames)
+
+
 def linearity(largest: int) -> list[float]:
     print("\ntwo cameras, losses and late frames 1e-3, modulator; the replaced tool takes")
     print("56-78 us/frame and 3 s to start")
@@ -136,7 +179,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--cases", type=int, default=0, help="random cases instead")
+    parser.add_argument("--seed", type=int, default=1, help="of the random cases")
     arguments = parser.parse_args()
+    if arguments.cases > 0:
+        missed_any = [
+            fresh_table(arguments.cases, arguments.seed, short=short, show_all=arguments.all)
+            for short in (False, True)
+        ]
+        return int(any(missed_any))
     scores = reference_table()
     cases = matrix()
     scores += matrix_table(cases[::10] if arguments.quick else cases, arguments.all)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ START_NS = 1_760_000_000_000_000_000
 Evidence = Literal["start", "pauses", "none"]
 MODES: tuple[Literal["fast", "slow"], ...] = ("fast", "slow")
 EVIDENCE: tuple[Evidence, ...] = ("start", "pauses", "none")
+PAUSES = (0.13, 0.21, 0.34, 0.4, 0.55, 0.62, 0.7, 0.82)  # where, as a fraction of the run
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Case:
     """A run of two cameras.
 
     ``evidence`` is what tells whole triggers apart besides the modulator: cameras that begin and
-    end with the trigger, pauses of the trigger, or nothing.
+    end with the trigger, pauses of the trigger, or nothing. Restarts of the controller and frames
+    recorded twice are at random places; ``extra_us`` is overhead that the header does not tell.
     """
 
     rows: int = 536
@@ -48,6 +52,10 @@ class Case:
     evidence: Evidence = "start"
     triggers: int = 20_000
     seed: int = 1
+    restarts: int = 0
+    pause_fraction: float = 0.0
+    duplicates: int = 0
+    extra_us: float = 0.0
 
     @property
     def segment(self) -> TriggerSegment:
@@ -66,13 +74,21 @@ class Case:
                 (self.offset_us, self.step_us, self.drift_ppm, 0.0, 0.7),
             )
         )  # fmt: skip
-        places = (0.13, 0.21, 0.34, 0.4, 0.55, 0.62, 0.7, 0.82)
         pauses = (
-            [(int(place * self.triggers), 3e-3 * (0.2 + place)) for place in places]
+            [(int(place * self.triggers), 3e-3 * (0.2 + place)) for place in PAUSES]
             if self.evidence == "pauses" else []
         )  # fmt: skip
+        rng = np.random.default_rng(self.seed + 7)  # restarts and duplicates
+        number = self.restarts if self.triggers > 2 else 0
+        places = np.unique(rng.integers(1, max(self.triggers, 2), number)).tolist()
+        first, second = (
+            replace(each, duplicates=rng.integers(0, self.triggers, self.duplicates).tolist())
+            for each in (first, second)
+        )
+        restarts = [(place, float(rng.uniform(0.2, 5.0))) for place in places]
         return TriggerSegment(
-            start_ns=START_NS, exposure_s=self.exposure_s, rows=self.rows,
+            start_ns=START_NS, exposure_s=self.exposure_s, rows=self.rows, restarts=restarts,
+            pause_fraction=self.pause_fraction, extra_period_us=self.extra_us,
             cameras=(first, second), triggers=self.triggers, mode=self.mode,
             has_flc=self.half_width_us is not None, half_width_us=self.half_width_us or 0.0,
             pauses=pauses,
@@ -183,7 +199,9 @@ def score(case: Case) -> Score:
     late += np.where(two.exposed_ns - START_NS >= truth.trigger_ns[-1] / 2 - START_NS / 2,
                      case.step_us * 1e3, 0.0)  # fmt: skip
     true_offset = late - two.exposed_ns
-    found.offset_error_us = float(np.median(np.abs(solution.offset_ns[1] - true_offset))) / 1e3
+    if len(true_offset):
+        error_ns = np.median(np.abs(solution.offset_ns[1] - true_offset))
+        found.offset_error_us = float(error_ns) / 1e3
     for state, camera in zip(solution.state, truth.cameras, strict=True):
         if case.half_width_us is None:
             assert not state.any()
@@ -220,3 +238,56 @@ def matrix() -> list[Case]:
                 )
             )  # fmt: skip
     return cases
+
+
+def _column(rng: np.random.Generator, values: Sequence[Value], count: int) -> list[Value]:
+    """Return `count` values, each as often as the others, in random order."""
+    rounds = -(-count // len(values))
+    order = np.concatenate([rng.permutation(len(values)) for _ in range(rounds)])[:count]
+    return [values[int(index)] for index in order]
+
+
+def fresh(count: int, seed: int, *, short: bool = False) -> list[Case]:
+    """Return random cases, spread evenly over each parameter, in and a bit beyond the matrix.
+
+    Parameters
+    ----------
+    count, seed
+        How many, and of which random numbers.
+    short
+        Runs of 2 to 200 triggers; some of these have pauses after every other one.
+    """
+    rng = np.random.default_rng(seed)
+
+    def column(*values: Value) -> list[Value]:
+        return _column(rng, values, count)
+
+    exposures = column(1e-4, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+    sizes = [400 if each >= 0.3 else 2_000 if each >= 0.03 else 20_000 for each in exposures]
+    if short:
+        sizes = column(*range(2, 31), 40, 60, 100, 200)
+    offsets = (*range(0, 1201, 50), -100, -300, -500, -800, -1200, 1500, 2500)
+    columns: dict[str, list[Any]] = {
+        "rows": column(184, 268, 268, 360, 536, 536, 1096),
+        "mode": column("fast", "fast", "slow"),
+        "half_width_us": column(None, 30.0, 100.0, 250.0, 500.0, 500.0),
+        "offset_us": column(*map(float, offsets)),
+        "latency_us": column(10.0, 20.0, 30.0, 45.0, 60.0, 80.0, 100.0, 150.0),
+        "loss": column(0.0, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2),
+        "spikes": column(0.0, 0.0, 1e-3, 3e-3),
+        "stalls": column(0.0, 0.0, 0.0, 1e-4, 1e-3),
+        "step_us": column(*(0.0,) * 6, 300.0, -200.0),
+        "drift_ppm": column(*(0.0,) * 6, 5.0, -3.0, 20.0),
+        "bursts": column(0.0, 0.0, 0.0, 1e-4, 1e-3),
+        "evidence": column("start", "pauses", "none", "start"),
+        "restarts": column(0, 0, 0, 1, 3),
+        "pause_fraction": column(0.0, 0.0, 0.0, 1e-3),
+        "duplicates": column(0, 0, 0, 2),
+        "extra_us": column(*(0.0,) * 5, 40.0, 300.0),
+    }
+    made: list[Case] = []
+    for index, (exposure_s, size) in enumerate(zip(exposures, sizes, strict=True)):
+        values = {name: each[index] for name, each in columns.items()}
+        number = seed * 100_003 + index
+        made.append(Case(exposure_s=exposure_s, triggers=size, seed=number, **values))
+    return made
