@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 4
 BIN := $(VENV)/bin
 MAKEFLAGS += --no-print-directory
 
@@ -41,8 +42,9 @@ debian-packages:
 native: venv debian-packages
 	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --extras dev --try aravis
 
+# More workers than cores: most tests wait for processes, disks and deadlines.
 test: native  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: venv  ## ruff
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import re
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from kit.sshd import Sshd
 
 PROJECT = Path(__file__).resolve().parent.parent
+# Hundreds of daemons are started: each would compile its hundred modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 GRACE_S = 3.0
 SHM_PARENT = Path("/dev/shm")
 SHM_PREFIX = "nightjar-test-"
@@ -70,6 +73,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     package = debian_packages.package_of(program)
                     reason = SKIP_REASON.format(program=program, package=package)
                     item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests and all that they import out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
