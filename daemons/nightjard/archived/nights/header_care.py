@@ -11,7 +11,7 @@ from nightjar.api.night_results import MAX_LISTED
 from nightjar.errors import NightjarError, Refused
 from nightjar.fits.cards import Card
 from nightjar.fits.hdus import read_headers
-from nightjard.archived.nights.dictionary import Finding, check_files, fix_file, repair
+from nightjard.archived.nights.dictionary import Finding, check_files, fixes_of, repair
 from nightjard.archived.nights.engine import Engine
 from nightjard.archived.nights.papers import Tell, product_folders, say_nothing
 from nightjard.archived.nights.steps.checking import Headers, telemetry
@@ -95,7 +95,7 @@ class HeaderCare:
                 Progress("headers", number, len(rows), unit="files", text=row["path"])
             )
             path = context.folder / row["path"]
-            result = fix_file(path, self._tools.dictionary, dry_run=True)
+            result = fixes_of(path, self._tools.dictionary)
             findings += [_finding(row["path"], each) for each in result.findings if each.is_fault]
             before = _values(path)
             listed += [{"path": row["path"], "keyword": key, "old": _text(before.get(key)),

@@ -14,7 +14,6 @@ from typing import Any
 
 from nightjar.errors import StorageError
 from nightjar.fits.cards import COMMENTARY, Card, Value, parse_card
-from nightjar.fits.header import Header
 from nightjard.archived.nights.dictionary import limits
 from nightjard.archived.nights.dictionary.findings import Finding, FindingKind
 from nightjard.archived.nights.dictionary.formats import Unformattable, exact
@@ -269,14 +268,3 @@ def digits_of(image: bytes) -> Decimal | None:
     if not _NUMBER.match(text):
         return None
     return Decimal(text.decode("ascii").upper().replace("D", "E"))
-
-
-def header_of(path: Path) -> Header:
-    """Return the header that matters in a file; cards that follow no form are left out."""
-    header = Header()
-    for image in grouped(read_image(path).cards):
-        try:
-            header.append(parse_card(image), may_repeat=True)
-        except ValueError:
-            continue
-    return header

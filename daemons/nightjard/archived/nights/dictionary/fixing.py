@@ -1,26 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The header of a file made anew in the dictionary's formats, without a change of what it says.
+"""A header in the dictionary's formats, without a change of what it says.
 
-Cards stand at the same places with the same comments; only the characters of numbers change. The
-new file grows beside the old one under a hidden name, is compared with it byte for byte, and takes
-its name in one step: at any moment there is one whole file of that name.
+Cards stand at the same places with the same comments; only the characters of numbers change.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from nightjar.fits.cards import CARD_BYTES, COMMENTARY, Card, Value, number_text, parse_card
 from nightjard.archived.nights.dictionary.checks import digits_of
 from nightjard.archived.nights.dictionary.findings import Finding, FindingKind
 from nightjard.archived.nights.dictionary.formats import exact
-from nightjard.archived.nights.dictionary.images import grouped
-from nightjard.archived.nights.dictionary.rewriting import rewrite
+from nightjard.archived.nights.dictionary.images import grouped, read_image
 from nightjard.archived.nights.dictionary.table import Dictionary, is_structural
 
 _FIXED_END = 30  # a value of the fixed format ends in column 30
@@ -28,84 +23,67 @@ _VALUE = re.compile(rb"( *)(\S+)( *)(/.*)?\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of a file.
+class Fixes:
+    """What the dictionary makes of a header.
 
     Attributes
     ----------
-    path
-        Of the file.
+    cards
+        80-byte images before END, the changed ones among them.
     changed
-        Keywords whose cards are written otherwise now (or would be).
+        Keywords whose cards are written otherwise.
     findings
         What stays as it is, and why; required keywords that are missing.
-    is_written
-        False for a dry run, and where nothing changed.
     """
 
-    path: Path
+    cards: tuple[bytes, ...]
     changed: tuple[str, ...]
     findings: tuple[Finding, ...]
-    is_written: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {
-            "path": str(self.path), "changed": list(self.changed), "written": self.is_written,
-            "findings": [finding.as_json() for finding in self.findings],
-        }  # fmt: skip
 
 
-def fix_file(
-    path: Path, dictionary: Dictionary, *, dry_run: bool = False,
-    instrument: str = "vampires", on_stage: Callable[[str], None] | None = None,
-) -> Result:  # fmt: skip
+def fixes(
+    cards: tuple[bytes, ...], dictionary: Dictionary, *, instrument: str = "vampires"
+) -> Fixes:
     """Write the numbers of a header as the dictionary says; nothing else changes.
-
-    Works for images and for compressed images, with any extensions behind them. Checksums that the
-    file has are renewed; one that has none gets none.
 
     Parameters
     ----------
-    path
-        A file that is not released; read-only files (raw cubes) are refused.
-    dry_run
-        Only tell what would change.
-    on_stage
-        Called with a word at each step of the writing; for tests.
+    cards
+        80-byte images before END, of :func:`.images.read_image`.
+    """
+    changed: list[str] = []
+    findings: list[Finding] = []
+    present: dict[str, Value] = {}
+    new: list[bytes] = []
+    for image in grouped(cards):
+        written, key, value, finding = _fixed(image, dictionary)
+        new += [written[at : at + CARD_BYTES] for at in range(0, len(written), CARD_BYTES)]
+        present.setdefault(key, value)
+        if written != image:
+            changed.append(key)
+        if finding is not None:
+            findings.append(finding)
+    findings.extend(
+        dictionary.missing(key)
+        for key in dictionary.required(instrument)
+        if present.get(key) in (None, "")
+    )
+    return Fixes(tuple(new), tuple(changed), tuple(findings))
+
+
+def fixes_of(path: Path, dictionary: Dictionary, *, instrument: str = "vampires") -> Fixes:
+    """Return what the dictionary makes of the header of a file, which stays as it is.
+
+    Works for images and for compressed images. Products get such a header by being made anew.
 
     Raises
     ------
     NotFits
         Not a FITS file.
-    Refused
-        It is read-only, a link, or somebody else changes it.
     StorageError
-        It is damaged (its checksums do not agree), cannot be read, or there is no space.
+        It cannot be read.
     """
-    changed: list[str] = []
-    findings: list[Finding] = []
-
-    def transform(cards: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        present: dict[str, Value] = {}
-        new: list[bytes] = []
-        for image in grouped(cards):
-            written, key, value, finding = _fixed(image, dictionary)
-            new += [written[at : at + CARD_BYTES] for at in range(0, len(written), CARD_BYTES)]
-            present.setdefault(key, value)
-            if written != image:
-                changed.append(key)
-            if finding is not None:
-                findings.append(finding)
-        findings.extend(
-            dictionary.missing(key)
-            for key in dictionary.required(instrument)
-            if present.get(key) in (None, "")
-        )
-        return tuple(new)
-
-    is_written = rewrite(path, transform, dry_run=dry_run, on_stage=on_stage)
-    return Result(path, tuple(changed), tuple(findings), is_written)
+    return fixes(read_image(path).cards, dictionary, instrument=instrument)
 
 
 def _fixed(image: bytes, dictionary: Dictionary) -> tuple[bytes, str, Value, Finding | None]:

@@ -39,11 +39,6 @@ class HeaderImage:
     cards: tuple[bytes, ...]
     size: int
 
-    def to_bytes(self, cards: tuple[bytes, ...]) -> bytes:
-        """Return header blocks with other cards, at least as many blocks as there were."""
-        text = b"".join(cards) + _END
-        return text.ljust(max(self.size, -(-len(text) // BLOCK_BYTES) * BLOCK_BYTES))
-
 
 def read_image(path: Path) -> HeaderImage:
     """Return the header that matters, reading header blocks and nothing else.

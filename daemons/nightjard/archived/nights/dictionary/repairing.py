@@ -4,19 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 
-from nightjar.fits.cards import CARD_BYTES, COMMENTARY, Card, Value
+from nightjar.fits.cards import COMMENTARY, Card, Value
 from nightjar.fits.header import Header
 from nightjar.times import NS_PER_S, iso
-from nightjard.archived.nights.dictionary.checks import header_of
 from nightjard.archived.nights.dictionary.findings import Finding, FindingKind
-from nightjard.archived.nights.dictionary.fixing import Result
 from nightjard.archived.nights.dictionary.formats import shown
-from nightjard.archived.nights.dictionary.images import grouped
-from nightjard.archived.nights.dictionary.rewriting import rewrite
 from nightjard.archived.nights.dictionary.table import Dictionary, is_structural
 from nightjard.archived.nights.dictionary.telemetry import How, Reading, TelemetryLog
 
@@ -190,53 +185,4 @@ def _is_equal(old: Value, new: Value) -> bool:
     return False
 
 
-def repair_file(
-    path: Path, log: TelemetryLog, keys: Sequence[str], dictionary: Dictionary, *,
-    time_ns: int, limit_s: float = LIMIT_S, how: How = "previous", dry_run: bool = False,
-    on_stage: Callable[[str], None] | None = None,
-) -> Result:  # fmt: skip
-    """Repair the header of a file that is not released, as :func:`repair` does.
-
-    Other cards stay byte for byte; the data do, too. See :func:`.fixing.fix_file` for errors.
-
-    Parameters
-    ----------
-    time_ns
-        UTC; the middle of its exposures, which MJD tells.
-    """
-    old = header_of(path)
-    new, findings = repair(
-        old, log, keys, time_ns, dictionary=dictionary, limit_s=limit_s, how=how
-    )
-    changed = tuple(
-        finding.key for finding in findings
-        if finding.kind is FindingKind.TELEMETRY and finding.value is not None
-    )  # fmt: skip
-    by_key = {card.keyword: card for card in new if card.keyword in changed}
-    history = [card for card in new[len(old.cards) :] if card.keyword == "HISTORY"]
-
-    def transform(images: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        waiting = dict(by_key)
-        out: list[bytes] = []
-        for image in grouped(images):
-            keyword = image[:8].rstrip(b" ").decode("ascii", errors="replace")
-            if keyword == "COMMENT":
-                keyword = _missing_key(image[8:].decode("ascii", errors="replace").rstrip(" "))
-            card = waiting.pop(keyword, None)
-            out += _lines(image if card is None else card.to_bytes())
-        added = [line for card in (*waiting.values(), *history) for line in _lines(card.to_bytes())]
-        # Blank cards before END are room that was kept for such cards.
-        room = 0
-        while room < min(len(added), len(out)) and not out[-1 - room].strip(b" "):
-            room += 1
-        return tuple(out[: len(out) - room] + added)
-
-    is_written = rewrite(path, transform, dry_run=dry_run, on_stage=on_stage)
-    return Result(path, changed, tuple(findings), is_written)
-
-
-def _lines(image: bytes) -> list[bytes]:
-    return [image[at : at + CARD_BYTES] for at in range(0, len(image), CARD_BYTES)]
-
-
-__all__ = ["LIMIT_S", "NEVER", "logged_value", "repair", "repair_file"]
+__all__ = ["LIMIT_S", "NEVER", "logged_value", "repair"]
