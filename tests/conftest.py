@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import shutil
+import sys
 import tempfile
 import threading
 import uuid
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from kit.sshd import Sshd
 
 PROJECT = Path(__file__).resolve().parent.parent
-# Hundreds of daemons are started: each would compile its hundred modules again.
+# Hundreds of daemons are started: each would compile its hundred modules again, and each worker
+# all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 GRACE_S = 3.0
 SHM_PARENT = Path("/dev/shm")
 SHM_PREFIX = "nightjar-test-"
