@@ -8,10 +8,11 @@ be right within half a turn only, tells which turn it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nightjar.clock import NS_PER_S, Clock
+from nightjar.errors import NightjarError
 from nightjard.rotd.config import Geometry
 from nightjard.rotd.drivers.base import (
     Encoder,
@@ -22,6 +23,7 @@ from nightjard.rotd.drivers.base import (
 )
 
 _RESTORE_DEG = 0.2
+_REOPEN_NS = 2 * NS_PER_S
 _ODD_DEG = 3.0  # more than the rotator turns between two readings: a garbled answer?
 
 
@@ -89,6 +91,10 @@ class Axis:
         self._clock = clock
         self._turns = 0
         self._last_counts: int | None = None
+        self._last_motor: MotorState | None = None
+        self._silent_since_ns: int | None = None
+        self._next_open_ns = 0
+        self.motor_trouble = ""
         self.zero: Zero | None = None
 
     # --- opening ---
@@ -101,6 +107,7 @@ class Axis:
         DeviceNotFound, DeviceError
             One of them is not there.
         """
+        self._last_motor, self._silent_since_ns, self.motor_trouble = None, None, ""
         capabilities = self.motor.open()
         return capabilities, self.encoder.open()
 
@@ -122,14 +129,14 @@ class Axis:
         return self.turn_deg / self.encoder.counts_per_turn
 
     def read(self) -> Reading:
-        """Read both.
+        """Read both. A motor that is silent is told by its state: the encoder is read all the same.
 
         Raises
         ------
         DeviceError
-            One of them does not answer as it must.
+            The encoder does not answer as it must; or the motor, which never has since the opening.
         """
-        state = self.motor.state()
+        state = self._motor_state()
         found = self._encoder_reading()
         per_turn = self.encoder.counts_per_turn
         if found.is_absolute and self._last_counts is not None:
@@ -140,6 +147,35 @@ class Axis:
             found.utc_ns, self._clock.monotonic_ns(), self._position(found.counts, self._turns),
             self._motor_deg(state.counts), found.counts, state,
         )  # fmt: skip
+
+    def _motor_state(self) -> MotorState:
+        now_ns = self._clock.monotonic_ns()
+        try:
+            if self._silent_since_ns is not None and now_ns >= self._next_open_ns:
+                self._next_open_ns = now_ns + _REOPEN_NS
+                if now_ns - self._silent_since_ns > _REOPEN_NS:
+                    self.motor.open()
+            state = self.motor.state()
+        except NightjarError as error:
+            if self._last_motor is None:
+                raise
+            if self._silent_since_ns is None:
+                self._silent_since_ns, self._next_open_ns = now_ns, now_ns + _REOPEN_NS
+            self.motor_trouble = error.message
+            return replace(
+                self._last_motor, is_moving=False, is_powered=False,
+                is_answering=False,
+            )  # fmt: skip
+        self._silent_since_ns, self.motor_trouble = None, ""
+        self._last_motor = state
+        return state
+
+    @property
+    def motor_silent_s(self) -> float:
+        """For how long the motor has not answered."""
+        if self._silent_since_ns is None:
+            return 0.0
+        return (self._clock.monotonic_ns() - self._silent_since_ns) / NS_PER_S
 
     def _encoder_reading(self) -> EncoderReading:
         """Read the encoder; what is odd is believed when it is told twice."""

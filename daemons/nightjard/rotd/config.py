@@ -44,9 +44,6 @@ class SmartMotor(SerialPort):
         "UAI", pattern="^U[A-G]I$", description="Input of the homing sensor: UAI to UGI."
     )
     home_level: Literal[0, 1] = Field(0, description="What it reads where the tab is in it.")
-    power_output: str | None = Field(
-        None, pattern="^U[A-G]$", description="Output that switches the supply; null: OFF and hold."
-    )
 
 
 class GalilMotor(SerialPort):
@@ -135,6 +132,28 @@ class ModemLines(StrictModel):
     port: str = Field(min_length=1, max_length=255, description="Device.")
 
 
+class NoPower(StrictModel):
+    """Nothing but the motor itself, or a hand, switches its supply."""
+
+    kind: Literal["motor"] = Field(
+        "motor", description="The motor itself, where it can; else a person is asked to."
+    )
+
+
+class PowerProgram(StrictModel):
+    """A program that switches the motor's supply."""
+
+    kind: Literal["program"] = Field(
+        "program", description="A program of this host, for example that of a power strip."
+    )
+    command: tuple[str, ...] = Field(
+        strict=False, min_length=1,
+        description="Program and its arguments; 'on' or 'off' is added. No shell is involved.",
+    )  # fmt: skip
+    timeout_s: float = Field(5.0, gt=0, le=30, description="Longest that it may take.")
+
+
+Power = Annotated[NoPower | PowerProgram, Field(discriminator="kind")]
 Motor = Annotated[
     SmartMotor | GalilMotor | ZaberMotor | IndiRotator | Simulated, Field(discriminator="kind")
 ]
@@ -247,6 +266,7 @@ class RotdConfig(DaemonConfig):
 
     motor: Motor = Field(description="What turns it.")
     encoder: Encoder = Field(description="What tells its angle.")
+    power: Power = Field(NoPower(), description="What switches the motor's supply.")
     lines: Lines = Field(NoLines(), description="Status lines to and from the telescope.")
     geometry: Geometry = Field(description="Gears, zero point, range.")
     motion: Motion = Field(Motion(), description="Moves.")

@@ -30,7 +30,13 @@ from nightjar.times import iso
 from nightjard.rotd import choosing, work
 from nightjard.rotd.axis import Axis, Reading
 from nightjard.rotd.config import RotdConfig
-from nightjard.rotd.drivers.base import Encoder, Lines, Motor, MotorCapabilities
+from nightjard.rotd.drivers.base import (
+    Encoder,
+    Lines,
+    Motor,
+    MotorCapabilities,
+    PowerSwitch,
+)
 from nightjard.rotd.handshake import Handshake
 from nightjard.rotd.journal import Journal
 from nightjard.rotd.watching import Watch
@@ -40,6 +46,10 @@ log = logging.getLogger(__name__)
 _REMEMBER_S = 1.0
 _STALE_S = 0.5
 _RESET_S = 20.0
+_RESET_BY_HAND_S = 180.0
+_SILENT_S = 0.8  # a lost answer or two is no lost motor
+_STOP_AGAIN_S = 0.4
+_NEAR_SWITCH_DEG = 0.3
 _SWEEP_S = 1800.0
 _OPEN_PAUSES = (1.0, 10.0)  # first and longest, doubled each time
 _WHAT_TO_DO = {
@@ -109,12 +119,14 @@ class Rotator:
         operations: Operations,
         log: Log,
         folder: Path,
+        power: PowerSwitch | None = None,
         telescope: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self.config = config
         self._clock, self._health, self._operations, self._log = clock, health, operations, log
         self._axis = Axis(motor, encoder, config.geometry, clock)
         self._lines = lines
+        self._power = power
         self._handshake = Handshake(lines)
         self._journal = Journal(folder)
         self._telescope = telescope
@@ -139,6 +151,7 @@ class Rotator:
         self._fault = ""
         self._is_limit = False
         self._is_stopping = False
+        self._stopped_s = 0.0
         self._auto = config.auto
         self._target: float | None = None
         self._moves = 0
@@ -175,6 +188,13 @@ class Rotator:
     def estimate(self) -> float | None:
         """The angle by the last zero point, whether or not it holds."""
         return None if self._reading is None else self._axis.angle_deg(self._reading)
+
+    @property
+    def can_switch_power(self) -> bool:
+        """Whether the motor's power can be switched from here."""
+        return self._power is not None or bool(
+            self._capabilities and self._capabilities.can_switch_power
+        )
 
     def now_s(self) -> float:
         """Return the monotonic time."""
@@ -214,7 +234,7 @@ class Rotator:
 
     def switch_power(self, on: bool) -> None:
         """Switch the motor's power."""
-        self._axis.motor.set_power(on)
+        (self._power or self._axis.motor).set_power(on)
         if not on:
             self._lose_home("the motor's power was switched off")
 
@@ -300,7 +320,7 @@ class Rotator:
             self._require_free()
             if self._capabilities is None:
                 raise self._not_ready()
-            if not self._capabilities.can_switch_power:
+            if not self.can_switch_power:
                 raise Refused(
                     "this motor's power cannot be switched from here", code=Code.UNSUPPORTED
                 )
@@ -314,7 +334,8 @@ class Rotator:
             self._require_free()
             if self._capabilities is None:
                 raise self._not_ready()
-            return self._ask("reset", "resetting", work.reset(self), _RESET_S)
+            limit_s = _RESET_S if self.can_switch_power else _RESET_BY_HAND_S
+            return self._ask("reset", "resetting", work.reset(self), limit_s)
 
     def calibrate(self, low: float | None, high: float | None, step: float) -> dict[str, Any]:
         """Sweep up and down."""
@@ -552,26 +573,46 @@ class Rotator:
         try:
             self._reading = self._axis.read()
         except NightjarError as error:
-            self._note("motor", error)
+            self._note("encoder", error)
             if not self._watch.forgive(self.now_s()):
                 self._lose_devices(error)
             return False
         self._watch.heard()
+        self._trouble["encoder"], self._trouble["motor"] = "", self._axis.motor_trouble
+        if self._axis.motor_silent_s > _SILENT_S:
+            self._health.set("devices", Level.DEGRADED, f"motor: {self._axis.motor_trouble}")
+        elif not self._axis.motor_trouble:
+            self._health.ok("devices")
         return True
 
     def _lose_devices(self, error: NightjarError) -> None:
+        """Stop the motor, which nobody sees turn any more, and begin anew."""
+        if self._job is not None or (self._reading and self._reading.motor.is_moving):
+            self._give_up(
+                DeviceLost(f"{error.message}; without the encoder nothing is moved"), stop=True
+            )
         self._is_open = False
         self._memory = self._memory_now()
         self._axis.close()
         self._capabilities = None
         self._next_open_s = self.now_s() + self._backoff.next_pause_s(0.0)
-        if self._job is not None:
-            self._give_up(
-                DeviceLost(
-                    f"{self._job.text}: {error.message}; the motor cannot be told to stop: use its "
-                    "power switch if it moves"
-                ), stop=False,
-            )  # fmt: skip
+
+    def _lose_motor(self) -> None:
+        """Tell what it means that the motor is silent in mid-move: a switch, a cable, its power."""
+        angle, geometry = self.estimate, self.config.geometry
+        if angle is not None and not (
+            geometry.low_deg - _NEAR_SWITCH_DEG <= angle <= geometry.high_deg + 1.5
+        ):
+            self._is_limit = True
+            self._lose_home("a limit switch was hit")
+            self._alarm(f"the motor is silent at {angle:.1f} deg: a limit switch has cut its power")
+            return
+        self._fail(
+            DeviceLost(
+                f"{self._axis.motor_trouble}; it lost its power or its cable in mid-move and cannot"
+                " be told to stop: use its power switch if it turns"
+            ), stop=False,
+        )  # fmt: skip
 
     # --- safety ---
 
@@ -579,6 +620,11 @@ class Rotator:
         """Look for what must not be: limits, lost power, slips, motion that nobody asked for."""
         reading = self.reading
         motor = reading.motor
+        if not motor.is_answering:
+            is_mid_move = self._job is not None and self._job.name != "reset"
+            if is_mid_move and self._axis.motor_silent_s > _SILENT_S:
+                self._lose_motor()
+            return
         if (motor.is_limit_low or motor.is_limit_high) and not self._is_limit:
             end = "clockwise" if motor.is_limit_low else "counter-clockwise"
             self._is_limit = True
@@ -659,7 +705,7 @@ class Rotator:
         if stop and self._is_open:
             try:
                 self.halt()
-                self._is_stopping = True
+                self._is_stopping, self._stopped_s = True, self.now_s()
             except NightjarError as trouble:
                 self._note("motor", trouble)
         self._handshake.end(self.now_s(), failed=not isinstance(error, Cancelled))
@@ -678,6 +724,12 @@ class Rotator:
         if self._is_stopping and self._reading and not self._reading.motor.is_moving:
             self._is_stopping = False
             self._watch.rest(self._reading, self._axis)
+        elif self._is_stopping and self.now_s() - self._stopped_s > _STOP_AGAIN_S:
+            self._stopped_s = self.now_s()
+            try:
+                self.halt()  # the order may have been lost on its way
+            except NightjarError as error:
+                self._note("motor", error)
         if job is None or not self._is_open:
             return
         try:
@@ -802,6 +854,8 @@ class Rotator:
     def _state(self) -> State:
         if not self._is_open or self._reading is None:
             return State.OFFLINE
+        if self._axis.motor_silent_s > _SILENT_S and not self._is_limit:
+            return State.OFFLINE if self._job is None else self._job.state
         if self._is_limit and (self._job is None or self._job.name != "reset"):
             return State.LIMIT
         if self._fault and (self._job is None or self._job.name != "reset"):

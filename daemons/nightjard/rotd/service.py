@@ -17,7 +17,7 @@ from nightjar.rpc.client import Client
 from nightjar.rpc.server import Handler
 from nightjar.times import iso
 from nightjard.rotd.config import RotdConfig, WiredLines
-from nightjard.rotd.drivers.table import make_devices, make_lines
+from nightjard.rotd.drivers.table import make_devices, make_lines, make_power
 from nightjard.rotd.model import Rotator
 
 _ASK_S = 1.0
@@ -94,7 +94,7 @@ class RotatorService:
         self._rotator = Rotator(
             config, motor, encoder, make_lines(config.lines), clock=clock, health=context.health,
             operations=context.operations, log=context.obslog, folder=context.state,
-            telescope=self._facts or (lambda: None),
+            power=make_power(config.power), telescope=self._facts or (lambda: None),
         )  # fmt: skip
         self._stopping = threading.Event()
         self._beat_ns = clock.monotonic_ns()

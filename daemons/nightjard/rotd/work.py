@@ -46,6 +46,11 @@ class Hands(Protocol):
         """The angle as far as it is known without a valid zero point; None for not at all."""
         ...
 
+    @property
+    def can_switch_power(self) -> bool:
+        """Whether the motor's power can be switched from here."""
+        ...
+
     def now_s(self) -> float:
         """Return the monotonic time."""
         ...
@@ -314,14 +319,20 @@ def reset(hands: Hands) -> Work:
         The motor does not come up, or a limit switch is still hit.
     """
     began = hands.now_s()
-    hands.tell("motor power off", 0.0)
-    hands.switch_power(False)
-    yield from _pause(hands, 2.2)
-    hands.tell("motor power on", 0.5)
-    hands.switch_power(True)
-    yield from _pause(hands, 1.2)
-    while not hands.reading.motor.is_powered:
-        if hands.now_s() - began > 10:
+    if hands.can_switch_power:
+        hands.tell("motor power off", 0.0)
+        hands.switch_power(False)
+        yield from _pause(hands, 2.2)
+        hands.tell("motor power on", 0.5)
+        hands.switch_power(True)
+        yield from _pause(hands, 1.2)
+    else:
+        hands.tell("switch the motor's power off and on by hand now", 0.0)
+        while hands.reading.motor.is_answering and not hands.reading.motor.was_reset:
+            yield State.UNPOWERED
+    waiting = hands.now_s()
+    while not (hands.reading.motor.is_powered and hands.reading.motor.is_answering):
+        if hands.can_switch_power and hands.now_s() - waiting > 10:
             raise DeviceError("the motor does not come up after its power was switched on")
         yield State.UNPOWERED
     hands.clear()

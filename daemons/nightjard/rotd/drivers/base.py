@@ -61,6 +61,8 @@ class MotorState:
         What it complains of; "" for nothing.
     was_reset
         It was powered up since it was opened or cleared: its counter means nothing any more.
+    is_answering
+        False where the motor is silent and the rest is what it said last: the model sets it.
     """
 
     counts: int
@@ -71,6 +73,7 @@ class MotorState:
     is_limit_high: bool
     fault: str = ""
     was_reset: bool = False
+    is_answering: bool = True
 
 
 class Motor(Protocol):
@@ -168,6 +171,20 @@ class Encoder(Protocol):
         ------
         DeviceLost
             It does not answer, or with checksums, lengths or values that cannot be.
+        """
+        ...
+
+
+class PowerSwitch(Protocol):
+    """What switches the motor's supply, where the motor itself cannot."""
+
+    def set_power(self, on: bool) -> None:
+        """Switch it.
+
+        Raises
+        ------
+        DeviceError
+            It does not obey.
         """
         ...
 
