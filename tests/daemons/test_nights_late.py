@@ -17,7 +17,7 @@ from nightjard.simulators.night.triggers import CameraTiming
 
 CAMERAS = (CameraTiming(), CameraTiming(offset_us=150.0))
 SEGMENTS = (
-    Segment(SCIENCE, frames=240, cube_frames=((40,), (50,)), timings=CAMERAS),
+    Segment(SCIENCE, frames=120, cube_frames=((20,), (25,)), timings=CAMERAS),
     Segment(DARK, frames=10, cube_frames=((6,), (8,))),
 )
 Cubes = dict[str, list[Path]]
