@@ -318,3 +318,41 @@ def simulate_night(session: Session, /, folder: Path, **chosen: Any) -> None:
     truth, seconds = make(session, folder, parameters)
     value, lines = describe(truth, seconds)
     session.result(value, lines)
+
+
+@simulate.command("observatory")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--start", default="2026-11-21T10:00", show_default=True, metavar="UTC",
+              help="First minute.")  # fmt: skip
+@click.option("--minutes", type=click.IntRange(1, 1440), default=10, show_default=True,
+              metavar="N", help="How many.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True,
+              help="Of all that is random.")  # fmt: skip
+@click.option("--pattern", default="raster", show_default=True,
+              type=click.Choice(("raster", "lissajous", "drift", "pointed", "mixed")),
+              help="How the telescope scans.")  # fmt: skip
+@click.option("--scan", "scan_s", type=Seconds(), default=150.0, metavar="SECONDS",
+              help="Length of a scan (default 150 s).")  # fmt: skip
+@click.option("--speed", type=click.FloatRange(1, 2000), default=120.0, show_default=True,
+              metavar="ARCSEC/S", help="Speed in the rows.")  # fmt: skip
+@click.option("--axes", type=click.Choice(("azel", "radec")),
+              help="Direction of the scans (default: by turns).")  # fmt: skip
+@click.option("--faults", default="", metavar="FAULTS",
+              help="NAME or NAME@MINUTE, with commas; --list-faults tells the names.")  # fmt: skip
+@click.option("--list-faults", is_flag=True, help="List the faults, write nothing.")
+@pass_session
+def simulate_observatory(
+    session: Session, /, folder: Path, list_faults: bool, **chosen: Any
+) -> None:  # fmt: skip
+    """Write what a DAS, a telescope and a rotator would have recorded into FOLDER, and the truth.
+
+    FOLDER/raw, FOLDER/pointing and FOLDER/housekeeping hold one file a UT minute each;
+    FOLDER/truth.npz says what was really so. The same options give the same bytes.
+    """
+    from nightjard.site import simulate_observatory as observatory
+
+    if list_faults:
+        session.result(*observatory.faults_known())
+        return
+    parameters = observatory.observatory_parameters(**chosen)
+    session.result(*observatory.make(session, folder, parameters))
