@@ -431,15 +431,15 @@ def test_copies_are_due_after_their_days_and_a_scrub_renews_them(bench: Bench) -
 # --- many ----------------------------------------------------------------------------------------
 
 
-def test_ten_thousand_small_files(bench: Bench) -> None:
-    for number in range(10_000):
+def test_thousands_of_small_files(bench: Bench) -> None:
+    for number in range(2500):
         bench.file(f"vgen2/{number}.txt", b"%d" % number)
     begun = time.monotonic()
     outcome = transfer(bench)
-    assert outcome.verified == 10_000
+    assert outcome.verified == 2500
     assert is_safe(bench)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(bench.far / "vgen2" / "77.txt")
     outcome = transfer(bench)
     assert outcome.repaired == ("vgen2/77.txt",)
-    print(f"10 000 files copied and proven, then mended: {time.monotonic() - begun:.1f} s")
+    print(f"2500 files copied and proven, then mended: {time.monotonic() - begun:.1f} s")
