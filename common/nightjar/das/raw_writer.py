@@ -334,6 +334,10 @@ class RawMinuteWriter:
         mine = os.fstat(self._fds[0])
         return (seen.st_dev, seen.st_ino) == (mine.st_dev, mine.st_ino)
 
+    def is_deleted(self) -> bool:
+        """Tell whether the hidden file has no name any more, in whatever folder."""
+        return os.fstat(self._fds[0]).st_nlink == 0
+
     def rescue(self, root: Path) -> None:
         """Go on in another root, where the folder of the day is made: this one's was deleted.
 
