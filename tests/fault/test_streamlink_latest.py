@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import signal
 import socket
+import statistics
 import threading
 import time
 from contextlib import contextmanager
@@ -82,8 +83,9 @@ def test_newest_frames_arrive_as_they_were_at_the_rate_asked_for(free_port, foll
         eventually(lambda: len(follower.numbers) >= 80)
         assert follower.wrong == []
         assert follower.numbers == sorted(set(follower.numbers))
-        span = follower.times[79] - follower.times[30]
-        assert span / 49 == pytest.approx(0.02, rel=0.25)  # figures: benchmarks/stream_link.py
+        # The median: a machine that stops for a moment is no fault of the link.
+        periods = [b - a for a, b in itertools.pairwise(follower.times[30:80])]
+        assert statistics.median(periods) == pytest.approx(0.02, rel=0.25)
         assert describe("far").keywords["EXPTIME"] == (0.25, "exposure, s")
         assert receiver.told["streams"]["far"]["period_ms"] == 20.0
         assert receiver.told["lost_on_wire"] == 0
