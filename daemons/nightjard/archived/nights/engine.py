@@ -17,6 +17,7 @@ from typing import Any
 from nightjar.api.nights import NightState, StepState
 from nightjar.errors import Busy, Cancelled, NightjarError, Refused
 from nightjar.files import locked
+from nightjard.archived.nights.finding import Listing
 from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.steps.checking import Check
 from nightjard.archived.nights.steps.compressing import Compress
@@ -92,9 +93,15 @@ class Engine:
             raise Refused(f"family {night['family']} is not configured any more")
         return Context(self._tools, night, Path(night["folder"]), family, **more)
 
-    def standing(self, night: Row) -> list[Standing]:
-        """Return how all steps stand; looks at names and sizes of files, at nothing in them."""
-        context = self.context(night)
+    def standing(self, night: Row, listing: Listing | None = None) -> list[Standing]:
+        """Return how all steps stand; looks at names and sizes of files, at nothing in them.
+
+        Parameters
+        ----------
+        listing
+            What was just seen of the raw files, where somebody looked already.
+        """
+        context = self.context(night, listing=listing)
         known = self._tools.store.steps(context.identity)
         found: list[Standing] = []
         is_stale = False

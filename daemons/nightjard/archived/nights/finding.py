@@ -20,6 +20,8 @@ from nightjard.archived.nights.store import NightStore, Row
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})\Z", re.ASCII)
 _DEAD_NS = 600 * NS_PER_S  # a recorder that lives writes more often
 _FOLDER = re.compile(r"\d{8}\Z", re.ASCII)
+#: Stream, name, bytes, time of change in ns, of each file.
+Listing = list[tuple[str, str, int, int]]
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,21 @@ class Finder:
                     return True
         return False
 
-    def activity(self, night: Row) -> Activity:
-        """Return whether a night is still being recorded, from the times of its files."""
+    def listing(self, night: Row) -> Listing:
+        """Return what lies in the folders of a night's streams; errors as :func:`list_raw`."""
+        return list_raw(Path(night["folder"]), tuple(self._config.streams))
+
+    def activity(self, night: Row, listing: Listing | None = None) -> Activity:
+        """Return whether a night is still being recorded, from the times of its files.
+
+        Parameters
+        ----------
+        listing
+            What was just seen, where somebody looked already.
+        """
         now_ns = self._clock.now_ns()
         files, newest, writing = _look(
-            Path(night["folder"]), tuple(self._config.streams), now_ns - _DEAD_NS
+            self.listing(night) if listing is None else listing, now_ns - _DEAD_NS
         )
         newest = max(newest, night["changed_ns"] or 0)
         age_s = (now_ns - newest) / NS_PER_S if newest else float("inf")
@@ -178,28 +190,44 @@ class Finder:
         return Activity(files, newest, writing, is_recording, is_whole, text)
 
 
-def _look(folder: Path, streams: Sequence[str], alive_ns: int) -> tuple[int, int, str]:
+def list_raw(folder: Path, streams: Sequence[str]) -> Listing:
+    """Return what lies in the folders of a night's streams; one look serves several questions.
+
+    Raises
+    ------
+    StorageError
+        A folder is there and cannot be read.
+    """
+    found: Listing = []
+    for stream in streams:
+        try:
+            entries = list(os.scandir(folder / stream))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise StorageError(f"cannot read {folder / stream}: {error.strerror}") from error
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except OSError:
+                continue  # renamed a moment ago
+            found.append((stream, entry.name, status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _look(listing: Listing, alive_ns: int) -> tuple[int, int, str]:
     """Return the count of raw files, the newest time, and a file that is being written.
 
     One that was not written to since `alive_ns` was left by a recorder that died.
     """
     files, newest, writing = 0, 0, ""
-    for stream in streams:
-        try:
-            entries = list(os.scandir(folder / stream))
-        except OSError:
+    for _, name, _, mtime_ns in listing:
+        if ".fits" not in name:
             continue
-        for entry in entries:
-            try:
-                status = entry.stat()
-            except OSError:
-                continue
-            if ".fits" not in entry.name:
-                continue
-            newest = max(newest, status.st_mtime_ns)
-            # milk writes NAME.fits.PID.THREAD.tmp, our logger a hidden name.
-            if entry.name.endswith(".tmp") or is_temporary(Path(entry.name)):
-                writing = entry.name if status.st_mtime_ns > alive_ns else writing
-            elif entry.name.endswith((".fits", ".fits.fz")):
-                files += 1
+        newest = max(newest, mtime_ns)
+        # milk writes NAME.fits.PID.THREAD.tmp, our logger a hidden name.
+        if name.endswith(".tmp") or (name[0] == "." and is_temporary(Path(name))):
+            writing = name if mtime_ns > alive_ns else writing
+        elif name.endswith((".fits", ".fits.fz")):
+            files += 1
     return files, newest, writing

@@ -73,8 +73,9 @@ class Looking:
     def night_status(self, night: str, family: str) -> dict[str, Any]:
         """Return NIGHT_KEYS."""
         row = self._finder.resolve(night, family)
-        standing = self._engine.standing(row)
-        activity = self._finder.activity(row)
+        listing = self._finder.listing(row)
+        standing = self._engine.standing(row, listing)
+        activity = self._finder.activity(row, listing)
         job = self._jobs.of_night(row["id"])
         operation = job.operation.id if job is not None else None
         table = self.row(row)

@@ -202,7 +202,8 @@ class Processing:
             return "its raw cubes were released"
         if not Path(row["folder"]).is_dir():
             return "its folder is gone"
-        activity = self._finder.activity(row)
+        listing = self._finder.listing(row)
+        activity = self._finder.activity(row, listing)
         if activity.text:
             return activity.text
         if not activity.is_whole:
@@ -212,7 +213,7 @@ class Processing:
             )
         if not activity.files:
             return "it has no raw cubes"
-        if all(each.is_settled for each in self._engine.standing(row)):
+        if all(each.is_settled for each in self._engine.standing(row, listing)):
             return "nothing to do"
         return ""
 

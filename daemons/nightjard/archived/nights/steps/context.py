@@ -16,6 +16,7 @@ from nightjar.errors import Cancelled, Code, Refused, StorageError, storage_code
 from nightjar.executor.tasks import Executor
 from nightjard.archived.nights.config import Family, NightsConfig
 from nightjard.archived.nights.dictionary import Dictionary
+from nightjard.archived.nights.finding import Listing
 from nightjard.archived.nights.ids import FrameIds
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.store import NightStore, Row
@@ -65,7 +66,13 @@ class Tools:
 
 @dataclass
 class Context:
-    """One night and the tools for it."""
+    """One night and the tools for it.
+
+    Attributes
+    ----------
+    listing
+        What was just seen of its raw files; for looking only. None: look whenever it is needed.
+    """
 
     tools: Tools
     night: Row
@@ -75,8 +82,9 @@ class Context:
     cancelled: Callable[[], bool] = field(default=lambda: False)
     is_forced: bool = False
     verify: str | None = None
+    listing: Listing | None = None
     _plan: Plan | None = None
-    _products: list[Row] | None = None
+    _products: list[dict[str, Any]] | None = None
     _plan_hash: str = ""
 
     @property
@@ -99,7 +107,7 @@ class Context:
         self.night = self.store.get(self.identity)
         self._products = None
 
-    def products(self) -> list[Row]:
+    def products(self) -> list[dict[str, Any]]:
         """Return the rows of products as they were since :meth:`refresh`: for looking only."""
         if self._products is None:
             self._products = self.store.product_facts(self.identity)

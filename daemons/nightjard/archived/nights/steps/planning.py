@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from blake3 import blake3
 
-from nightjar.errors import Refused, StorageError
+from nightjar.errors import Refused
 from nightjard.archived.nights.building import make_plan
 from nightjard.archived.nights.config import NightsConfig
+from nightjard.archived.nights.finding import list_raw
 from nightjard.archived.nights.losses import losses
 from nightjard.archived.nights.plan import VERSION, Plan, plan_path, rows_path
 from nightjard.archived.nights.scan import RawFile, Unreadable, look, raw_paths
@@ -22,23 +22,10 @@ _ENDINGS = (".fits", ".fits.fz", ".txt")
 
 def inputs_hash(context: Context) -> str:
     """Return the hash of names, sizes and times of all raw files and their texts."""
-    listed: list[tuple[str, str, int, int]] = []
-    for stream in context.config.streams:
-        try:
-            entries = list(os.scandir(context.folder / stream))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StorageError(
-                f"cannot read {context.folder / stream}: {error.strerror}"
-            ) from error
-        for entry in entries:
-            if not entry.name.startswith(".") and entry.name.endswith(_ENDINGS):
-                try:
-                    status = entry.stat()
-                except FileNotFoundError:
-                    continue
-                listed.append((stream, entry.name, status.st_size, status.st_mtime_ns))
+    seen = context.listing
+    if seen is None:
+        seen = list_raw(context.folder, tuple(context.config.streams))
+    listed = [each for each in seen if each[1][0] != "." and each[1].endswith(_ENDINGS)]
     return blake3(repr(sorted(listed)).encode()).hexdigest()
 
 

@@ -37,6 +37,18 @@ class Copy:
     verified_ns: int
 
 
+@dataclass(frozen=True)
+class Totals:
+    """Files of a night at a destination that are in one state."""
+
+    destination: str
+    state: str
+    host: str
+    files: int
+    bytes: int
+    verified_ns: int
+
+
 class CopyStore:
     """What is known of copies.
 
@@ -117,6 +129,24 @@ class CopyStore:
         )  # fmt: skip
         with self._database.read() as connection:
             return [Copy(*row) for row in connection.execute(query)]
+
+    def totals(self, night_id: int) -> list[Totals]:
+        """Return how many files of a night are in which state at each destination."""
+        copy = tables.copy
+        query = (
+            sa.select(
+                copy.c.destination, copy.c.state, sa.func.min(copy.c.host),
+                sa.func.count(), sa.func.sum(copy.c.size), sa.func.max(copy.c.verified_ns),
+            )
+            .where(copy.c.night_id == night_id)
+            .group_by(copy.c.destination, copy.c.state)
+            .order_by(copy.c.destination, copy.c.state)
+        )  # fmt: skip
+        with self._database.read() as connection:
+            return [
+                Totals(name, state, host, int(files), int(size), int(when))
+                for name, state, host, files, size, when in connection.execute(query)
+            ]
 
     def hosts(
         self, night_id: int, expected: Expected, counting: Collection[str], own_machine_id: str,

@@ -21,7 +21,7 @@ from nightjard.archived.nights.transfer.pulling import Puller
 from nightjard.archived.nights.transfer.releasing import Release
 from nightjard.archived.nights.transfer.scrubbing import Due, Scrubber
 from nightjard.archived.nights.transfer.sending import Night, Outcome, Sender, label
-from nightjard.archived.nights.transfer.store import Copy, CopyStore
+from nightjard.archived.nights.transfer.store import Copy, CopyStore, Totals
 
 _NOWHERE = Destination(host="localhost", path=Path("/"))
 
@@ -134,6 +134,10 @@ class Transfers:
     def copies(self, night_id: int) -> list[Copy]:
         """Return what is known of the copies of a night."""
         return self._store.copies(night_id)
+
+    def totals(self, night_id: int) -> list[Totals]:
+        """Return how many files of a night are in which state at each destination."""
+        return self._store.totals(night_id)
 
     def is_safe(self, night_id: int, expected: Expected) -> bool:
         """Tell whether every expected file is proven at a destination that counts.
