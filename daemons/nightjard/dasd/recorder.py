@@ -218,10 +218,9 @@ class Recorder:
         counts.last_ns = utc_ns + round((len(samples) - 1) * period_ns)
 
     def _tell(self, utc_ns: int, gap: int, why: str) -> None:
-        self.counts.events = [
-            *self.counts.events[-19:], {"utc_ns": utc_ns, "missing": gap, "reason": why},
-        ]  # fmt: skip
         if why != BEGAN:
+            event = {"utc_ns": utc_ns, "missing": gap, "reason": why}
+            self.counts.events = [*self.counts.events[-19:], event]
             log.warning("gap of %d samples: %s", gap, why)
 
     def interrupt(self, why: str, *, counter_restarts: bool = False) -> None:

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nightjar.clock import Clock
 from nightjard.dasd.config import DasConfig, NidaqmxConfig
 from nightjard.dasd.drivers.base import Adc
+
+WIRES_DELAY_S = 0.5
+"""The simulated telescope writes where it looks a little later than it looks there."""
 
 
 def make_adc(config: DasConfig, clock: Clock) -> Adc:
@@ -16,8 +21,14 @@ def make_adc(config: DasConfig, clock: Clock) -> Adc:
         from nightjard.dasd.drivers.nidaqmx import NidaqmxAdc
 
         return NidaqmxAdc(options, config.adc, count, clock)
-    from nightjard.dasd.drivers.plain_signals import PlainSignals
     from nightjard.dasd.drivers.simulated import SimulatedAdc
+
+    if options.wires is not None:
+        from nightjard.dasd.drivers.observed import WiredSignals
+
+        wired = WiredSignals(Path(options.wires), config.channels, config.adc, options.seed)
+        return SimulatedAdc(options, config.adc, count, clock, wired, WIRES_DELAY_S)
+    from nightjard.dasd.drivers.plain_signals import PlainSignals
 
     signals = PlainSignals(config.channels, config.adc.volts_per_lsb, options.seed)
     return SimulatedAdc(options, config.adc, count, clock, signals)

@@ -57,7 +57,7 @@ class PlainSignals:
                 volts = {"reference": 2.5, "bias": 1.0, "grt": 0.27}.get(group.kind, 0.1)
                 self._level[span] = volts / volts_per_lsb
 
-    def counts(self, t_ns: NDArray[np.int64]) -> NDArray[np.int16]:
+    def samples(self, t_ns: NDArray[np.int64], first: int) -> NDArray[np.int16]:
         """Return what the ADC measures at true times, (n, channels) int16."""
         size = t_ns.size * self._count
         begin = int(self._random.integers(0, max(1, _TABLE - size)))

@@ -23,8 +23,16 @@ BLOCKS_PER_S = 10
 class Signals(Protocol):
     """What is on the inputs."""
 
-    def counts(self, t_ns: NDArray[np.int64]) -> NDArray[np.int16]:
-        """Return what the ADC measures at true times, (n, channels) int16."""
+    def samples(self, t_ns: NDArray[np.int64], first: int) -> NDArray[np.int16]:
+        """Return what the ADC measures at true times, (n, channels) int16.
+
+        Parameters
+        ----------
+        t_ns
+            True time of each sample's first conversion, ns UTC, (n,).
+        first
+            Number of the first of them since the ADC was made.
+        """
         ...
 
 
@@ -79,12 +87,16 @@ class SimulatedAdc:
         True time; the machine has its own.
     signals
         What is on the inputs.
+    delay_s
+        How long after its last sample a block is made up: an observatory writes its truth in
+        bursts. Stamps do not show it.
     """
 
     def __init__(
         self, options: SimulatedConfig, adc: AdcConfig, n_channels: int, clock: Clock,
-        signals: Signals,
+        signals: Signals, delay_s: float = 0.0,
     ) -> None:  # fmt: skip
+        self._delay_ns = round(delay_s * NS_PER_S)
         self.capabilities = Capabilities("simulated ADC", is_simulated=True, has_faults=True)
         self.host = SimulatedHost(clock, options.offset_s, options.drift_ppm)
         self._options, self._clock, self._signals = options, clock, signals
@@ -100,7 +112,7 @@ class SimulatedAdc:
         self._is_open = self._is_sampling = False
         self._epoch = 0
         self._start_ns = self._wall_ns = 0
-        self._next = 0
+        self._next = self._before = 0
         self._lost = 0
         self._stuck: dict[int, int] = {}
         self._never = threading.Event()
@@ -121,6 +133,7 @@ class SimulatedAdc:
             raise DeviceLost("the simulated ADC is not open")
         self._epoch += 1
         self._start_ns, self._wall_ns = self._clock.monotonic_ns(), self._clock.now_ns()
+        self._before += self._next
         self._next = self._lost = 0
         self._is_sampling = True
 
@@ -148,7 +161,7 @@ class SimulatedAdc:
                 raise DeviceLost("the simulated ADC does not sample")
             now = self._clock.monotonic_ns()
             due = self._sampled_ns(self._next + self._block - 1)
-            due += self._options.latency_s * NS_PER_S
+            due += self._options.latency_s * NS_PER_S + self._delay_ns
             if now >= due and not self._active("stall"):
                 return self._take(now)
             if now >= deadline:
@@ -169,7 +182,9 @@ class SimulatedAdc:
         count = self._block
         first, self._next = self._next, self._next + count
         after_ns = self._sampled_ns(first) - self._start_ns + self._period_ns * np.arange(count)
-        samples = self._signals.counts(self._wall_ns + np.rint(after_ns).astype(np.int64))
+        samples = self._signals.samples(
+            self._wall_ns + np.rint(after_ns).astype(np.int64), self._before + first
+        )
         samples = self._spoilt(samples)
         stamp = self._sampled_ns(first + count - 1) + self._options.latency_s * NS_PER_S
         stamp += abs(self._random.normal(0, self._options.jitter_s)) * NS_PER_S
