@@ -24,6 +24,7 @@ _STALL_US = 200e3  # a counter jump may stand this much too early: frames wait, 
 _BLOCK = 16
 MOST_FEW = 256  # intervals: of more the usual ones outnumber the rest
 _CROWD_US = 60.0
+_NOMINAL, _NOMINAL_US = 0.03, 250.0
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,8 @@ def _mean_interval(intervals: Sequence[Floats], physics: Physics) -> tuple[float
         return nominal, True
     if len(found) <= MOST_FEW:
         mean_us = _crowd(intervals, physics)
-        return mean_us, abs(mean_us - nominal) < 0.03 * nominal + 250.0
-    near = found[np.abs(found - nominal) < 0.03 * nominal + 250.0]
+        return mean_us, is_nominal(mean_us, physics)
+    near = found[np.abs(found - nominal) < _NOMINAL * nominal + _NOMINAL_US]
     if len(near) >= max(1, 0.4 * len(found)):
         if len(near) < 8:
             return (float(np.median(near)) if step == 2 and len(near) > 1 else nominal), True
@@ -173,6 +174,12 @@ def _mean_interval(intervals: Sequence[Floats], physics: Physics) -> tuple[float
     if len(found) < 3:
         return nominal, True
     return _clipped_mean(found, float(np.median(found))), False
+
+
+def is_nominal(mean_us: float, physics: Physics) -> bool:
+    """Return whether a mean interval is as the header's physics tells."""
+    nominal = physics.period_us + physics.half_width_us
+    return abs(mean_us - nominal) < _NOMINAL * nominal + _NOMINAL_US
 
 
 def crowds(span_us: Floats, half_us: float, nominal: float, spread_us: float) -> list[float]:

@@ -12,6 +12,7 @@ from nightjard.archived.nights.sync.cadence import (
     Cadence,
     Train,
     crowds,
+    is_nominal,
     late_frames,
     measure,
 )
@@ -175,7 +176,9 @@ def _among_periods(
         for _, rival in likely
     ]  # fmt: skip
     low = np.sum([part * each.low for part, each in zip(chance, decoded, strict=True)], axis=0)
-    return Decoded(np.asarray(low), decoded[0].steps), likely[0][1]
+    best = likely[0][1]
+    best = replace(best, is_nominal=is_nominal(best.mean_us, physics))
+    return Decoded(np.asarray(low), decoded[0].steps), best
 
 
 def _log_prior(overhead_us: float) -> float:
