@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pointing and rotator at the times of samples; nothing is invented over a gap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+SPARSE_S = 0.05
+"""Records further apart than this are told as sparse; before the first and behind the last of them
+this is how far values are carried on."""
+GAP_S = 0.1
+"""Nothing is interpolated between records further apart."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bracket:
+    """Between which records each time lies.
+
+    Attributes
+    ----------
+    before, after
+        Indexes of the records, (n,); both are 0 where there are no records.
+    share
+        0 at the record before, 1 at the one after, (n,); outside 0 to 1 where carried on.
+    has_value
+        Whether a value can be had, (n,).
+    is_sparse
+        No value, or from records more than SPARSE_S apart, (n,).
+    """
+
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    share: Floats
+    has_value: NDArray[np.bool_]
+    is_sparse: NDArray[np.bool_]
+
+    @property
+    def nearest(self) -> NDArray[np.int64]:
+        """Index of the nearest record, (n,)."""
+        return np.where(self.share < 0.5, self.before, self.after)
+
+    def linear(self, values: Floats) -> Floats:
+        """Return values of records at the times; NaN where there is none."""
+        first = values[self.before]
+        found = first + (values[self.after] - first) * self.share
+        found[~self.has_value] = np.nan
+        return found
+
+    def circular(self, values: Floats, period: float) -> Floats:
+        """Return angles at the times, the short way between records; not brought into a range."""
+        first = values[self.before]
+        half = period / 2
+        step = (values[self.after] - first + half) % period - half
+        found = first + step * self.share
+        found[~self.has_value] = np.nan
+        return found
+
+
+def bracket(
+    record_t_s: Floats, t_s: Floats, sparse_s: float = SPARSE_S, gap_s: float = GAP_S
+) -> Bracket:
+    """Return between which records each time lies.
+
+    Parameters
+    ----------
+    record_t_s
+        Times of the records, increasing, (m,).
+    t_s
+        Times asked for, (n,).
+    sparse_s, gap_s
+        See SPARSE_S and GAP_S.
+    """
+    count = record_t_s.size
+    if count < 2:
+        zeros = np.zeros(t_s.size, np.int64)
+        nothing = np.zeros(t_s.size, bool)
+        return Bracket(zeros, zeros, np.zeros(t_s.size), nothing, ~nothing)
+    after = np.clip(np.searchsorted(record_t_s, t_s, "right"), 1, count - 1)
+    before = after - 1
+    t_before = record_t_s[before]
+    apart = record_t_s[after] - t_before
+    share = (t_s - t_before) / apart
+    outside = np.maximum(-share, share - 1) * apart
+    has_value = (apart <= gap_s + 1e-6) & (outside <= sparse_s)
+    # A time on a record needs no other, however far the next one is.
+    has_value |= np.minimum(np.abs(share), np.abs(1 - share)) * apart < 1e-6
+    is_sparse = ~has_value | (apart > sparse_s + 1e-6) | (outside > 0)
+    return Bracket(before, after, share, has_value, is_sparse)

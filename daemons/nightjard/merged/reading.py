@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pointing log and housekeeping of some minutes as arrays; damaged files give what is sound.
+
+Times are float64 seconds from the start of the UT hour, so that a minute gives the same numbers
+whether it is merged alone or with its hour.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightjar.clock import NS_PER_S
+from nightjar.das import pointing as log_format
+from nightjar.das import telinfo
+from nightjar.das.housekeeping import read_housekeeping
+from nightjar.das.naming import (
+    MINUTE_NS,
+    day_of,
+    housekeeping_path,
+    minute_of,
+    pointing_path,
+)
+from nightjar.das.pointing import Pointing
+from nightjar.errors import NightjarError
+from nightjar.times import parse_iso
+from nightjard.merged.config import MergedConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Source:
+    """What became of one file.
+
+    Attributes
+    ----------
+    name
+        Name and CRC-32 of its content; "" where it is missing.
+    reason
+        Why it is missing or what of it is not sound; "" for none.
+    """
+
+    name: str = ""
+    reason: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class PointingPart:
+    """Sound pointing records of some minutes, in order, each once.
+
+    Attributes
+    ----------
+    records
+        None where there is not one.
+    t_s
+        Their times by the telescope's clock, s from the start of the hour, (n,).
+    sources
+        Start of a minute, ns -> what became of its file.
+    """
+
+    records: Pointing | None
+    t_s: NDArray[np.float64]
+    sources: dict[int, Source]
+
+
+@dataclass(slots=True, eq=False)
+class HousekeepingPart:
+    """Rotator and telescope records of some minutes, in order of time.
+
+    Attributes
+    ----------
+    rot_t_s
+        Times of the rotator's readings, s from the start of the hour, (n,); those with an angle.
+    angle_deg, error_deg
+        Its angle, and target minus angle (NaN where not known), (n,).
+    is_busy, is_limit
+        Whether it moves by its own word; whether its limit is latched, (n,).
+    tel_t_s
+        Times of the telescope's records, (m,).
+    tel
+        The records by name.
+    sources
+        Start of a minute, ns -> what became of its file.
+    """
+
+    rot_t_s: NDArray[np.float64]
+    angle_deg: NDArray[np.float64]
+    error_deg: NDArray[np.float64]
+    is_busy: NDArray[np.bool_]
+    is_limit: NDArray[np.bool_]
+    tel_t_s: NDArray[np.float64]
+    tel: list[dict[str, Any]]
+    sources: dict[int, Source]
+
+
+def read_pointing_part(config: MergedConfig, minutes: list[int], hour_ns: int) -> PointingPart:
+    """Read the pointing logs of minutes.
+
+    Parameters
+    ----------
+    config
+        Where they are, and their layout.
+    minutes
+        Starts of the minutes, ns UTC, in order.
+    hour_ns
+        Zero point of the times, ns UTC.
+    """
+    parts, sources = [], {}
+    for start in minutes:
+        source, records = _pointing_minute(config, start)
+        sources[start] = source
+        if records is not None and len(records):
+            parts.append(records)
+    if not parts:
+        return PointingPart(None, np.zeros(0), sources)
+    records = log_format.join(parts)
+    return PointingPart(records, (records.utc_ns - hour_ns) / 1e9, sources)
+
+
+def _pointing_minute(config: MergedConfig, start: int) -> tuple[Source, Pointing | None]:
+    if config.pointing_root is None:
+        return Source(reason="no folder of pointing logs is configured"), None
+    path = pointing_path(config.pointing_root, start)
+    name = f"pointing {path.name}"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Source(reason=f"no {name}"), None
+    except OSError as error:
+        return Source(reason=f"{name} cannot be read: {error.strerror}"), None
+    source = Source(f"{path.name} crc32 {zlib.crc32(data):08x}")
+    if path.with_name(path.name + log_format.LOCK_SUFFIX).exists():
+        source.reason = f"{name} is still being written ({path.name}{log_format.LOCK_SUFFIX})"
+        return source, None
+    records = log_format.decode(data, config.layout)
+    expected = start + np.arange(log_format.RECORDS, dtype=np.int64) * log_format.TICK_NS
+    if len(records) == expected.size and np.array_equal(records.utc_ns, expected):
+        return source, records
+    sound = log_format.sound_records(data, start, config.layout)
+    sound = sound.part(np.argsort(sound.utc_ns, kind="stable"))  # type: ignore[arg-type]
+    source.reason = _lost_pointing(name, records, sound, start)
+    return source, sound
+
+
+def _lost_pointing(name: str, records: Pointing, sound: Pointing, start: int) -> str:
+    if not len(sound):
+        if not len(records):
+            return f"{name} has not one whole record"
+        day = day_of(int(records.utc_ns[0])) if records.utc_ns[0] > 0 else "none"
+        return (
+            f"{name} has not one record of its minute; the first is of day {day}, minute "
+            f"{minute_of(int(records.utc_ns[0])):04d}: another minute's file under this name"
+        )
+    return f"{name}: {len(sound)} of {log_format.RECORDS} records are sound"
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of housekeeping while they are gathered."""
+
+    rot: list[tuple[float, float, float, bool, bool]] = field(default_factory=list)
+    tel: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+
+
+def read_housekeeping_part(
+    config: MergedConfig, minutes: list[int], hour_ns: int
+) -> HousekeepingPart:
+    """Read the housekeeping of minutes; parameters as of :func:`read_pointing_part`."""
+    rows, sources = _Rows(), {}
+    for start in minutes:
+        sources[start] = _housekeeping_minute(config, start, hour_ns, rows)
+    rows.rot.sort(key=lambda row: row[0])
+    rows.tel.sort(key=lambda row: row[0])
+    rot = np.array(rows.rot, np.float64).reshape(-1, 5)
+    return HousekeepingPart(
+        rot_t_s=rot[:, 0].copy(), angle_deg=rot[:, 1].copy(), error_deg=rot[:, 2].copy(),
+        is_busy=rot[:, 3] > 0, is_limit=rot[:, 4] > 0,
+        tel_t_s=np.array([t for t, _ in rows.tel]), tel=[record for _, record in rows.tel],
+        sources=sources,
+    )  # fmt: skip
+
+
+def _housekeeping_minute(config: MergedConfig, start: int, hour_ns: int, rows: _Rows) -> Source:
+    if config.housekeeping_root is None:
+        return Source(reason="no folder of housekeeping is configured")
+    path = housekeeping_path(config.housekeeping_root, start)
+    old = path.with_name(f"{day_of(start)}_{minute_of(start):04d}_rpc.bin")
+    for one, reader in ((path, _lines), (old, _records)):
+        try:
+            data = one.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return Source(reason=f"{one.name} cannot be read: {error.strerror}")
+        source = Source(f"{one.name} crc32 {zlib.crc32(data):08x}")
+        bad = reader(one, data, start, hour_ns, rows)
+        if bad:
+            source.reason = f"{one.name}: {bad}"
+        return source
+    return Source(reason=f"no {path.name}")
+
+
+def _lines(path: Path, data: bytes, start: int, hour_ns: int, rows: _Rows) -> str:
+    """Take JSON lines; return what is wrong with them."""
+    try:
+        # One call for all lines: a file is whole as a rule, and its lines are objects.
+        found = json.loads(b"[" + b",".join(data.splitlines()) + b"]")
+        base = (start - hour_ns) / 1e9
+        stamp = _minute_text(start)
+        lines = [(_seconds(one["t"], stamp, base, hour_ns), one) for one in found]
+        numbers = {one["seq"] for one in found}
+        bad = 0
+        if len(numbers) != len(found):
+            raise ValueError("duplicates")
+    except (ValueError, KeyError, TypeError, NightjarError):
+        kept, bad = read_housekeeping(path)
+        lines = [((one["utc_ns"] - hour_ns) / 1e9, one) for one in kept]
+    low = (start - hour_ns) / 1e9 - 1
+    strange = 0
+    for t_s, one in lines:
+        if not low <= t_s < low + 62:
+            strange += 1  # of another minute: its clock or its name is wrong
+            continue
+        try:
+            _take(rows, t_s, one)
+        except (TypeError, ValueError, KeyError):
+            bad += 1
+    faults = [f"{bad} lines are unreadable"] * (bad > 0)
+    faults += [f"{strange} lines are of another minute"] * (strange > 0)
+    return ", ".join(faults)
+
+
+def _minute_text(start: int) -> str:
+    seconds = start // NS_PER_S
+    day = day_of(start)
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}T{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:"
+
+
+def _seconds(text: str, stamp: str, base: float, hour_ns: int) -> float:
+    # Nearly all lines begin with the date and minute of the file: the rest is a plain number.
+    if text.startswith(stamp):
+        return base + float(text[17:].rstrip("Z"))
+    return (parse_iso(text) - hour_ns) / 1e9
+
+
+def _take(rows: _Rows, t_s: float, one: dict[str, Any]) -> None:
+    kind = one["kind"]
+    if kind == "rot":
+        angle = one["angle_deg"]
+        if angle is not None:
+            error = one["error_deg"]
+            rows.rot.append(
+                (t_s - (one.get("age_s") or 0.0), float(angle),
+                 math.nan if error is None else float(error),
+                 bool(one["is_busy"]), bool(one["is_limit"]))
+            )  # fmt: skip
+    elif kind == "tel" and one["record"] is not None:
+        rows.tel.append((t_s, one["record"]))
+
+
+def _records(path: Path, data: bytes, start: int, hour_ns: int, rows: _Rows) -> str:
+    """Take the old records of 768 bytes; return what is wrong with them."""
+    size = telinfo.RECORD_BYTES
+    bad = 1 if len(data) % size else 0
+    for at in range(0, len(data) - size + 1, size):
+        try:
+            record = telinfo.unpack(data[at : at + size])
+        except NightjarError:
+            bad += 1
+            continue
+        if not start <= record["utc_ns"] < start + MINUTE_NS:
+            bad += 1
+            continue
+        t_s = (record["utc_ns"] - hour_ns) / 1e9
+        rows.tel.append((t_s, record))
+        angle = record["rotator_encoder_deg"]
+        if angle is not None:
+            rows.rot.append((t_s, angle, math.nan, False, False))
+    return f"{bad} records are damaged or of another minute" if bad else ""
