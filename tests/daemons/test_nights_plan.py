@@ -20,6 +20,7 @@ from kit.nights import NightBench, files_of, product_tags, products_of
 from kit.plan_cases import BEGIN_NS, check_plan, config_of, cut, raw_file
 from kit.tiny_nights import DATE, RAW, bench_of, make_tiny
 from nightjar.errors import Refused, StorageError
+from nightjar.executor.choosing import ExecutorConfig
 from nightjar.fits.cards import CARD_BYTES
 from nightjar.fits.compressed_cube import CompressedCube, TilePool
 from nightjar.fits.frame_table import read_table
@@ -33,6 +34,8 @@ from nightjard.archived.nights.dictionary.table import is_structural
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.records import Kind, Reason
 from nightjard.archived.nights.scan import RawFile, Unreadable, look
+from nightjard.archived.nights.steps.room import kept_bytes, task_bytes
+from nightjard.archived.nights.writing import KEPT_BYTES
 from nightjard.simulators.night import damage
 from nightjard.simulators.night.triggers import CameraTiming, TriggerSegment, simulate_segment
 from nightjard.simulators.night.truth import NightTruth
@@ -404,6 +407,19 @@ def test_products_that_are_proven_later(tmp_path: Path, compression: str) -> Non
     ending = ".fits.fz" if compression == "rice" else ".fits"
     assert all(name.endswith((ending, ".txt")) for name in first)
     bench.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [({}, KEPT_BYTES), ({"workers": 1}, KEPT_BYTES), ({"workers": 8}, 0),
+     ({"workers": 8, "memory": 2_000_000_000}, 120_000_000),
+     ({"scheduler": "tcp://127.0.0.1:8786"}, 70_000_000)],
+)  # fmt: skip
+def test_what_workers_keep_of_files_fits_the_memory(config: dict[str, Any], kept: int) -> None:
+    executor = ExecutorConfig(**config)
+    assert kept_bytes(executor) == kept
+    if kept and executor.scheduler is None:  # none of them waits because of it
+        assert executor.workers * task_bytes(kept) <= executor.memory
 
 
 def test_a_family_without_ids_keeps_the_names_of_the_plan(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from kit.nights import NightBench, files_of
 from kit.tiny_nights import DATE, RAW, bench_of, make_tiny
 from nightjar.errors import Code, NightjarError
 from nightjard.archived.nights import engine
-from nightjard.archived.nights.steps import making
+from nightjard.archived.nights.steps import making, room
 from nightjard.archived.nights.writing import products
 
 _STEPS = ("sync", "headers", "ids", "consolidate", "compress", "verify", "manifest")
@@ -153,7 +153,7 @@ def database_on_the_full_disk(disk: SmallDisk) -> None:
 def main() -> int:
     """Do all of it; print "done" when all was right."""
     disk_folder, base = Path(sys.argv[1]), Path(sys.argv[2])
-    making._SPARE_BYTES = 20_000
+    room._SPARE_BYTES = 20_000
     disk = SmallDisk(disk_folder, base)
     full_at_every_step(disk)
     first = files_of(disk.night)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from nightjar.errors import Code, NightjarError, Refused, StorageError
+from nightjar.errors import NightjarError, StorageError
 from nightjar.executor.tasks import Event, Task
-from nightjar.files import free_bytes, is_temporary, rename_new
+from nightjar.files import is_temporary, rename_new
 from nightjar.fits.hdus import read_headers
 from nightjar.fits.header import NotFits
 from nightjard.archived.nights.ids import write_name_changes
@@ -21,14 +21,13 @@ from nightjard.archived.nights.plan import FOLDER, Plan, rows_path
 from nightjard.archived.nights.records import Product
 from nightjard.archived.nights.steps.checking import Headers, rules_hash
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
+from nightjard.archived.nights.steps.room import kept_bytes, require_space, task_bytes
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.writing import ProductTask, cube_head, hash_cube, raw_hash
 
 WRITE = "nightjard.archived.nights.writing:write_product"
 SUPERSEDED = "superseded"
 HASHES = f"{FOLDER}/hashes"
-_TASK_BYTES = 200_000_000
-_SPARE_BYTES = 1_000_000_000
 _HASH_BYTES = 32
 _COMMIT_EVERY = 20
 
@@ -66,7 +65,9 @@ class Consolidate:
         work = _Work(context, plan, rows)
         work.set_aside_others()
         todo = work.todo()
-        _require_space(context, plan, todo)
+        require_space(context, [
+            product.frames * plan.cubes[product.cubes[0]].frame_bytes for product, _ in todo
+        ])  # fmt: skip
         work.carry_out(todo)
         if work.failed:
             first = work.failed[0]
@@ -204,8 +205,14 @@ class _Work:
                 self._context.identity, processed_ns=None, transferred_ns=None, safe_ns=None
             )
         self._context.store.set_products(noted)
+        most = kept_bytes(self._context.config.executor)
         for product, task in todo:
-            yield Task(str(product.number), WRITE, {"task": task.to_json()}, _TASK_BYTES)
+            plain = product.frames * self._plan.cubes[product.cubes[0]].frame_bytes
+            kept = min(most, plain) if task.verify == "deferred" else 0
+            yield Task(
+                str(product.number), WRITE, {"task": task.to_json(), "kept_bytes": kept},
+                task_bytes(kept),
+            )  # fmt: skip
 
     def _on_event(self, event: Event) -> None:
         if event.kind == "again":
@@ -292,22 +299,6 @@ def _sizes(night: Path, folders: Iterable[str]) -> dict[str, int]:
         except OSError:
             continue  # what is not found is made again
     return found
-
-
-def _require_space(
-    context: Context, plan: Plan, todo: list[tuple[Product, ProductTask]]
-) -> None:
-    # Compressed they need about half; nobody knows before.
-    needed = sum(
-        product.frames * plan.cubes[product.cubes[0]].frame_bytes for product, _ in todo
-    ) // (2 if context.config.compression == "rice" else 1)
-    free = free_bytes(context.folder)
-    if todo and free < needed + _SPARE_BYTES:
-        raise Refused(
-            f"{context.folder} has {free / 1e9:.1f} GB free, the products need about "
-            f"{needed / 1e9:.1f} GB and {_SPARE_BYTES / 1e9:.0f} GB to spare: make room",
-            code=Code.NO_SPACE, path=str(context.folder), free_bytes=free, needed_bytes=needed,
-        )  # fmt: skip
 
 
 def raw_hashes(context: Context, plan: Plan) -> dict[str, str]:

@@ -15,12 +15,14 @@ from nightjard.archived.nights.writing.hashes import (
     payload_hash,
     raw_hash,
 )
+from nightjard.archived.nights.writing.output import KEPT_BYTES
 from nightjard.archived.nights.writing.packing import Packed, compress_file, decompress_file
 from nightjard.archived.nights.writing.products import write_product
 from nightjard.archived.nights.writing.same_file import hash_of as file_hash
 from nightjard.archived.nights.writing.tasks import ProductResult, ProductTask
 
 __all__ = [
+    "KEPT_BYTES",
     "CubeHead",
     "Packed",
     "ProductResult",
