@@ -3,4 +3,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("contract.detector")
+pytest.register_assert_rewrite("contract.detector", "contract.adc")

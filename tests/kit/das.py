@@ -300,7 +300,7 @@ class Board:
         self._kind = nidaqmx.errors.DaqReadError
 
     def error(self, name: str, text: str) -> Exception:
-        failure: Exception = self._kind(text, self._codes[name].value)
+        failure: Exception = self._kind(text, self._codes[name].value, 0)
         return failure
 
 
