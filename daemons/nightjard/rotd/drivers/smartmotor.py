@@ -155,7 +155,7 @@ class SmartMotor:
             self._acceleration = value
 
     def stop(self, deceleration_counts_s2: float) -> None:
-        """Decelerate and stop; told twice, for a byte may be lost and nothing must be waited for."""
+        """Decelerate and stop; told twice, for a byte may be lost and nothing can be waited for."""
         self._acceleration = 0
         value = max(1, round(deceleration_counts_s2 * self._options.acceleration_scale))
         error: NightjarError | None = None
