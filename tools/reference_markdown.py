@@ -12,6 +12,10 @@ TITLES = {
     "obslogd": "observatory log daemon",
     "fitslogd": "FITS logger daemon",
     "streamlinkd": "stream link daemon",
+    "rotd": "rotator daemon",
+    "telogd": "telescope log daemon",
+    "merged": "merge daemon",
+    "dasd": "data acquisition daemon",
 }
 
 

@@ -17,7 +17,9 @@ from nightjar.errors import Code, ConfigError, TimedOut, error_for
 from nightjar.registry import Entry, Registry
 from nightjar.rpc.client import DEFAULT_TIMEOUT_S, Client
 
-KINDS = ("camd", "archived", "obslogd", "fitslogd", "streamlinkd")
+KINDS = (
+    "camd", "archived", "obslogd", "fitslogd", "streamlinkd", "rotd", "telogd", "merged", "dasd",
+)  # fmt: skip
 """Daemons whose configuration ids :func:`connect` accepts beside registered names."""
 _POLL_S = 2.0  # longest time that one call waits at the daemon for an operation
 _GRACE_S = 5.0  # what such a call may take beyond that
