@@ -10,6 +10,7 @@ import click
 from nightjar.api.nights import DEFAULT_FAMILY
 from nightjar.cli.frame import FrameCommand
 from nightjarctl import app, render
+from nightjarctl import archive_findings as findings
 from nightjarctl import archive_tables as tables
 from nightjarctl.archive_session import (
     Function,
@@ -112,7 +113,7 @@ def why(
         "frame": frame, "night": None if night is None else night_text(night), "family": family,
     }  # fmt: skip
     found = look(session, identity, "why", asked)
-    session.result(found, tables.why_lines(found))
+    session.result(found, findings.why_lines(found))
 
 
 @command
@@ -148,7 +149,7 @@ def doctor(session: app.Session, identity: str | None) -> None:
     Example: archive doctor
     """
     found = work(session, identity, "doctor", {}, "doctor")
-    session.result(found, tables.doctor_lines(found, session.paint))
+    session.result(found, findings.doctor_lines(found, session.paint))
     if not found["is_good"]:
         fail(session)
 
@@ -162,7 +163,7 @@ def forecast(session: app.Session, identity: str | None) -> None:
     Example: archive forecast
     """
     found = look(session, identity, "forecast", {})
-    session.result(found, tables.forecast_lines(found))
+    session.result(found, findings.forecast_lines(found))
 
 
 COMMANDS: tuple[click.Command, ...] = (table, summary, why, watch, doctor, forecast)

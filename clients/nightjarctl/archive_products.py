@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from nightjar.api.nights import DEFAULT_FAMILY
-from nightjar.errors import StorageError
+from nightjar.errors import Refused, StorageError
 from nightjarctl import app
-from nightjarctl import archive_tables as tables
+from nightjarctl import archive_findings as findings
 from nightjarctl.archive_nights import command
 from nightjarctl.archive_session import (
     Function,
@@ -21,11 +21,14 @@ from nightjarctl.archive_session import (
     fail,
     family_option,
     id_option,
+    look,
     night_argument,
     night_text,
     of_night,
     work,
 )
+
+_MOST_LINES = 20_000  # of a CSV go into one message
 
 
 def _nights(function: Function) -> Function:
@@ -67,7 +70,7 @@ def ids(
         asked["dry_run"] = dry_run
     name = "fix_ids" if fix else "check_ids"
     found = work(session, identity, name, asked, f"frame IDs of {night}")
-    session.result(found, tables.id_lines(found, is_change=fix))
+    session.result(found, findings.id_lines(found, is_change=fix))
     if not found["is_good"]:
         fail(session)
 
@@ -113,7 +116,7 @@ def headers(
         name = "repair_headers"
         asked["keys"] = [key.strip().upper() for key in repair.split(",") if key.strip()]
     found = work(session, identity, name, asked, f"headers of {' '.join(where)[:60]}")
-    session.result(found, tables.header_lines(found, is_change=is_change))
+    session.result(found, findings.header_lines(found, is_change=is_change))
     if not found["is_good"]:
         fail(session)
 
@@ -195,4 +198,32 @@ def mail(
     ])  # fmt: skip
 
 
-COMMANDS: tuple[click.Command, ...] = (ids, headers, manifest, mail)
+@command
+@click.argument("file", type=click.File("r", encoding="utf-8-sig"))
+@dry_run_option
+@id_option
+@app.pass_session
+def ingested(
+    session: app.Session, file: TextIO, dry_run: bool, identity: str | None
+) -> None:
+    """Keep which files the observatory's archive says it took: FILE is its list, - standard input.
+
+    A frame ID a line, or a CSV. Exit code 1 where files of these nights are missing in it, or
+    where it has some that are not ours.
+
+    Example: archive ingested taken.txt --dry-run
+    """
+    try:
+        lines = file.read().splitlines()
+    except ValueError as error:
+        raise StorageError(f"{file.name} is no text: {error}") from error
+    if len(lines) > _MOST_LINES:
+        raise Refused(f"{file.name} has {len(lines)} lines; give it in parts of {_MOST_LINES}, "
+                      "by night")  # fmt: skip
+    found = look(session, identity, "note_ingested", {"lines": lines, "dry_run": dry_run})
+    session.result(found, findings.ingest_lines(found, is_dry=dry_run))
+    if not found["is_good"]:
+        fail(session)
+
+
+COMMANDS: tuple[click.Command, ...] = (ids, headers, manifest, mail, ingested)

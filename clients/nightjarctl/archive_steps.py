@@ -8,6 +8,7 @@ import click
 from nightjar.api.nights import STEPS
 from nightjar.errors import Refused
 from nightjarctl import app, render
+from nightjarctl import archive_findings as findings
 from nightjarctl import archive_tables as tables
 from nightjarctl.archive_nights import command
 from nightjarctl.archive_session import (
@@ -175,7 +176,7 @@ def verify(
     asked = {**of_night(night, family), "dry_run": dry_run}
     done = work(session, identity, "verify_night", asked, what, wait=wait)
     if done is not None:
-        session.result(done, tables.verify_lines(done, is_dry=dry_run))
+        session.result(done, findings.verify_lines(done, is_dry=dry_run))
         if not done["is_good"]:
             fail(session)
 

@@ -19,11 +19,13 @@ _COLORS = {
 }  # fmt: skip
 
 
-def _word(text: Any, paint: render.Paint) -> str:
+def state_word(text: Any, paint: render.Paint) -> str:
+    """Return a state in its colour."""
     return paint(str(text), _COLORS.get(str(text)), bold=True)
 
 
-def _size(size: Any) -> str:
+def size_text(size: Any) -> str:
+    """Return bytes as people say them."""
     return "-" if size is None else render.size_text(size)
 
 
@@ -31,7 +33,8 @@ def _percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.3g} %"
 
 
-def _omitted(found: Row) -> list[str]:
+def omitted_lines(found: Row) -> list[str]:
+    """Return how much a list leaves out."""
     return [f"{found['omitted']} more"] if found.get("omitted") else []
 
 
@@ -47,10 +50,10 @@ def table_lines(rows: Iterable[Row]) -> list[str]:
 def night_lines(night: Row, paint: render.Paint) -> list[str]:
     """Return all that is known of a night."""
     lines = [
-        f"Night {night['night']} ({night['family']}) is {_word(night['state'], paint)}: "
+        f"Night {night['night']} ({night['family']}) is {state_word(night['state'], paint)}: "
         f"{night['next']}",
-        f"Folder is {night['scexao5_path']}, raw {_size(night['raw_bytes'])}, "
-        f"products {_size(night['product_bytes'])}",
+        f"Folder is {night['scexao5_path']}, raw {size_text(night['raw_bytes'])}, "
+        f"products {size_text(night['product_bytes'])}",
     ]
     if night["raw_frames"] is not None:
         counts = [
@@ -69,6 +72,10 @@ def night_lines(night: Row, paint: render.Paint) -> list[str]:
     lines += run_report_lines(night["runs"])
     if night["copies"]:
         lines += ["", *copy_lines(night["copies"], paint)]
+    if night["ingested"]:
+        found = night["ingested"]
+        lines += ["", f"The observatory's archive has {found['confirmed']} of {found['files']} "
+                      f"files ({render.clock_text(found['time'])})"]  # fmt: skip
     if night["events"]:
         lines += ["", *story_lines(night["events"])]
     return [render.INDENT + line if line else line for line in lines]
@@ -89,7 +96,7 @@ def _painted(
 ) -> list[str]:
     """Return lines of a table with one column's words in colour; widths stay as they are."""
     return lines[:1] + [
-        line.replace(f"  {row[column]}", f"  {_word(row[column], paint)}", 1)
+        line.replace(f"  {row[column]}", f"  {state_word(row[column], paint)}", 1)
         for line, row in zip(lines[1:], rows, strict=True)
     ]
 
@@ -98,7 +105,7 @@ def _cube_lines(cubes: Mapping[str, Row]) -> list[str]:
     if not cubes:
         return []
     rows = [
-        (stream, cube["files"], cube["frames"], _size(cube["bytes"]), cube["problems"])
+        (stream, cube["files"], cube["frames"], size_text(cube["bytes"]), cube["problems"])
         for stream, cube in cubes.items()
     ]
     headings = ("raw stream", "cubes", "frames", "size", "problems")
@@ -128,7 +135,7 @@ def copy_lines(copies: Mapping[str, Row], paint: render.Paint) -> list[str]:
         return ["no copies"]
     rows = [
         (name, copy["files"], copy["verified"], len(copy["different"]), len(copy["missing"]),
-         _size(copy["bytes"]), render.clock_text(copy["receipt"]),
+         size_text(copy["bytes"]), render.clock_text(copy["receipt"]),
          "ok" if copy["is_good"] else "bad") for name, copy in copies.items()
     ]  # fmt: skip
     headings = ("destination", "files", "verified", "different", "missing", "size",
@@ -139,7 +146,7 @@ def copy_lines(copies: Mapping[str, Row], paint: render.Paint) -> list[str]:
         lines += [f"{name}: {path} is missing" for path in copy["missing"]]
         lines += [f"{name}: {path} was bad there: sent again" for path in copy["mended"]]
         lines += [f"{name}: {path} was bad here: brought back" for path in copy["mended_here"]]
-        lines += _omitted(copy)
+        lines += omitted_lines(copy)
     return lines
 
 
@@ -167,7 +174,8 @@ def summary_lines(found: Row, paint: render.Paint) -> list[str]:
         )
         lines += _count_lines(minute["counts"])
         lines += [f"{render.INDENT}{stream} was off" for stream in minute["off"]]
-    lines += ["", f"Night {found['night']} ({found['family']}) is {_word(found['state'], paint)}"]
+    state = state_word(found["state"], paint)
+    lines += ["", f"Night {found['night']} ({found['family']}) is {state}"]
     lines += _count_lines(found["totals"])
     ledger = ", ".join(f"{count} {reason}" for reason, count in found["ledger"].items())
     lost = ", ".join(f"{stream} {count}" for stream, count in found["lost"].items())
@@ -208,7 +216,7 @@ def plan_lines(plan: Row, paint: render.Paint) -> list[str]:
     lines.append("")
     lines += [f"Ledger: {line['cube']}: {line['frames']} frames: {line['reason']}"
               for line in plan["ledger"]]  # fmt: skip
-    lines += _omitted(plan)
+    lines += omitted_lines(plan)
     sums = (
         f"{plan['raw_frames']} raw frames = {plan['product_frames']} in products + "
         f"{plan['ledger_frames']} in the ledger"
@@ -230,7 +238,7 @@ def run_lines(run: Row, paint: render.Paint) -> list[str]:
          duration_text(step["seconds"]) if step["outcome"] == "done" else None, step["text"])
         for step in run["steps"]
     ]  # fmt: skip
-    lines = [f"Night {run['night']} ({run['family']}) is {_word(run['state'], paint)}"]
+    lines = [f"Night {run['night']} ({run['family']}) is {state_word(run['state'], paint)}"]
     table = render.table(("step", "outcome", "time", ""), rows, right=[2])
     lines += _painted(table, rows, 1, paint)
     is_done = any(step["outcome"] == "done" for step in run["steps"])
@@ -272,7 +280,7 @@ def progress_lines(progress: Iterable[Row], paint: render.Paint) -> list[str]:
         if one["eta_s"] is not None:
             parts.append(f"{duration_text(one['eta_s'])} left")
         where = one["command"] if one["night"] is None else f"{one['night']} ({one['family']})"
-        head = f"{where} {_word(one['step'], paint)}".strip()
+        head = f"{where} {state_word(one['step'], paint)}".strip()
         lines.append(f"{head}: {', '.join(part for part in parts if part)}")
         counts = [f"{one[f'{key}_done']} of {one[key]} {key}" for key in ("tasks", "frames")
                   if one[key]]  # fmt: skip
@@ -284,104 +292,9 @@ def progress_lines(progress: Iterable[Row], paint: render.Paint) -> list[str]:
 def release_lines(done: Row) -> list[str]:
     """Return what was released, or would be, and why the rest was not."""
     rows = [
-        (row["night"], row["family"], row["action"], row["cubes"], _size(row["bytes"]),
+        (row["night"], row["family"], row["action"], row["cubes"], size_text(row["bytes"]),
          "; ".join(row["reasons"])) for row in done["nights"]
     ]  # fmt: skip
     lines = render.table(("night", "family", "action", "cubes", "size", ""), rows, right=(3, 4))
-    quarantined, freed = _size(done["quarantined_bytes"]), _size(done["freed_bytes"])
-    return [*lines, *_omitted(done), f"{quarantined} to quarantine, {freed} removed"]
-
-
-# --- checks -------------------------------------------------------------------------------------
-
-
-def verify_lines(done: Row, *, is_dry: bool = False) -> list[str]:
-    """Return what reading the products again showed, or a look at their names and sizes."""
-    lines = [f"{row['path']}: {row['problem']}" for row in done["bad"]] + _omitted(done)
-    if is_dry:
-        bad = len(done["bad"]) + done["omitted"]
-        word = "all there, of the right size" if done["is_good"] else f"{bad} are not as written"
-        return [*lines, f"would read {done['files']} files, {_size(done['bytes'])}: {word}"]
-    rate = rate_text(None, done["bytes"] / done["seconds"]) if done["seconds"] else ""
-    bad = len(done["bad"]) + done["omitted"]
-    word = "all as they were written" if done["is_good"] else f"{bad} not as written"
-    end = f" ({rate})" if rate else ""
-    return [*lines, f"{done['files']} files, {_size(done['bytes'])}: {word}{end}"]
-
-
-def id_lines(found: Row, *, is_change: bool) -> list[str]:
-    """Return how the frame IDs of a night are, and what was changed."""
-    rows = [(row["path"], row["frame_id"], row["problem"]) for row in found["problems"]]
-    lines = render.table(("file", "frame ID", "problem"), rows) if rows else []
-    if is_change:
-        lines += [f"{row['old']} -> {row['new']}  {row['path']}" for row in found["changes"]]
-    lines += _omitted(found)
-    word = "all right" if found["is_good"] else f"{len(rows)} problems"
-    return [*lines, f"{found['ids']} of {found['files']} files have an ID: {word}"]
-
-
-def header_lines(found: Row, *, is_change: bool) -> list[str]:
-    """Return what is wrong with headers, and what was changed."""
-    rows = [
-        (row["path"], row["keyword"], row["problem"], row["value"], row["text"])
-        for row in found["findings"]
-    ]
-    headings = ("file", "keyword", "problem", "value", "")
-    lines = render.table(headings, rows) if rows else []
-    if is_change:
-        lines += [f"{row['path']}: {row['keyword']} {row['old']} -> {row['new']}"
-                  for row in found["changes"]]  # fmt: skip
-    lines += _omitted(found)
-    word = "all as the dictionary wants them" if found["is_good"] else f"{len(rows)} findings"
-    return [*lines, f"{found['files']} files: {word}"]
-
-
-def why_lines(found: Row) -> list[str]:
-    """Return the story of a frame or product."""
-    width = max((len(name) for name in found["facts"]), default=0)
-    lines = [f"{found['frame']} ({found['kind']}, night {found['night']}, {found['family']})",
-             str(found["verdict"])]  # fmt: skip
-    for name, value in found["facts"].items():
-        lines.append(f"{render.INDENT}{name.ljust(width)}  {_fact_text(value)}")
-    lines += [
-        f"{render.INDENT}copy at {copy['destination']} ({copy['host']}): {copy['path']} "
-        f"{copy['state']}, {render.clock_text(copy['verified'])}" for copy in found["copies"]
-    ]  # fmt: skip
-    return lines + story_lines(found["story"])
-
-
-def _fact_text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "-" if value is None else str(value)
-
-
-def doctor_lines(found: Row, paint: render.Paint) -> list[str]:
-    """Return what works and what does not, with advice."""
-    rows = [(check["level"], check["name"], check["text"]) for check in found["checks"]]
-    width = max((len(row[1]) for row in rows), default=0)
-    lines = []
-    for row, check in zip(rows, found["checks"], strict=True):
-        word = _word(row[0], paint) + " " * (9 - len(row[0]))
-        lines.append(f"{word}{row[1].ljust(width)}  {row[2]}")
-        if check["advice"]:
-            lines.append(f"{' ' * (11 + width)}{check['advice']}")
-    return lines
-
-
-def forecast_lines(found: Row) -> list[str]:
-    """Return when disks will be full."""
-    rows = [
-        (disk["path"], ", ".join(disk["families"]), _size(disk["free_bytes"]),
-         _size(disk["bytes_per_night"]),
-         None if disk["nights_left"] is None else f"{disk['nights_left']:.0f}", disk["full"])
-        for disk in found["disks"]
-    ]  # fmt: skip
-    headings = ("disk", "families", "free", "per night", "nights left", "full")
-    lines = render.table(headings, rows, right=(2, 3, 4))
-    return lines + [
-        f"{row['night']} ({row['family']}): {_size(row['bytes'])} may go from "
-        f"{render.clock_text(row['when'])}" for row in found["releasable"]
-    ]  # fmt: skip
+    quarantined, freed = size_text(done["quarantined_bytes"]), size_text(done["freed_bytes"])
+    return [*lines, *omitted_lines(done), f"{quarantined} to quarantine, {freed} removed"]

@@ -98,6 +98,8 @@ SENT: list[tuple[str, str, dict[str, Any]]] = [
     ("manifest 20251106 20251107 --combine --dry-run", "make_manifest",
      {"nights": ["20251106", "20251107"], "family": "archival", "combine": True, "text": False,
       "dry_run": True}),
+    (f"ingested {__file__} --dry-run", "note_ingested",
+     {"lines": Path(__file__).read_text().splitlines(), "dry_run": True}),
     ("mail 20251106 --dry-run", "send_mail",
      {"nights": ["20251106"], "family": "archival", "dry_run": True}),
     ("ids 20251106", "check_ids", NIGHT),
@@ -153,7 +155,8 @@ def test_the_stand_in_answers_as_the_table_says() -> None:
         "verify_night": keys.VERIFY_KEYS, "restore_night": keys.RESTORE_KEYS,
         "release": keys.RELEASE_KEYS, "make_manifest": keys.MANIFEST_KEYS,
         "send_mail": keys.MAIL_KEYS, "check_ids": keys.IDS_KEYS, "seal": keys.TABLE_KEYS,
-        "check_headers": keys.HEADERS_KEYS, "notify_cube": keys.NOTIFY_KEYS,
+        "note_ingested": keys.INGEST_KEYS, "check_headers": keys.HEADERS_KEYS,
+        "notify_cube": keys.NOTIFY_KEYS,
     }.items():  # fmt: skip
         assert RESULTS[command].keys() == wanted.keys(), command
     assert RESULTS["nights_table"][0].keys() == keys.TABLE_KEYS.keys()

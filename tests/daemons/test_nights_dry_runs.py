@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from kit.nights import files_of
 from kit.sshd import PROGRAMS, Sshd, machine_id
 from kit.tiny_nights import DATE, Site, make_tiny, site
-from nightjar.api.night_results import COPY_KEYS, VERIFY_KEYS
+from nightjar.api.night_results import COPY_KEYS, INGEST_KEYS, VERIFY_KEYS
 from nightjar.api.nights import NIGHT_COMMANDS
 from nightjard.archived.nights.tables import TABLES
 
@@ -27,7 +27,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "resend": ASKED, "scrub": ASKED, "restore_night": ASKED, "release": {},
     "make_manifest": NIGHTS, "send_mail": NIGHTS, "fix_ids": ASKED, "fix_headers": ASKED,
     "repair_headers": {**ASKED, "keys": ["RET-ANG1"]}, "veto": {**ASKED, "reason": "wait"},
-    "seal": ASKED,
+    "seal": ASKED, "note_ingested": {"lines": ["VMPA00000001", "VMPA99999999"]},
 }  # fmt: skip
 
 
@@ -159,3 +159,30 @@ def test_copies_tell_how_far_they_are(
     assert told
     assert {(step, total) for step, total, _ in told} == {(name, done["files"])}
     assert any("read on the far side" in text for _, _, text in told)
+
+
+def test_what_the_observatory_took_is_kept_and_proves_nothing(here: Site) -> None:
+    ours = [str(row["frame_id"]) for row in here.products()]
+    before = here.call("night_status", **ASKED)
+    assert before["ingested"] is None
+    first = here.call("note_ingested", lines=["# taken today", *ours[:3], "XYZA00000009"])
+    assert set(first) == set(INGEST_KEYS)
+    assert not first["is_good"]
+    assert first["unknown"] == ["XYZA00000009"]
+    (night,) = first["nights"]
+    assert (night["night"], night["family"]) == (DATE, "archival")
+    assert (night["files"], night["new"], night["confirmed"]) == (len(ours), 3, 3)
+    assert night["missing"] == sorted(ours[3:])
+
+    again = here.call("note_ingested", lines=ours[:3])["nights"][0]
+    assert (again["new"], again["confirmed"]) == (0, 3)
+    rest = here.call("note_ingested", lines=[f"{name.lower()}.fits.fz,ok" for name in ours[2:]])
+    assert rest["is_good"]
+    assert rest["nights"][0]["new"] == len(ours) - 3
+    after = here.call("night_status", **ASKED)
+    assert after["ingested"]["confirmed"] == after["ingested"]["files"] == len(ours)
+    assert after["copies"] == before["copies"]  # a list of names is no copy
+    assert after["safe_on_scexao6"] == before["safe_on_scexao6"]
+    told = [each["text"] for each in after["events"] if each["kind"] == "ingest"]
+    assert told == [f"the observatory's archive has {count} of {len(ours)} files"
+                    for count in (3, len(ours))]  # fmt: skip

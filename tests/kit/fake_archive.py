@@ -52,7 +52,8 @@ SUMMARY: dict[str, Any] = {
     "raw_frames": 2000, "product_frames": 1997, "ledger": {"not in file": 3},
     "lost": {"vcam1": 1},
     "off": [{"stream": "vcam2", "run": 0, "begin": "2025-11-06T05:00:01",
-             "end": "2025-11-06T05:01:02", "seconds": 61.0, "frames": 99}], "lost_fraction": 0.0005, "dubious_frames": 2,
+             "end": "2025-11-06T05:01:02", "seconds": 61.0, "frames": 99}],
+    "lost_fraction": 0.0005, "dubious_frames": 2,
     "dubious_fraction": 0.001, "ambiguous_frames": 0,
     "thresholds": {"lost_fraction": 0.001, "dubious_fraction": 0.005}, "is_good": True,
     "reasons": [],
@@ -79,6 +80,7 @@ RESULTS: dict[str, Any] = {
         "cubes": {"vcam1": {"files": 5, "frames": 1000, "bytes": 2 * 10**9, "problems": 0}},
         "products": {"verified": 12}, "runs": [RUN_REPORT], "copies": {"scexao6": COPY},
         "events": [{"time": "2025-11-07T01:00:00", "kind": "seen", "text": "5 cubes", "by": None}],
+        "ingested": {"files": 12, "confirmed": 11, "time": "2025-11-08T03:00:00"},
         "operation": None, "next": "wait for the receipt of scexao6",
     },
     "nights_settings": {
@@ -114,6 +116,11 @@ RESULTS: dict[str, Any] = {
                       "files": 2, "frames": 499}],
         "ledger": [{"cube": "vcam1/c.fits", "reason": "not in file", "frames": 3}],
         "runs": [RUN_REPORT], "seconds": 0.4, "omitted": 0,
+    },
+    "note_ingested": {
+        "nights": [{"night": "20251106", "family": "archival", "files": 12, "new": 11,
+                    "confirmed": 12, "missing": []}],
+        "unknown": [], "is_good": True, "omitted": 0,
     },
     "run_night": RUN,
     "process_all": {

@@ -42,6 +42,8 @@ NIGHT_KEYS: dict[str, str] = {
     "products": "{state: count} over ProductState",
     "runs": "RUN_REPORT_KEYS for each stretch of frames with one set-up",
     "copies": "COPY_KEYS by destination",
+    "ingested": "{files, confirmed, time}: files with an ID, those that the observatory's archive "
+    "said it took, and when it said so last; null where it has said nothing",
     "events": "the last 20, oldest first: {time, kind, text, by}",
     "operation": "id of the operation that works on it; null",
     "next": "what will happen next or has to be done, as a sentence",
@@ -100,8 +102,8 @@ SUMMARY_KEYS: dict[str, str] = {
     "product_frames": "frames in products",
     "ledger": "{reason: frames} of frames in no product",
     "lost": "{stream: frames} exposed and in no cube",
-    "off": "[{stream, run, begin, end, seconds, frames}]: a camera recorded nothing for longer than "
-    "thresholds.off_seconds; frames went by, by its counter, and are not in `lost`",
+    "off": "[{stream, run, begin, end, seconds, frames}]: a camera recorded nothing for longer "
+    "than thresholds.off_seconds; frames went by, by its counter, and are not in `lost`",
     "lost_fraction": "lost of all that were exposed",
     "dubious_frames": "frames whose modulator state is not known",
     "dubious_fraction": "of the frames with modulation",
@@ -218,6 +220,13 @@ MAIL_KEYS: dict[str, str] = {
     "sent": "whether a server took it",
     "server": "HOST:PORT; null: none is configured",
 }
+INGEST_KEYS: dict[str, str] = {
+    "nights": "[{night, family, files, new, confirmed, missing}] of which the list has IDs: files "
+    "with an ID, those that no list had before, all that were confirmed so far, [ID] that were not",
+    "unknown": "[ID] of the list that no file of ours has",
+    "is_good": "none is missing or unknown",
+    "omitted": _OMITTED,
+}
 IDS_KEYS: dict[str, str] = {
     "night": "YYYYMMDD",
     "family": "of the night",
@@ -270,6 +279,7 @@ RESULT_KEYS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Releasing", "Result of release.", RELEASE_KEYS),
     ("Manifests", "Result of make_manifest.", MANIFEST_KEYS),
     ("Mail", "Result of send_mail.", MAIL_KEYS),
+    ("What was taken", "What note_ingested returns.", INGEST_KEYS),
     ("Frame IDs", "Result of check_ids and fix_ids.", IDS_KEYS),
     ("Headers", "Result of check_headers, fix_headers and repair_headers.", HEADERS_KEYS),
     ("Doctor", "Result of doctor.", DOCTOR_KEYS),

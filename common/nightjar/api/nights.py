@@ -222,6 +222,15 @@ NIGHT_COMMANDS: tuple[Command, ...] = (
         "configured. Result: MAIL_KEYS.",
         (_NIGHTS, _FAMILY, _DRY_RUN), is_operation=True,
     ),
+    Command(
+        "note_ingested",
+        "Keep which files the observatory's archive says it took, and compare with ours. "
+        "Returns INGEST_KEYS.",
+        (
+            Parameter("lines", "strs", "Of its list: a frame ID each, or a CSV; # is a remark."),
+            _DRY_RUN,
+        ),
+    ),
     # --- headers and IDs ---
     Command(
         "check_ids",

@@ -66,7 +66,7 @@ class Thresholds(StrictModel):
     lost_fraction: float = Field(0.001, ge=0, le=1, description="Frames lost.")
     dubious_fraction: float = Field(0.005, ge=0, le=1, description="Modulator state not known.")
     off_seconds: float = Field(
-        10.0, gt=0, description="A camera that records nothing for so long was off: what went by "
+        5.0, gt=0, description="A camera that records nothing for so long was off: what went by "
         "is not lost. It is told all the same.",
     )  # fmt: skip
 

@@ -61,11 +61,11 @@ class Job:
         now = self._clock.monotonic_ns()
         with self._lock:
             if progress.step != self._progress.step:
+                self._end_step(now)
                 self._points.clear()
                 self._step_began_ns = now
             self._progress = progress
             self._points.append((now, progress.done, progress.bytes))
-            self.step_seconds[progress.step] = (now - self._step_began_ns) / NS_PER_S
         where = f"{self.night['date']} " if self.night is not None else ""
         fraction = progress.done / progress.total if progress.total else None
         message = f"{progress.done} of {progress.total} {progress.unit}" if progress.total else ""
@@ -77,6 +77,15 @@ class Job:
         self.operation.update(
             fraction, f"{where}{progress.step}", message or progress.text, self._eta_s(eta_s)
         )
+
+    def end_step(self) -> None:
+        """Say that the step in hand has ended: what a step does last need not be told."""
+        with self._lock:
+            self._end_step(self._clock.monotonic_ns())
+
+    def _end_step(self, now: int) -> None:
+        if self._progress.step:
+            self.step_seconds[self._progress.step] = (now - self._step_began_ns) / NS_PER_S
 
     def _eta_s(self, by_rate_s: float | None) -> float:
         """Return the seconds left in the step; 0 where that cannot be said yet."""

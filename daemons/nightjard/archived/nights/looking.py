@@ -16,6 +16,7 @@ from nightjard.archived.nights.care import Care
 from nightjard.archived.nights.engine import Engine, Standing
 from nightjard.archived.nights.finding import Finder
 from nightjard.archived.nights.jobs import Jobs
+from nightjard.archived.nights.manifest.taken import taken
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.steps.context import Tools
 from nightjard.archived.nights.steps.planning import Sync
@@ -88,7 +89,7 @@ class Looking:
             "cubes": self._store.cube_totals(row["id"]),
             "products": self._store.product_states(row["id"]),
             "runs": answers.run_reports(plan, self._config) if plan is not None else [],
-            "copies": self._care.copies(row),
+            "copies": self._care.copies(row), "ingested": self._ingested(row),
             "events": [
                 {"time": iso(each["time_ns"], 0), "kind": each["kind"], "text": each["text"],
                  "by": each["by"]}
@@ -97,6 +98,16 @@ class Looking:
             "operation": operation,
             "next": _next(row, standing, activity.text, operation),
         }  # fmt: skip
+
+    def _ingested(self, night: Row) -> dict[str, Any] | None:
+        family = self._config.families.get(night["family"])
+        if family is None or not family.manifest:
+            return None
+        found = taken(self._store.database, night["id"])
+        if found.time_ns is None:
+            return None
+        return {"files": found.files, "confirmed": len(found.confirmed),
+                "time": iso(found.time_ns, 0)}  # fmt: skip
 
     def _plan(self, night: Row) -> Plan | None:
         if night["plan_hash"] is None:

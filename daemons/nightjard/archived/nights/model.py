@@ -227,6 +227,10 @@ class Nights:
         rows = [self._finder.resolve(night, family) for night in nights]
         return self._jobs.start("send_mail", lambda _: self._papers.mail(rows, dry_run=dry_run))
 
+    def note_ingested(self, lines: Sequence[str], dry_run: bool) -> dict[str, Any]:
+        """Keep what the observatory's archive says that it took."""
+        return self._papers.ingested(lines, dry_run=dry_run)
+
     def check_ids(self, night: str, family: str) -> dict[str, Any]:
         """Begin to compare IDs."""
         return self._on_night("check_ids", night, family, self._papers.check_ids)

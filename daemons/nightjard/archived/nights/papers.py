@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from nightjard.archived.nights.manifest import (
     Entry,
     entries_of_night,
     extended_manifest,
+    known_ids,
     letter,
     manifest_name,
+    read_confirmed,
     send,
     stars_manifest,
     write_letter,
     write_manifest,
 )
+from nightjard.archived.nights.manifest.taken import note, taken
 from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.steps.context import Context, Progress, Tools
 from nightjard.archived.nights.store import Row
@@ -135,6 +139,44 @@ class Papers:
             "body": body.get_content() if body is not None else "",
             "attachments": [str(path)], "sent": is_sent,
             "server": f"{config.smtp_host}:{config.smtp_port}" if config.smtp_host else None,
+        }  # fmt: skip
+
+    def ingested(self, lines: Sequence[str], *, dry_run: bool) -> dict[str, Any]:
+        """Keep what the observatory's archive took; return INGEST_KEYS."""
+        database, store = self._tools.store.database, self._tools.store
+        listed = read_confirmed("\n".join(lines).encode())
+        owners = known_ids(database, listed)
+        by_night: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for frame_id, owner in owners.items():
+            by_night[owner].append(frame_id)
+        now_ns = self._tools.clock.now_ns()
+        nights: list[dict[str, Any]] = []
+        missing: list[str] = []
+        omitted = 0
+        for (family, date), ids in sorted(by_night.items()):
+            row = store.find(family, date)
+            if row is None:
+                continue
+            before = taken(database, row["id"])
+            after = taken(database, row["id"], ids)
+            new = len(after.confirmed) - len(set(after.confirmed) & set(before.confirmed))
+            if new and not dry_run:
+                note(database, row["id"], ids, now_ns)
+                store.say(
+                    row["id"], now_ns, "ingest",
+                    f"the observatory's archive has {len(after.confirmed)} of {after.files} files",
+                )
+            missing += after.missing
+            omitted += max(0, len(after.missing) - MAX_LISTED)
+            nights.append({
+                "night": date, "family": family, "files": after.files, "new": new,
+                "confirmed": len(after.confirmed), "missing": list(after.missing[:MAX_LISTED]),
+            })  # fmt: skip
+        unknown = sorted(set(listed) - set(owners))
+        return {
+            "nights": nights[:MAX_LISTED], "unknown": unknown[:MAX_LISTED],
+            "is_good": not missing and not unknown,
+            "omitted": omitted + max(0, len(unknown) - MAX_LISTED),
         }  # fmt: skip
 
     def _require_ids(self, nights: Iterable[Row]) -> None:

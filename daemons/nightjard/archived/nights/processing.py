@@ -134,6 +134,7 @@ class Processing:
                     is_forced=force, verify=verify,
                 )  # fmt: skip
             finally:
+                job.end_step()
                 self.note_failures()
             self._say_done(row, results)
         fresh = self._store.get(row["id"])
