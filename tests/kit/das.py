@@ -188,6 +188,15 @@ class DasSite:
         self.daemons.append(daemon)
         return daemon
 
+    def launch_other(self, name: str, value: dict[str, Any]) -> Daemon:
+        """Start a daemon of another name and wait for it."""
+        path = self.etc / f"dasd/{name}.json"
+        path.write_text(json.dumps(value))
+        client = Client(self.registry.daemon(name))
+        daemon = Daemon("dasd", path, client, self.folder / f"{name}.log")
+        self.daemons.append(daemon)
+        return daemon.wait_ready()
+
     def start(self, **changes: Any) -> Daemon:
         return self.launch(**changes).wait_ready()
 

@@ -183,8 +183,9 @@ class Acquisition:
 
     def _begin(self, root: Path, is_test: bool) -> dict[str, Any]:
         plan = Plan(
-            root, is_test, self._rescue_root, self._header, lambda: self._clock_told, self.now_ns
-        )
+            root, is_test, self._rescue_root, lambda start_ns: self._header(start_ns, is_test),
+            lambda: self._clock_told, self.now_ns,
+        )  # fmt: skip
         self._drain()  # what came before is not recorded
         self.recorder = Recorder(self.config, plan, self.now_ns())
         self.pipeline.recorder = self.recorder
@@ -228,7 +229,7 @@ class Acquisition:
         self._health.set("recording", Level.FAILED, f"the recording stopped: {message}")
         log.error("the recording stopped: %s", message)
 
-    def _header(self, start_ns: int) -> dict[str, Any]:
+    def _header(self, start_ns: int, is_test: bool) -> dict[str, Any]:
         """Return the header of a minute; see nightjar.das.raw."""
         config, adc = self.config, self.config.adc
         about = self._adc.capabilities
@@ -243,7 +244,7 @@ class Acquisition:
             "scan_order": "by channel number", "sample_ref": about.sample_ref,
             "channel_map_sha256": config.channels.digest, "clock": self._clock_told,
             "software": f"nightjar {__version__}", "simulated": about.is_simulated,
-            "test": bool(self.recorder and self.recorder.plan.is_test), "adc": self.feed.about,
+            "test": is_test, "adc": self.feed.about,
         }  # fmt: skip
 
     # --- commands, from any thread ----------------------------------------------------------------

@@ -197,7 +197,8 @@ class SimulatedAdc:
 
     def _spoilt(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
         if self._active("garbage"):
-            return self._random.integers(-32768, 32768, samples.shape, np.int16)
+            wild = self._random.integers(-40000, 40000, samples.shape)
+            return np.clip(wild, -32768, 32767).astype(np.int16)
         stuck = self._fault("stuck")
         if stuck is None:
             self._stuck.clear()
