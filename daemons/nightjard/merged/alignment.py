@@ -3,18 +3,16 @@
 
 The difference D(t) = DAS minus telescope is near a straight line for hours (a quartz runs some
 1e-5 too fast) and steps where a clock is set. Edges of the same line and direction are paired by
-the difference that most of them agree on; pairs are cut into pieces where D steps; and to the
-pairs of a window about each minute a line is fitted. A pair does not measure D with a Gaussian
-error: it says that D lies in an interval of 15 ms half width, evenly. So the fit is the mean of the
-posterior of offset and drift under that likelihood (softened by what the lines' transport delays
-differ), which is several times better than least squares and not fooled by scans whose period is a
-multiple of the sample's. A false edge costs a constant.
+the difference that most of them agree on; the pairs are cut where D steps; the pairs of each
+observation give a mean and a standard error of D (:mod:`.clusters`); and to the means of a window
+about each minute a straight line is fitted.
 
 The log's records are taken as the state at their tick: an edge lies between two of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,21 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightjar.das.naming import MINUTE_NS
+from nightjard.merged.clusters import Clusters, cluster
 from nightjard.merged.config import AlignmentConfig, LevelsConfig
 from nightjard.merged.pairing import Pairs, pairs_of
 
 Floats = NDArray[np.float64]
 
-SOFT_S = 0.001
-"""Softness of a pair's interval: delays of the lines that nobody knows."""
-FALSE_EDGE = 0.02
-"""Chance that a pair is none, spread over FALSE_S."""
-FALSE_S = 0.2
 DRIFT_SIGMA_PPM = 50.0
 """What is known of a quartz before."""
-GRID = 15
-HOLD_NS = 12 * 60 * MINUTE_NS
+FALSE_GATE_S = 0.03
+"""A pair further from the line is none."""
+HOLD_S = 12 * 3600.0
 """How long the last fit is carried on where there are no edges."""
 
 
@@ -178,207 +172,133 @@ def fit(
 
 
 @dataclass(slots=True, eq=False)
-class _Line:
-    """A fit: D = offset + slope (t - t0), slope in s/s."""
+class _Segment:
+    """Pairs between two steps of D, and what they say together.
 
-    t0: float
-    offset: float
-    slope: float
-    var_offset: float
-    var_slope: float
-    count: int
-    residual: float
+    Attributes
+    ----------
+    t, d
+        The pairs.
+    clusters
+        The same by observations.
+    """
 
-    def at(self, t_s: float) -> tuple[float, float]:
-        """Return D and its standard error at a time."""
-        since = t_s - self.t0
-        return (
-            self.offset + self.slope * since,
-            math.sqrt(self.var_offset + self.var_slope * since * since),
-        )
+    t: Floats
+    d: Floats
+    clusters: Clusters
 
 
 class _Fitter:
-    """Fits windows of pairs; windows with the same pairs are fitted once."""
+    """Fits the segments between steps; each segment's clusters are made once."""
 
     def __init__(self, pairs: Pairs, zero_ns: int, config: AlignmentConfig) -> None:
         self._pairs = pairs
         self._zero_ns = zero_ns
         self._config = config
-        self._known: dict[tuple[int, int], _Line | None] = {}
-        self._density: dict[tuple[float, float], tuple[float, Floats]] = {}
+        self._segments: dict[int, _Segment | None] = {}
 
     def minute(self, minute_ns: int) -> list[Piece]:
         """Return the pieces of a minute."""
         begin = (minute_ns - self._zero_ns) / 1e9
-        steps = self._pairs.steps_s
-        inside = [one for one in steps if begin < one < begin + 60]
-        bounds = [begin, *inside]
+        inside = [one for one in self._pairs.steps_s if begin < one < begin + 60]
+        bounds = [begin, *inside, begin + 60]
         found = []
-        for index, start in enumerate(bounds):
-            end = bounds[index + 1] if index + 1 < len(bounds) else begin + 60
-            piece = self._piece(start, end, first=index == 0, minute_ns=minute_ns)
+        for start, end in itertools.pairwise(bounds):
+            from_ns = minute_ns if start == begin else self._zero_ns + round(start * 1e9)
+            piece = self._piece((start + end) / 2, from_ns)
             if piece is not None:
                 found.append(piece)
         return found
 
-    def _piece(self, start: float, end: float, *, first: bool, minute_ns: int) -> Piece | None:
-        middle = (start + end) / 2
-        low, high = self._segment(middle)
-        line = self._window(middle, low, high)
+    def _piece(self, middle: float, from_ns: int) -> Piece | None:
+        segment = self._segment(middle)
+        if segment is None:
+            return None
+        t = segment.t
+        if not t[0] - HOLD_S <= middle <= t[-1] + HOLD_S:
+            return None
+        # A window about the time, moved to where there are edges.
+        length = self._config.window_s
+        begin = min(max(middle - length / 2, t[0]), max(t[-1] - length, t[0]))
+        line = _weighted_line(segment.clusters, begin, begin + length)
         if line is None:
             return None
-        value, sigma = line.at(middle)
-        is_held = not self._pairs.near(middle, self._config.window_s, low, high)
-        from_ns = minute_ns if first else self._zero_ns + round(start * 1e9)
+        t0, offset, slope, var_offset, var_slope = line
+        since = middle - t0
+        first, last = np.searchsorted(t, [begin, begin + length + 1e-6])
+        rest = segment.d[first:last] - offset - slope * (t[first:last] - t0)
+        rest = rest[np.abs(rest) < FALSE_GATE_S]
+        if rest.size < self._config.least_edges or abs(slope) * 1e6 > self._config.drift_limit_ppm:
+            return None
+        residual = float(np.sqrt(np.mean(rest**2)))
+        if residual > self._config.alarm_s:
+            return None
+        is_held = not t[0] - length <= middle <= t[-1] + length
         return Piece(
-            from_ns, self._zero_ns + round(middle * 1e9), value, line.slope * 1e6,
-            0 if is_held else line.count, sigma, line.residual,
+            from_ns, self._zero_ns + round(middle * 1e9), offset + slope * since, slope * 1e6,
+            0 if is_held else int(rest.size),
+            math.sqrt(var_offset + var_slope * since * since), residual,
         )  # fmt: skip
 
-    def _segment(self, t_s: float) -> tuple[int, int]:
-        """Return which pairs lie between the same steps as a time."""
-        steps = self._pairs.steps_s
+    def _segment(self, t_s: float) -> _Segment | None:
+        """Return the pairs between the same steps as a time."""
+        pairs, steps = self._pairs, self._pairs.steps_s
         number = int(np.searchsorted(steps, t_s, "right")) if steps else 0
-        t = self._pairs.t_s
-        low = int(np.searchsorted(t, steps[number - 1])) if number else 0
-        high = int(np.searchsorted(t, steps[number])) if number < len(steps) else t.size
-        return low, high
-
-    def _window(self, middle: float, low: int, high: int) -> _Line | None:
-        """Fit the pairs about a time; a window with few of them is made wider, to four times."""
-        t = self._pairs.t_s
-        if high - low < self._config.least_edges:
-            return None
-        if not t[low] - HOLD_NS / 1e9 <= middle <= t[high - 1] + HOLD_NS / 1e9:
-            return None
-        for wider in (1, 2, 4, 1000):
-            length = self._config.window_s * wider
-            begin = min(max(middle - length / 2, t[low]), max(t[high - 1] - length, t[low]))
-            first = max(low, int(np.searchsorted(t, begin)))
-            last = min(high, int(np.searchsorted(t, begin + length, "right")))
-            if last - first >= max(self._config.least_edges, 12 if wider < 4 else 0):
-                break
-        key = (first, last)
-        if key not in self._known:
-            self._known[key] = self._fit(first, last)
-        return self._known[key]
-
-    def _fit(self, first: int, last: int) -> _Line | None:
-        pairs = self._pairs
-        t, d = pairs.t_s[first:last], pairs.d_s[first:last]
-        das, tel = pairs.das_half_s[first:last], pairs.tel_half_s[first:last]
-        t0 = float(t.mean())
-        tau = t - t0
-        offset, slope, sigma_a, sigma_b = _robust(tau, d)
-        line = _Line(t0, offset, slope, sigma_a**2, sigma_b**2, t.size, 0.0)
-        for _ in range(4):
-            a = np.linspace(-3.5, 3.5, GRID) * sigma_a
-            b = np.linspace(-3.5, 3.5, GRID) * sigma_b
-            residual = (d - offset - slope * tau)[None, None, :] - a[:, None, None]
-            residual = residual - b[None, :, None] * tau[None, None, :]
-            weight = self._log_likelihood(residual, das, tel)
-            weight -= ((slope + b) * 1e6 / DRIFT_SIGMA_PPM)[None, :] ** 2 / 2
-            weight = np.exp(weight - weight.max())
-            weight /= weight.sum()
-            in_a, in_b = weight.sum(axis=1), weight.sum(axis=0)
-            shift_a, shift_b = float(in_a @ a), float(in_b @ b)
-            spread_a = math.sqrt(max(float(in_a @ (a - shift_a) ** 2), 0.0))
-            spread_b = math.sqrt(max(float(in_b @ (b - shift_b) ** 2), 0.0))
-            offset, slope = offset + shift_a, slope + shift_b
-            # Half a cell is the least that a grid can tell of its width.
-            spread_a, spread_b = max(spread_a, sigma_a / 4), max(spread_b, sigma_b / 4)
-            is_settled = spread_a > 0.6 * sigma_a and spread_b > 0.6 * sigma_b
-            sigma_a, sigma_b = spread_a, spread_b
-            if is_settled:
-                break
-        rest = d - offset - slope * tau
-        is_near = np.abs(rest) < 0.05
-        line.offset, line.slope = offset, slope
-        line.var_offset, line.var_slope = sigma_a**2, sigma_b**2
-        line.count = int(is_near.sum())
-        line.residual = float(np.sqrt(np.mean(rest[is_near] ** 2))) if is_near.any() else math.inf
-        too_fast = abs(slope) * 1e6 > self._config.drift_limit_ppm
-        if line.count < self._config.least_edges or too_fast:
-            return None
-        return None if line.residual > self._config.alarm_s else line
-
-    def _log_likelihood(self, residual: Floats, das: Floats, tel: Floats) -> Floats:
-        """Return the sum over pairs of log p(residual); residual (i, j, n) -> (i, j)."""
-        total = np.zeros(residual.shape[:2])
-        kinds = np.unique(np.round(np.stack((das, tel), 1), 4), axis=0)
-        for das_half, tel_half in kinds.tolist():
-            chosen = (np.abs(das - das_half) < 6e-5) & (np.abs(tel - tel_half) < 6e-5)
-            step, table = self._table(das_half, tel_half)
-            index = np.abs(residual[:, :, chosen]) * (1 / step)
-            np.minimum(index, table.size - 1, out=index)
-            total += table[index.astype(np.int32)].sum(axis=2)
-        return total
-
-    def _table(self, das_half: float, tel_half: float) -> tuple[float, Floats]:
-        """Return log density of a residual's size, and its step: made once per kind of pair."""
-        key = (das_half, tel_half)
-        if key not in self._density:
-            step = 2e-5
-            r = np.arange(0, das_half + tel_half + 8 * SOFT_S, step)
-            p = trapezoid(r, max(das_half, 1e-4), max(tel_half, 1e-4))
-            p = (1 - FALSE_EDGE) * p + FALSE_EDGE / FALSE_S
-            self._density[key] = (step, np.log(p))
-        return self._density[key]
+        if number not in self._segments:
+            low = int(np.searchsorted(pairs.t_s, steps[number - 1])) if number else 0
+            high = pairs.t_s.size
+            if number < len(steps):
+                high = int(np.searchsorted(pairs.t_s, steps[number]))
+            self._segments[number] = None
+            if high - low >= self._config.least_edges:
+                here = slice(low, high)
+                t, d = pairs.t_s[here], pairs.d_s[here]
+                clusters = cluster(
+                    t, d, pairs.das_half_s[here], pairs.tel_half_s[here], pairs.begins[here],
+                    pairs.is_alone[here], robust_slope(t, d),
+                )  # fmt: skip
+                self._segments[number] = _Segment(t, d, clusters)
+        return self._segments[number]
 
 
-def trapezoid(r: Floats, half_a: float, half_b: float, soft: float = SOFT_S) -> Floats:
-    """Return the density of the sum of two even errors and a Gaussian one.
+def _weighted_line(
+    clusters: Clusters, begin: float, end: float
+) -> tuple[float, float, float, float, float] | None:
+    """Return (t0, offset there, slope, variances of both) by weighted least squares.
 
-    Parameters
-    ----------
-    r
-        Where, s.
-    half_a, half_b
-        Half widths of the even errors, s.
-    soft
-        Standard deviation of the Gaussian one, s.
+    A cluster far off the others (its edges were paired wrongly) loses its weight. The slope has
+    what is known of quartzes before as one more datum.
     """
-
-    def twice_integrated(x: Floats) -> Floats:
-        z = x / soft
-        phi = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-        # Abramowitz and Stegun 7.1.26 for the error function: 1.5e-7.
-        s = 1 / (1 + 0.3275911 * np.abs(z) / math.sqrt(2))
-        poly = s * (0.254829592 + s * (-0.284496736 + s * (
-            1.421413741 + s * (-1.453152027 + s * 1.061405429))))  # fmt: skip
-        upper = 0.5 * poly * np.exp(-z * z / 2)
-        cdf = np.where(z >= 0, 1 - upper, upper)
-        return np.asarray(x * cdf + soft * phi)
-
-    far, near = half_a + half_b, abs(half_a - half_b)
-    value = (
-        twice_integrated(r + far) - twice_integrated(r + near) - twice_integrated(r - near)
-        + twice_integrated(r - far)
-    )  # fmt: skip
-    return np.asarray(np.maximum(value, 0) / (4 * half_a * half_b))
+    chosen = (clusters.t_s >= begin - 1) & (clusters.t_s <= end + 1)
+    if not chosen.any():
+        return None
+    t, d = clusters.t_s[chosen], clusters.d_s[chosen]
+    sigma = clusters.sigma_s[chosen]
+    weight = 1 / sigma**2
+    prior = 1 / (1e-6 * DRIFT_SIGMA_PPM) ** 2
+    for _ in range(3):
+        total = weight.sum()
+        t0 = float(weight @ t / total)
+        width = float(weight @ (t - t0) ** 2) + prior
+        offset, slope = float(weight @ d / total), float(weight @ ((t - t0) * d)) / width
+        pull = np.abs(d - offset - slope * (t - t0)) / np.maximum(sigma, 0.001)
+        weight = np.where(pull > 5, 25 / np.maximum(pull, 5) ** 2, 1.0) / sigma**2
+    return t0, offset, slope, 1 / total, 1 / width
 
 
-def _robust(tau: Floats, d: Floats) -> tuple[float, float, float, float]:
-    """Return a first (offset, slope, sigma of both) by medians, then least squares of what fits."""
-    half = tau.size // 2
-    runs = tau[half : 2 * half] - tau[:half]
-    slope = 0.0
+def robust_slope(t: Floats, d: Floats) -> float:
+    """Return the slope of pairs by the median over halves, then least squares of what fits."""
+    half = t.size // 2
+    runs = t[half : 2 * half] - t[:half]
     far = runs > 60
-    if far.any():
-        slope = float(np.median((d[half : 2 * half] - d[:half])[far] / runs[far]))
-    offset = float(np.median(d - slope * tau))
-    width = float(tau.std())
-    sigma_slope = min(1e-6 * DRIFT_SIGMA_PPM, 0.0065 / (max(width, 1e-3) * math.sqrt(tau.size)))
+    if not far.any():
+        return 0.0
+    middle = float(t.mean())
+    slope = float(np.median((d[half : 2 * half] - d[:half])[far] / runs[far]))
     for _ in range(2):
-        fits = np.abs(d - offset - slope * tau) < 0.03
-        if fits.sum() < 3 or width < 30:
+        offset = float(np.median(d - slope * (t - middle)))
+        fits = np.abs(d - offset - slope * (t - middle)) < 0.03
+        if fits.sum() < 8 or np.ptp(t[fits]) < 300:
             break
-        slope, offset = (float(one) for one in np.polyfit(tau[fits], d[fits], 1))
-    # Edges that come in step with the samples share their error: never narrower than this.
-    return (
-        offset,
-        slope,
-        max(0.0065 / math.sqrt(tau.size), 0.0015),
-        max(sigma_slope, min(1e-6 * DRIFT_SIGMA_PPM, 0.003 / max(width, 1.0))),
-    )
+        slope = float(np.polyfit(t[fits] - middle, d[fits], 1)[0])
+    return slope

@@ -130,7 +130,10 @@ class AlignmentConfig(StrictModel):
     align: Literal["apply", "record", "off"] = Field(
         "apply", description="apply; record only, times stay by the DAS's clock; off."
     )
-    window_s: float = Field(1800.0, ge=60, le=86400, description="Edges of this time are used.")
+    window_s: float = Field(
+        10800.0, ge=60, le=86400,
+        description="Observations of this time about a minute are used, s.",
+    )  # fmt: skip
     limit_s: float = Field(5.0, gt=0, le=60, description="Largest difference of the clocks.")
     drift_limit_ppm: float = Field(200.0, gt=0, le=2000, description="Largest drift.")
     least_edges: int = Field(4, ge=2, le=1000, description="Fewer than these say nothing.")

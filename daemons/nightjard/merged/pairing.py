@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightjar.das.lines import Line
 from nightjard.merged.config import AlignmentConfig, LevelsConfig
 
 Floats = NDArray[np.float64]
@@ -19,6 +20,8 @@ GATE_S = 0.12
 STEP_S = 0.035
 """Steps below it are not told from pairs whose edges come in step with the samples."""
 STEP_PAIRS = 5
+SEARCH = 2.0
+"""Differences up to this times the limit are looked at, so that one beyond is known as such."""
 AGREE = 3
 """Pairs by which the best difference must lead others that are not its neighbour."""
 
@@ -35,6 +38,10 @@ class Pairs:
         DAS minus telescope, s.
     das_half_s, tel_half_s
         Half widths of both times.
+    begins
+        Whether an observation begins with it: a rise of ACQUIRED or OBSERVATION.
+    is_alone
+        Whether its line is not driven by the telescope: ROTATING.
     steps_s
         Times at which D steps.
     """
@@ -43,14 +50,9 @@ class Pairs:
     d_s: Floats
     das_half_s: Floats
     tel_half_s: Floats
+    begins: NDArray[np.bool_]
+    is_alone: NDArray[np.bool_]
     steps_s: list[float] = field(default_factory=list)
-
-    def near(self, t_s: float, length_s: float, low: int, high: int) -> bool:
-        """Tell whether one of pairs low to high is within a length of a time."""
-        at = int(np.searchsorted(self.t_s, t_s))
-        return any(
-            low <= one < high and abs(self.t_s[one] - t_s) <= length_s for one in (at - 1, at)
-        )
 
 
 def pairs_of(
@@ -71,10 +73,14 @@ def pairs_of(
     das = _table(by_minute, "das", zero_ns, levels.glitch_s)
     tel = _table(by_minute, "tel", zero_ns, levels.glitch_s)
     if not das.size or not tel.size:
-        nothing = np.zeros(0)
-        return Pairs(nothing, nothing, nothing, nothing)
-    found = _paired(das, tel, config)
-    pairs = Pairs(found[:, 0], found[:, 1], found[:, 2], found[:, 3])
+        found = np.zeros((0, 5))
+    else:
+        found = _paired(das, tel, config)
+    t, d, das_half, tel_half, kind = found.T
+    names = np.array([*config.lines, ""])[kind.astype(int) // 2]
+    is_rise = kind.astype(int) % 2 == 1
+    begins = is_rise & np.isin(names, [Line.ACQUIRED.variable, Line.OBSERVATION.variable])
+    pairs = Pairs(t, d, das_half, tel_half, begins, names == Line.ROTATING.variable)
     if pairs.t_s.size:
         gaps = sorted(
             (minute - zero_ns) / 1e9 + gap
@@ -110,7 +116,7 @@ def _table(
 
 
 def _paired(das: Floats, tel: Floats, config: AlignmentConfig) -> Floats:
-    """Return pairs (t, d, half, half), block by block of time: D may drift over a night."""
+    """Return pairs (t, d, half, half, kind), block by block of time: D may drift over a night."""
     begin, end = das[0, 1], das[-1, 1]
     block = min(config.window_s, 1800.0)
     count = max(1, int(np.ceil((end - begin + 1e-6) / block)))
@@ -121,42 +127,50 @@ def _paired(das: Floats, tel: Floats, config: AlignmentConfig) -> Floats:
         chosen = das[(das[:, 1] >= low) & (das[:, 1] < low + block)]
         if number == count - 1:
             chosen = das[das[:, 1] >= low]
-        reach = config.limit_s + GATE_S
+        reach = SEARCH * config.limit_s
         near = tel[(tel[:, 1] >= low - reach) & (tel[:, 1] < low + block + reach)]
+        here: list[Floats] = []
         for _ in range(3):  # a block with steps has one difference after the other
             candidate = _agreed(chosen, near, config, before)
             if candidate is None:
                 break
             pairs, used, taken = _pair(chosen, near, candidate)
-            if len(pairs) < config.least_edges and found:
+            if here and (len(pairs) < config.least_edges or _is_mixed(pairs, here)):
                 break
+            here.append(pairs)
             found.append(pairs)
             before = float(np.median(pairs[:, 1]))
             chosen, near = chosen[~used], near[~taken]
     if not found:
-        return np.zeros((0, 4))
+        return np.zeros((0, 5))
     return _consistent(np.concatenate(found))
+
+
+def _is_mixed(pairs: Floats, others: list[Floats]) -> bool:
+    """Tell whether pairs lie among others in time: a clock that steps leaves its old difference."""
+    low, high = np.quantile(pairs[:, 0], (0.1, 0.9))
+    among = sum(int(((one[:, 0] > low) & (one[:, 0] < high)).sum()) for one in others)
+    return among > 0.2 * len(pairs)
 
 
 def _agreed(
     das: Floats, tel: Floats, config: AlignmentConfig, before: float | None
 ) -> float | None:
     """Return the difference that most edges agree on; None where nothing stands out."""
-    differences, weights = [], []
+    differences, reach = [], SEARCH * config.limit_s
     for kind in np.unique(das[:, 0]):
         a, b = das[das[:, 0] == kind, 1], tel[tel[:, 0] == kind, 1]
         if not a.size or not b.size:
             continue
         all_of_them = (a[:, None] - b[None, :]).ravel()
-        differences.append(all_of_them[np.abs(all_of_them) <= config.limit_s + GATE_S])
-        weights.append(np.ones(differences[-1].size))
+        differences.append(all_of_them[np.abs(all_of_them) <= reach])
     if not differences:
         return None
     d = np.concatenate(differences)
     if d.size < 2:
         return None
-    edges = np.arange(-config.limit_s - 4 * BIN_S, config.limit_s + 5 * BIN_S, BIN_S)
-    votes, _ = np.histogram(d, edges, weights=np.concatenate(weights))
+    edges = np.arange(-reach - 4 * BIN_S, reach + 5 * BIN_S, BIN_S)
+    votes, _ = np.histogram(d, edges)
     sums = np.convolve(votes, np.ones(3), "same")  # a difference near a bin's edge, or drifting
     middles = (edges[:-1] + edges[1:]) / 2
     best = int(np.argmax(sums))
@@ -169,6 +183,8 @@ def _agreed(
     others = np.abs(middles - middles[best]) > 4 * BIN_S
     second = float(sums[others].max()) if others.any() else 0.0
     lead = float(sums[best]) - second
+    if abs(middles[best]) > config.limit_s + GATE_S:
+        return None  # the clocks are further apart than can be: what agrees within is a chance
     if sums[best] < 2 or lead < min(AGREE, max(1.0, 0.1 * sums[best])):
         return None
     return _centre(d, middles[best])
@@ -203,8 +219,9 @@ def _pair(
             one, other = mine[index], nearest[index]
             if not taken[other]:
                 used[one] = taken[other] = True
-                rows.append((das[one, 1], das[one, 1] - tel[other, 1], das[one, 2], tel[other, 2]))
-    return np.array(rows, np.float64).reshape(-1, 4), used, taken
+                d_s = das[one, 1] - tel[other, 1]
+                rows.append((das[one, 1], d_s, das[one, 2], tel[other, 2], kind))
+    return np.array(rows, np.float64).reshape(-1, 5), used, taken
 
 
 def _consistent(pairs: Floats) -> Floats:
