@@ -176,7 +176,7 @@ class Wires:
         self._map.close()
 
     def set_line(self, line: Line, level: bool, t_ns: int | None = None) -> None:
-        """Drive a line; the same level again is no edge.
+        """Drive a line; the same level as after its last edge is no edge.
 
         Parameters
         ----------
@@ -185,7 +185,8 @@ class Wires:
         level
             True for high.
         t_ns
-            When, ns UTC; None for now. Never before the last edge: then it is at that one.
+            When, ns UTC; None for now; may be still to come. Never before the last edge: then it
+            is at that one.
         """
         ring = self._lines[line]
         last = ring.since(2**62)
@@ -196,9 +197,12 @@ class Wires:
         ring.put(np.array([when], np.int64), np.array([level], np.int64))
 
     def level(self, line: Line) -> bool:
-        """Return what was last driven; low for never."""
-        last = self._lines[line].since(2**62)
-        return bool(last["v"][-1]) if last.size else False
+        """Return the level now, by the host's clock; low where it was never driven.
+
+        A line may have edges that are still to come: the telescope knows its own half a second
+        ahead, so that who samples the wires late or early sees them at the right time.
+        """
+        return bool(self.levels_at(line, [time.time_ns()])[0])
 
     def edges(self, line: Line) -> list[tuple[int, bool]]:
         """Return the edges that are kept: (ns UTC, level after it)."""

@@ -356,3 +356,29 @@ def simulate_observatory(
         return
     parameters = observatory.observatory_parameters(**chosen)
     session.result(*observatory.make(session, folder, parameters))
+
+
+@simulate.command("telescope")
+@click.option("--wires", type=click.Path(path_type=Path, dir_okay=False), required=True,
+              metavar="FILE", help="Wires that it shares with the instrument; made if missing.")
+@click.option("--plog", type=click.Path(path_type=Path, file_okay=False), required=True,
+              metavar="DIR", help="Folder of its pointing logs, MMMM.")  # fmt: skip
+@click.option("--ports", default="0,0,0,0,0", metavar="PORTS",
+              help="Commands,100Hz,10Hz,1Hz,RPC (default: any that are free).")  # fmt: skip
+@click.option("--host", default="127.0.0.1", metavar="ADDRESS",
+              help="Address to listen at (default 127.0.0.1).")  # fmt: skip
+@click.option("--rpc-numbers", metavar="PROGRAM,VERSION,PROCEDURE",
+              help="Of the service of its record (default 0x20000b0c,1,1).")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True,
+              help="Of all that is random.")  # fmt: skip
+@click.option("--rotator-timeout", "timeout_s", type=Seconds(), default=120.0, metavar="SECONDS",
+              help="Scan without the rotator after (default 120 s).")  # fmt: skip
+@pass_session
+def simulate_telescope(session: Session, /, **chosen: Any) -> None:
+    """Run a telescope in real time: pointing log, record, status lines; commands by TCP.
+
+    A command is a line: observe planet raster 150, stop, status, sources, help.
+    """
+    from nightjard.site.simulate_telescope import serve
+
+    serve(session, **chosen)

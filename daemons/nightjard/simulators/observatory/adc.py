@@ -211,15 +211,17 @@ class Adc:
         if not count:
             return
         offsets = normal(np.arange(count), p.seed * 1000 + _OFFSET)
+        atmosphere = self._octaves(t_ns)
+        paths = self._paths(t_ns)
         for columns, is_ac in ((self._ac, True), (self._dc, False)):
-            if not columns.size:
-                continue
             n = columns.size
-            gains, pixels = self.gains[:n], self.pixels[:n]
+            if not n:
+                continue
+            pixels = self.pixels[:n]
             skew_ns = np.rint(columns * p.skew_s * NS_PER_S)
-            sky = self._atmosphere(t_ns, skew_ns, pixels, is_ac)
-            sky += self._source_counts(t_ns, skew_ns, pixels)
-            sky *= gains.astype(np.float32)
+            sky = self._atmosphere(atmosphere, skew_ns, pixels, is_ac)
+            self._add_sources(sky, paths, skew_ns, pixels)
+            sky *= self.gains[:n].astype(np.float32)
             if is_ac:
                 sky += self._mains(t_ns, skew_ns)
                 sky += (100 * offsets[:n]).astype(np.float32)
@@ -228,55 +230,73 @@ class Adc:
                 sky += (DC_V / VOLTS_PER_LSB * (1 + 0.02 * offsets[:n])).astype(np.float32)
             values[:, columns] += sky
 
+    @property
+    def _span_ns(self) -> int:
+        """Time from the first to behind the last channel."""
+        return max(2, round(self.channels.count * self.parameters.skew_s * NS_PER_S))
+
+    def _octaves(self, t_ns: NDArray[np.int64]) -> list[Floats]:
+        """Return the atmosphere's octaves: common at begin and end of samples, gradients."""
+        seed = self.parameters.seed * 1000
+        both = octaves(np.concatenate((t_ns, t_ns + self._span_ns)), seed + _ATMOSPHERE, _OCTAVES)
+        gradients = [octaves(t_ns, seed + key, 7) for key in (_GRADIENT_X, _GRADIENT_Y)]
+        return [both[:, : t_ns.size], both[:, t_ns.size :], *gradients]
+
     def _atmosphere(
-        self, t_ns: NDArray[np.int64], skew_ns: Floats, pixels: NDArray[np.complex128], is_ac: bool
+        self, parts: list[Floats], skew_ns: Floats, pixels: NDArray[np.complex128], is_ac: bool
     ) -> Single:
         """Return the atmosphere's counts on each bolometer, (n, bolometers)."""
         p = self.parameters
-        cut = p.highpass_hz if is_ac else 0.0
-        step = round(self.channels.count * p.skew_s * NS_PER_S) or 1
-        seed = p.seed * 1000
-        begin, end = (turbulence(t, seed + _ATMOSPHERE, cut) for t in (t_ns, t_ns + step))
         size = p.atmosphere_counts
-        east, north = (turbulence(t_ns, seed + key, cut, 7) for key in (_GRADIENT_X, _GRADIENT_Y))
-        found = np.empty((t_ns.size, pixels.size), np.float32)
-        found[:] = (size * begin).astype(np.float32)[:, None]
-        found += np.outer(size * (end - begin), skew_ns / step).astype(np.float32)
-        slope = size * p.gradient / 3600
+        begin, end, east, north = (
+            size * turbulence(part, p.highpass_hz if is_ac else 0.0) for part in parts
+        )
+        found = np.outer(end - begin, skew_ns / self._span_ns).astype(np.float32)
+        found += begin.astype(np.float32)[:, None]
+        slope = p.gradient / 3600
         found += (slope * east).astype(np.float32)[:, None] * pixels.real.astype(np.float32)
         found += (slope * north).astype(np.float32)[:, None] * pixels.imag.astype(np.float32)
-        return found
+        return np.asarray(found, np.float32)
 
-    def _source_counts(
-        self, t_ns: NDArray[np.int64], skew_ns: Floats, pixels: NDArray[np.complex128]
-    ) -> Single:
-        """Return the sources' counts on each bolometer at its own times, (n, bolometers)."""
-        found = np.zeros((t_ns.size, pixels.size), np.float32)
+    def _paths(self, t_ns: NDArray[np.int64]) -> list[tuple[float, list[NDArray[np.complex128]]]]:
+        """Return each source: counts, where it falls on the array at three times of samples."""
+        sources = self.scene.sources(t_ns)  # their apparent places stand still over 20 ms
+        ways: list[list[NDArray[np.complex128]]] = [[] for _ in sources]
+        for late in (0, self._span_ns // 2, self._span_ns // 2 * 2):
+            ra, dec, pa, theta = self.scene.boresight(t_ns + late)
+            turn = self.parameters.fiducial_deg + pa - theta
+            for way, (_, source_ra, source_dec) in zip(ways, sources, strict=True):
+                way.append(focal_plane.in_array(ra, dec, source_ra, source_dec, turn))
+        return [(one[0], way) for one, way in zip(sources, ways, strict=True)]
+
+    def _add_sources(
+        self,
+        found: Single,
+        paths: list[tuple[float, list[NDArray[np.complex128]]]],
+        skew_ns: Floats,
+        pixels: NDArray[np.complex128],
+    ) -> None:
+        """Add the sources' counts on each bolometer at its own times: a parabola between three."""
         most = float(np.abs(pixels).max()) + 5 * focal_plane.SIGMA_ARCSEC
-        half = max(1, round(self.channels.count * self.parameters.skew_s * NS_PER_S / 2))
-        # Where the source falls on the array at three times of a sample: a parabola between.
-        paths = [self._paths(t_ns + k * half) for k in range(3)]
-        share = skew_ns / half
-        for one, two, three in zip(*paths, strict=True):
-            counts, ways = one[0], (one[1], two[1], three[1])
+        share = skew_ns / (self._span_ns // 2)
+        bend = share * (share - 1) / 2
+        for counts, ways in paths:
             near = np.flatnonzero(np.abs(ways[0]) < most)
             if not near.size:
                 continue
             a, b, c = (way[near, None] for way in ways)
-            place = a + (b - a) * share + (c - 2 * b + a) * (share * (share - 1) / 2) - pixels
-            square = (place.real**2 + place.imag**2).astype(np.float32)
-            found[near] += np.float32(counts) * np.exp(
-                square * np.float32(-0.5 / focal_plane.SIGMA_ARCSEC**2)
+            speed, bent = b - a, c - 2 * b + a
+            x, y = (
+                (take(a) + take(speed) * share + take(bent) * bend - take(pixels)).astype(
+                    np.float32
+                )
+                for take in (np.real, np.imag)
             )
-        return found
-
-    def _paths(self, t_ns: NDArray[np.int64]) -> list[tuple[float, NDArray[np.complex128]]]:
-        ra, dec, pa, theta = self.scene.boresight(t_ns)
-        turn = self.parameters.fiducial_deg + pa - theta
-        return [
-            (counts, focal_plane.in_array(ra, dec, source_ra, source_dec, turn))
-            for counts, source_ra, source_dec in self.scene.sources(t_ns)
-        ]
+            x *= x
+            y *= y
+            x += y
+            x *= np.float32(-0.5 / focal_plane.SIGMA_ARCSEC**2)
+            found[near] += np.float32(counts) * np.exp(x, out=x)
 
     def _mains(self, t_ns: NDArray[np.int64], skew_ns: Floats) -> Single:
         rate = 2 * np.pi * 60 / NS_PER_S
@@ -341,18 +361,33 @@ def thermometer_v(t_ns: NDArray[np.int64]) -> Floats:
     return np.asarray(2.0 + 0.3 * np.sin(2 * np.pi * (t_ns % (86400 * NS_PER_S)) / 86400e9))
 
 
-def turbulence(
-    t_ns: NDArray[np.int64], key: int, highpass_hz: float = 0.0, octaves: int = _OCTAVES
-) -> Floats:
+def octaves(t_ns: NDArray[np.int64], key: int, count: int) -> Floats:
+    """Return octaves of turbulence, from ten minutes down, each of unit rms; (count, n)."""
+    periods = _LOWEST_S / 2.0 ** np.arange(count)
+    return np.array(
+        [
+            smooth(t_ns, round(period / 2 * NS_PER_S), key * 64 + octave)
+            for octave, period in enumerate(periods)
+        ]
+    )
+
+
+def turbulence(parts: Floats, highpass_hz: float = 0.0) -> Floats:
     """Return noise of a power spectrum like f^(-8/3), of unit rms without high-pass.
 
-    Octaves from ten minutes down; the first-order high-pass weighs each at its frequency.
+    Parameters
+    ----------
+    parts
+        From :func:`octaves`.
+    highpass_hz
+        Of a first-order high-pass: each octave is weighed at its frequency.
     """
-    periods = _LOWEST_S / 2.0 ** np.arange(octaves)
+    periods = _LOWEST_S / 2.0 ** np.arange(len(parts))
     sizes = periods ** (5 / 6)
     sizes /= np.linalg.norm(sizes)
     sizes *= 1 / np.hypot(1.0, highpass_hz * periods)
-    found = np.zeros(t_ns.shape)
-    for octave, (period, size) in enumerate(zip(periods, sizes, strict=True)):
-        found += size * smooth(t_ns, round(period / 2 * NS_PER_S), key * 64 + octave)
+    # Not a matrix product: its last bits depend on how many samples are asked at once.
+    found = np.zeros(parts.shape[1])
+    for size, part in zip(sizes, parts, strict=True):
+        found += size * part
     return found

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_NODES = 256
 _BSPLINE_RMS = 0.6925  # of four unit values under cubic B-spline weights, mean over the phase
 
 
@@ -31,6 +34,11 @@ def normal(index: NDArray[np.int64], key: int) -> NDArray[np.float64]:
     return np.asarray(radius * np.cos(2.0 * np.pi * uniform(index, key + 7_919)))
 
 
+@lru_cache(maxsize=4096)
+def _nodes(block: int, key: int) -> NDArray[np.float64]:
+    return normal(np.arange(block * _NODES, (block + 1) * _NODES), key) / _BSPLINE_RMS
+
+
 def smooth(t_ns: NDArray[np.int64], period_ns: int, key: int) -> NDArray[np.float64]:
     """Return a smooth random function of time of unit rms.
 
@@ -48,8 +56,9 @@ def smooth(t_ns: NDArray[np.int64], period_ns: int, key: int) -> NDArray[np.floa
     if not node.size:
         return np.zeros(0)
     first = int(node.min()) - 1
-    values = normal(np.arange(first, int(node.max()) + 3), key) / _BSPLINE_RMS
-    place = node - first
+    blocks = range(first // _NODES, (int(node.max()) + 2) // _NODES + 1)
+    values = np.concatenate([_nodes(block, key) for block in blocks])
+    place = node - blocks.start * _NODES
     u = rest / period_ns
     v = 1.0 - u
     return np.asarray(

@@ -134,11 +134,15 @@ def prepare(parameters: OfflineParameters) -> Simulation:
 def _special(
     p: OfflineParameters, telescope: TelescopeParameters, names: set[str]
 ) -> list[Source] | None:
+    sky = Sky(telescope.site, telescope.ut1_utc_s)
     if "az-wrap" in names:
-        sky = Sky(telescope.site, telescope.ut1_utc_s)
         middle = np.array([p.start_ns + p.minutes * MINUTE_NS // 2])
         return [Source("north", float(np.degrees(sky.lst_rad(middle)[0])), 47.3, 500.0)]
-    return [Source("zero", 359.95, 15.2, 500.0)] if "ra-24h" in names else None
+    if "ra-24h" in names:  # its apparent RA is 0 at the start
+        start = np.array([p.start_ns])
+        ra, dec = angles(sky.icrs(unit(np.zeros(1), np.full(1, 15.2)), start))
+        return [Source("zero", float(ra[0]), float(dec[0]), 500.0)]
+    return None
 
 
 def make_observatory(

@@ -21,6 +21,7 @@ from nightjard.simulators.observatory.faults import GAP_S, LOST, RESTART_S, Faul
 from nightjard.simulators.observatory.noise import uniform
 
 _KEY_LOST = 41
+HYSTERESIS = 0.6
 CLOCK_STATE = {
     "source": "simulated", "is_locked": True, "offset_s": 0.0, "rms_s": 2e-4,
     "root_dispersion_s": 1e-3, "frequency_ppm": 0.0, "stratum": 3,
@@ -90,10 +91,28 @@ def record(clock: DasClock, start_ns: int, minutes: int, faults: tuple[Fault, ..
             boot += stamp >= middle + round(RESTART_S * NS_PER_S)
     counter = number - first
     counter = np.where(boot > 0, counter - counter[np.argmax(boot > 0)], counter)
-    nominal = NS_PER_S / clock.rate_hz
-    slot = np.rint((stamp - start_ns) / nominal).astype(np.int64)
+    slot = _slots(np.asarray((stamp - start_ns) * (clock.rate_hz / NS_PER_S), np.float64))
     is_kept &= (slot >= 0) & (slot < minutes * round(60 * clock.rate_hz))
     return _fitted(*(values[is_kept] for values in (counter, number, stamp, slot, boot)))
+
+
+def _slots(place: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the slot of each sample from its time in slots: one after the other.
+
+    Jitter must not make a sample change places with its neighbour: only where the time is more than
+    ``HYSTERESIS`` of a slot away from the slot in turn does the count slip.
+    """
+    turn = np.arange(place.size)
+    away = place - turn
+    slot = np.empty(place.size, np.int64)
+    begin = 0
+    while begin < place.size:
+        shift = round(float(away[begin]))
+        wrong = np.flatnonzero(np.abs(away[begin:] - shift) > HYSTERESIS)
+        end = begin + int(wrong[0]) if wrong.size else place.size
+        slot[begin:end] = turn[begin:end] + shift
+        begin = end
+    return slot
 
 
 def _within(stamp: NDArray[np.int64], start_ns: int, length_s: float) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ PATTERNS = ("raster", "lissajous", "drift", "pointed")
 OPEN_NS = 2**62
 """End of a segment whose end is not known yet."""
 SLEW_LEAST_S = 5.0
-SLEW_DEG_S = 2.0
+SLEW_DEG_S = 3.0
 SETTLE_S = 0.7
 """From the end of a slew until the error is below the tolerance of 5 arcsec."""
 BEFORE_S, AFTER_S, LOW_S = 3.0, 2.0, 1.5
@@ -120,8 +120,8 @@ class Segment:
         What is followed; None for a fixed azimuth and elevation.
     fixed
         (az, el), degrees; None where a source is followed.
-    origin
-        (az, el) where a slew begins.
+    origin, slew_ns
+        (az, el) where a slew begins, and how long it takes.
     pattern
         Of a scan.
     axes
@@ -138,6 +138,7 @@ class Segment:
     source: Source | None = None
     fixed: tuple[float, float] | None = None
     origin: tuple[float, float] | None = None
+    slew_ns: int = 0
     pattern: Pattern | None = None
     axes: Axes = "azel"
     is_observing: bool = False
@@ -257,12 +258,14 @@ def begin(
         Where it will go, about; exactly there for a drift scan.
     """
     is_drift = wanted.pattern == "drift"
+    length_ns = round(slew_s(origin, goal) * NS_PER_S)
     aim = Segment(
         "slew", start_ns, source=None if is_drift else wanted.source,
-        fixed=goal if is_drift else None, origin=origin, axes=wanted.axes, number=wanted.number,
+        fixed=goal if is_drift else None, origin=origin, slew_ns=length_ns, axes=wanted.axes,
+        number=wanted.number,
     )  # fmt: skip
     timeline.add(aim)
-    when = start_ns + round(slew_s(origin, goal) * NS_PER_S)
+    when = start_ns + length_ns
     timeline.add(replace(aim, kind="settle", start_ns=when, origin=None))
     when += round(SETTLE_S * NS_PER_S)
     timeline.add(replace(aim, kind="track", start_ns=when, origin=None, is_observing=True))

@@ -165,9 +165,15 @@ class Observatory:
 
     def boresight(self, t_ns: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
         """Return apparent RA and Dec where the beam really looks and pa there, degrees."""
+        _, _, ra, dec, pa = self.pointing(t_ns)
+        return ra, dec, pa
+
+    def pointing(self, t_ns: NDArray[np.int64]) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Return true az, el, apparent RA, Dec and pa, degrees: the columns of the wires."""
         lst = self.sky.lst_rad(t_ns)
-        ra, dec = self.sky.equatorial(*self._real(t_ns, lst), lst)
-        return ra, dec, self.sky.parallactic_deg(ra, dec, lst)
+        az, el = self._real(t_ns, lst)
+        ra, dec = self.sky.equatorial(az, el, lst)
+        return az, el, ra, dec, self.sky.parallactic_deg(ra, dec, lst)
 
     def place(self, t_ns: int) -> tuple[float, float]:
         """Return requested azimuth and elevation at a time, degrees."""
@@ -230,7 +236,7 @@ class Observatory:
             assert segment.fixed is not None
             az, el = (np.full(t_ns.size, one) for one in segment.fixed)
         if segment.origin is not None:
-            length = max(1, segment.end_ns - segment.start_ns) / NS_PER_S
+            length = segment.slew_ns / NS_PER_S
             share = (1 - np.cos(np.pi * np.clip(tau / length, 0.0, 1.0))) / 2
             az0, el0 = segment.origin
             az = az0 + ((az - az0 + 180) % 360 - 180) * share
