@@ -170,3 +170,43 @@ def test_the_daemons_work_inside_the_units(tmp_path: Path) -> None:
     assert "SIGTERM received" in facts["logs"]["camd.log"]
     assert "camd stopped" in facts["logs"]["camd.log"]
     assert "camera disconnected warm" in facts["logs"]["camd.log"]
+
+
+MORNING_DROP_IN = """[Service]
+ExecStart=
+ExecStart={command} process-all --id %i
+ProtectHome=tmpfs
+BindReadOnlyPaths={paths}
+StandardOutput=append:/var/tmp/morning.log
+StandardError=append:/var/tmp/morning.log
+"""
+
+
+def test_a_night_is_processed_inside_the_units(tmp_path: Path) -> None:
+    """The daemon's worker processes have its sandbox; what the timer starts asks and waits."""
+    program = Path(sys.executable).with_name
+    folder = units(tmp_path / "units", {"archived": str(program("archived"))}, "10s", "60s")
+    morning = folder / "archived-process-all@.service.d" / "test.conf"
+    morning.parent.mkdir()
+    paths = " ".join(sorted({sys.prefix, sys.base_prefix, str(PROJECT)}))
+    morning.write_text(MORNING_DROP_IN.format(command=program("archive"), paths=paths))
+    shipped_configuration(folder / "etc")
+    facts = run_sandbox(folder, sys.executable, str(KIT / "systemd_nights.py"), timeout_s=120)
+
+    assert facts["ready"]["ActiveState"] == "active"
+    assert facts["workers"], facts["logs"]
+    for each in facts["workers"]:
+        assert each["Uid"] != "0"
+        assert int(each["CapEff"], 16) == int(each["CapBnd"], 16) == 0
+        assert (each["NoNewPrivs"], each["Seccomp"]) == ("1", "2")
+    for moment in ("morning", "morning_again"):
+        assert (facts[moment]["ActiveState"], facts[moment]["Result"]) == ("inactive", "success")
+    (row,) = facts["table"]
+    assert (row["processed"], row["state"]) == (True, "verified"), facts["night"]
+    assert row["raw_frames"] == facts["frames"]
+    assert set(facts["night"]["products"]) == {"verified"}
+    assert facts["owners"] == ["nightjar 0o640"]
+    assert {each["level"] for each in facts["doctor"]["checks"]} <= {"ok", "warning"}
+    assert facts["timer_is"]["ActiveState"] == "active"
+    assert facts["next"].partition("=")[2] not in ("", "0")
+    assert (facts["stopped"]["ActiveState"], facts["stopped"]["Result"]) == ("inactive", "success")
