@@ -163,6 +163,10 @@ class NightsConfig(StrictModel):
     dictionary: Path | None = Field(
         None, strict=False, description="Header dictionary (30 columns); the shipped one if null."
     )
+    archive_digits: bool = Field(
+        False, description="Write times with no more digits than the dictionary has (MJD: 8, which "
+        "is 0.9 ms), for an archive that insists on it.",
+    )  # fmt: skip
     telemetry: str | None = Field(
         None, description="Telemetry logs below a night's folder: logging/keywords_log*.tsv."
     )
@@ -176,6 +180,11 @@ class NightsConfig(StrictModel):
         default_factory=dict, description="Hosts that keep copies."
     )
     retention: Retention = Field(Retention(), description="When raw may go.")
+    manifest_paths: dict[str, str] = Field(
+        default_factory=dict, description="Folder here to its name on the host from which the "
+        "observatory's archive fetches: {\"/data/nights\": \"/mnt/tier1/nights\"}. Paths of "
+        "manifests are those of this host if empty.",
+    )  # fmt: skip
     mail: Mail = Field(Mail(), description="The letter that goes with a manifest.")
     executor: ExecutorConfig = Field(ExecutorConfig(), description="Where tasks run.")
     thresholds: Thresholds = Field(Thresholds(), description="Of `archive summary`.")
@@ -200,6 +209,14 @@ class NightsConfig(StrictModel):
         for name in value:
             if not is_safe_name(name):
                 raise ValueError(f"{name!r}: letters, digits and . _ + - only")
+        return value
+
+    @field_validator("manifest_paths")
+    @classmethod
+    def _check_paths(cls, value: dict[str, str]) -> dict[str, str]:
+        for folder in (*value, *value.values()):
+            if not folder.startswith("/"):
+                raise ValueError(f"{folder!r}: must be an absolute path")
         return value
 
     @model_validator(mode="after")

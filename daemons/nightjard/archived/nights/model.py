@@ -67,7 +67,8 @@ class Nights:
             if isinstance(ids, Gen2Ids) else LocalAllocator(database, ids.first)
         )  # fmt: skip
         work = WorkTools(
-            config, self._store, tools.clock, Dictionary.load(config.dictionary),
+            config, self._store, tools.clock,
+            Dictionary.load(config.dictionary, archive_digits=config.archive_digits),
             FrameIds(database, allocator, tools.clock),
             Transfers(database, tools.clock, config.destinations, config.retention,
                       machine_id=config.machine_id),

@@ -30,6 +30,7 @@ from nightjard.archived.nights.manifest import (
 from nightjard.archived.nights.manifest.taken import note, taken
 from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.steps.context import Context, Progress, Tools
+from nightjard.archived.nights.steps.listing import prefixes_of
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.writing import file_hash
 
@@ -79,14 +80,15 @@ class Papers:
         entries = self._entries(nights)
         path = self._path(nights, entries)
         json_path = _record(path).with_suffix(".json")
-        data = stars_manifest(entries)
+        prefixes = prefixes_of(self._tools.config)
+        data = stars_manifest(entries, prefixes)
         if not dry_run:
             json_path.parent.mkdir(exist_ok=True)
             write_manifest(path, data)
             versions = {"nightjar": __version__}
             if len(nights) == 1:  # as the step `manifest` writes it: the same bytes, once proven
                 versions["plan"] = nights[0]["plan_hash"][:16]
-            write_manifest(json_path, extended_manifest(entries, versions=versions))
+            write_manifest(json_path, extended_manifest(entries, prefixes, versions=versions))
         return {
             "path": str(path), "json_path": str(json_path),
             "nights": [night["date"] for night in nights], "files": len(entries),
@@ -118,7 +120,8 @@ class Papers:
             attached = path
             if dry_run:
                 attached = Path(folder) / path.name
-                write_manifest(attached, stars_manifest(entries))
+                prefixes = prefixes_of(self._tools.config)
+                write_manifest(attached, stars_manifest(entries, prefixes))
             else:  # what lies there may be of other nights, or of before a repair
                 self._manifest(nights, text=False)
             message = letter(

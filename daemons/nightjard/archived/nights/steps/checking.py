@@ -112,6 +112,7 @@ def rules_hash(context: Context) -> str:
     return hash_of(
         __version__, context.tools.dictionary.digest, logs, context.config.local_offset_hours,
         context.config.high_is, HeaderChanges(context.folder).digest,
+        *(["archive digits"] if context.config.archive_digits else []),
     )
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from nightjar import __version__
 from nightjar.errors import ConfigError
+from nightjard.archived.nights.config import NightsConfig
 from nightjard.archived.nights.manifest import (
+    PrefixMap,
     entries_of_night,
     extended_manifest,
     letter,
@@ -30,6 +32,11 @@ def names(context: Context) -> tuple[str, str, str]:
     return name, f"{FOLDER}/{stem}.json", f"{FOLDER}/{stem}.eml"
 
 
+def prefixes_of(config: NightsConfig) -> PrefixMap:
+    """Return what folders are called on the host from which the archive fetches."""
+    return PrefixMap(tuple(config.manifest_paths.items()))
+
+
 class Manifest:
     """The lists."""
 
@@ -44,7 +51,7 @@ class Manifest:
         return hash_of(
             [(row["path"], row["file_hash"], row["frame_id"])
              for row in context.products()],
-            context.config.mail.model_dump(),
+            context.config.mail.model_dump(), context.config.manifest_paths,
         )  # fmt: skip
 
     def still_holds(self, context: Context, result: Any) -> bool:
@@ -60,9 +67,12 @@ class Manifest:
             return {"files": 0}  # raw of which no frame can be read: the ledger tells why
         entries = entries_of_night(context.store.database, night["family"], night["date"])
         plain, extended, mail = names(context)
-        write_manifest(context.folder / plain, stars_manifest(entries))
+        prefixes = prefixes_of(context.config)
+        write_manifest(context.folder / plain, stars_manifest(entries, prefixes))
         versions = {"nightjar": __version__, "plan": night["plan_hash"][:16]}
-        write_manifest(context.folder / extended, extended_manifest(entries, versions=versions))
+        write_manifest(
+            context.folder / extended, extended_manifest(entries, prefixes, versions=versions)
+        )
         result = {"files": len(entries), "manifest": plain, "extended": extended}
         config = context.config.mail
         total = sum(entry.size for entry in entries)
