@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The simulated telescope as a process: log, services, wires, handshake with a rotator, faults."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kit.observatory import RunningTelescope, wait_until
+from nightjar.das import telinfo
+from nightjar.das.lines import Line, has_bit
+from nightjar.das.pointing import RECORD, TICK_NS, Pointing, decode
+from nightjard.simulators.observatory.scenes import load_sources
+from nightjard.simulators.wires import Wires
+
+S = 10**9
+
+
+@pytest.fixture(scope="module")
+def telescope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTelescope]:
+    made = RunningTelescope(tmp_path_factory.mktemp("telescope"))
+    yield made
+    assert made.stop() == 0
+
+
+@pytest.fixture
+def wires(telescope: RunningTelescope) -> Iterator[Wires]:
+    made = Wires.open(telescope.wires)
+    yield made
+    made.close()
+
+
+def _logs(folder: Path) -> Pointing:
+    """Return all that the ring holds, in order."""
+    data = b"".join(path.read_bytes() for path in folder.iterdir() if path.suffix != ".lck")
+    records = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
+    return decode(np.sort(records, order=["mjd", "ticks"]).tobytes())
+
+
+def _age_s(folder: Path) -> float:
+    log = _logs(folder)
+    return (time.time_ns() - int(log.utc_ns[-1])) / 1e9 if len(log) else 1e9
+
+
+def _recv(port: int, count: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), 5.0) as link:
+        link.settimeout(10.0)
+        return bytes(link.makefile("rb").read(count))
+
+
+def test_the_log_is_a_grid_of_100_hz_from_the_minutes_begin(telescope: RunningTelescope) -> None:
+    wait_until(lambda: _age_s(telescope.plog) < 2.5, "records")
+    log = _logs(telescope.plog)
+    assert log.utc_ns[0] % (60 * S) == 0
+    assert (np.diff(log.utc_ns) == TICK_NS).all()
+    locks = [path for path in telescope.plog.iterdir() if path.suffix == ".lck"]
+    assert 1 <= len(locks) <= 2
+
+
+def test_services_send_bursts_on_their_grids(telescope: RunningTelescope) -> None:
+    for name, rate in (("hundred", 100), ("ten", 10), ("one", 1)):
+        records = 2 * max(rate, 1)
+        got = decode(_recv(telescope.ports[name], records * RECORD.itemsize))
+        assert (np.diff(got.utc_ns) == S // rate).all()
+        assert abs(time.time_ns() - int(got.utc_ns[-1])) < 4 * S
+        assert got.utc_ns[0] % S == 0
+
+
+def test_the_record_by_rpc(telescope: RunningTelescope) -> None:
+    call = struct.pack(">6I", 5, 0, 2, 0x20000B0C, 1, 1) + b"\0" * 16
+    with socket.create_connection(("127.0.0.1", telescope.ports["rpc"]), 5.0) as link:
+        link.sendall(struct.pack(">I", 0x80000000 | len(call)) + call)
+        reply = link.makefile("rb").read(4 + 24 + 768)
+    record = telinfo.unpack(reply[28:])
+    assert abs(record["utc_ns"] - time.time_ns()) < 3 * S
+    assert record["ut1_utc_s"] == 0.05
+    assert 30 < record["el_deg"] < 88
+
+
+def test_an_observation_waits_for_the_rotator(telescope: RunningTelescope, wires: Wires) -> None:
+    assert telescope.tell("observe planet raster 25 azel 240")[0] == 0
+    assert telescope.tell("observe planet raster 25")[0] == 3
+    wait_until(lambda: wires.level(Line.ROTATE), "ROTATE")
+    assert telescope.status()["state"] == "rotate"
+    # It waits, however long: nothing scans before ROTATING has risen and fallen.
+    risen = time.time_ns()
+    wires.set_line(Line.ROTATING, True, risen)
+    wires.put_angle([risen, risen + S], [0.0, 7.0])
+    wait_until(lambda: time.time_ns() > risen + 1.5 * S, "some time")
+    assert telescope.status()["state"] == "rotate"
+    fallen = time.time_ns()
+    wires.set_line(Line.ROTATING, False, fallen)
+    wait_until(lambda: telescope.status()["state"] == "scan", "the scan", 5.0)
+    down = wires.edges(Line.ROTATE)[-1]
+    assert not down[1]
+    assert 0 < down[0] - fallen < 0.4 * S
+    assert telescope.tell("stop") == (0, "stopped")
+    wait_until(lambda: telescope.status()["state"] == "idle", "the end", 5.0)
+    wait_until(lambda: _logs(telescope.plog).utc_ns[-1] > down[0] + S, "the log")
+    log = _logs(telescope.plog)
+    assert not has_bit(log.flags, 2)[log.utc_ns < fallen].any()
+    for line in (Line.ROTATE, Line.ROTATING, Line.ACQUIRED):
+        rows = np.flatnonzero(np.diff(has_bit(log.flags, line.bit).astype(int))) + 1
+        edges = [t for t, _ in wires.edges(line) if log.utc_ns[0] < t <= log.utc_ns[-1]]
+        late = log.utc_ns[rows] - np.array(edges)
+        assert len(edges) >= 1
+        assert late.min() >= 0
+        assert late.max() < TICK_NS
+    _, sources = load_sources(telescope.wires)
+    assert sources[0].name == "planet"
+
+
+def test_stop_ends_it_and_lowers_the_lines(telescope: RunningTelescope, wires: Wires) -> None:
+    assert telescope.tell("observe north pointed 60")[0] == 0
+    wait_until(lambda: wires.level(Line.CELESTIAL), "the slew")
+    assert telescope.tell("stop") == (0, "stopped")
+    wait_until(lambda: not wires.level(Line.CELESTIAL), "the stop")
+    assert not wires.level(Line.OBSERVATION)
+    assert telescope.status()["state"] == "idle"
+    assert telescope.tell("stop") == (0, "nothing to stop")
+
+
+def test_wrong_commands_are_told(telescope: RunningTelescope) -> None:
+    assert telescope.tell("dance")[0] == 1
+    for command in ("observe", "observe planet spiral 60", "observe nothing raster 60",
+                    "observe planet raster x", "observe planet raster 5", "fault sun on",
+                    "source a b c d", "source a 400 0 1"):  # fmt: skip
+        code, words = telescope.tell(command)
+        assert (command, code) == (command, 2)
+        assert words
+    assert telescope.tell("source mine 12.5 80.0 55")[0] == 0
+    assert "mine=" in telescope.tell("sources")[1]
+    assert telescope.tell("observe mine raster 60")[0] in (0, 2)
+    telescope.tell("stop")
+
+
+def test_faults_come_and_go(telescope: RunningTelescope) -> None:
+    telescope.tell("fault stale on")
+    wait_until(lambda: _age_s(telescope.plog) > 3.5, "a stale log")
+    telescope.tell("fault stale off")
+    wait_until(lambda: _age_s(telescope.plog) < 2.5, "a fresh log")
+    telescope.tell("fault frozen on")
+    first = decode(_recv(telescope.ports["hundred"], 200 * RECORD.itemsize))
+    later = decode(_recv(telescope.ports["hundred"], 200 * RECORD.itemsize))
+    assert np.ptp(later.az_deg) == 0
+    assert later.az_deg[0] == first.az_deg[-1]
+    assert later.utc_ns[0] >= first.utc_ns[0]
+    assert telescope.tell("fault frozen off") == (0, "none")
+    telescope.tell("fault rpc on")
+    call = struct.pack(">6I", 5, 0, 2, 0x20000B0C, 1, 1) + b"\0" * 16
+
+    def is_silent() -> bool:
+        with socket.create_connection(("127.0.0.1", telescope.ports["rpc"]), 5.0) as link:
+            link.settimeout(0.3)
+            link.sendall(struct.pack(">I", 0x80000000 | len(call)) + call)
+            try:
+                return not link.recv(4)
+            except TimeoutError:
+                return True
+
+    wait_until(is_silent, "a dead service")
+    telescope.tell("fault rpc off")
+    wait_until(lambda: not is_silent(), "the service")
+
+
+def test_it_is_cheap(telescope: RunningTelescope) -> None:
+    def used_s() -> float:
+        words = Path(f"/proc/{telescope.process.pid}/stat").read_text().split(")")[1].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+    before, begin = used_s(), time.monotonic()
+    wait_until(lambda: time.monotonic() - begin > 3.0, "3 s")
+    share = (used_s() - before) / (time.monotonic() - begin)
+    assert share < 0.10
