@@ -77,7 +77,7 @@ def main() -> int:
     das.feed(0, 100, das.now_ns)
     recorder.tick(das.now_ns)
     check("GB are free" in recorder.warnings["room"], f"warned: {recorder.warnings}")
-    ballast.write_bytes(bytes(1_800_000))
+    ballast.write_bytes(bytes(2_000_000))
     try:
         recorder.tick(das.now_ns)
         check(False, "stops at the threshold")

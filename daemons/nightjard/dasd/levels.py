@@ -22,6 +22,7 @@ from nightjard.dasd.config import LevelsConfig
 
 RING_S = 60.0
 RING_BYTES = 32 * 1024 * 1024
+AT_ONCE = 32
 _SPAN = re.compile(r"(\d+)(?:-(\d+))?\Z")
 
 Samples = NDArray[np.int16]
@@ -192,13 +193,9 @@ class Levels:
     def _measured(self, samples: Samples, last_ns: int) -> dict[str, Any]:
         rows: list[dict[str, Any]] = []
         if len(samples):
-            volts = samples.astype(np.float32) * np.float32(self._lsb)
-            mean, rms = volts.mean(axis=0, dtype=np.float64), volts.std(axis=0, dtype=np.float64)
+            mean, rms, noise, over = self._statistics(samples)
             low, high = samples.min(axis=0), samples.max(axis=0)
-            noise = self._noise(volts)
             span = high.astype(np.int32) - low
-            at_rails = (samples >= RAIL) | (samples <= -RAIL)
-            over = at_rails.sum(axis=0)
             for number, about in enumerate(self._rows):
                 if about["kind"] is None:
                     continue
@@ -210,10 +207,11 @@ class Levels:
                     "rms_v": round(float(rms[number]), 7),
                     "min_v": round(float(low[number]) * self._lsb, 6),
                     "max_v": round(float(high[number]) * self._lsb, 6),
-                    "noise_v_rthz": None if noise is None else float(f"{noise[number]:.4g}"),
+                    "noise_v_rthz": None
+                    if math.isnan(noise[number]) else float(f"{noise[number]:.4g}"),
                     "is_dead": not is_line and int(span[number]) <= self._config.dead_counts,
                     "saturated": int(over[number]),
-                    "line": self._line(volts[:, number], about) if is_line else None,
+                    "line": self._line(samples[:, number], about) if is_line else None,
                 })  # fmt: skip
         return {
             "utc_ns": last_ns if rows else None,
@@ -223,6 +221,23 @@ class Levels:
             "saturated": [row["channel"] for row in rows if row["saturated"]],
             "lines": {row["name"]: row["line"] for row in rows if row["line"] is not None},
         }
+
+    def _statistics(self, samples: Samples) -> NDArray[np.float64]:
+        """Return mean (V), rms (V), noise (V per root Hz) and samples at the rails, (4, channels).
+
+        A few channels at a time: the process that records stays small.
+        """
+        found = np.empty((4, samples.shape[1]))
+        for first in range(0, samples.shape[1], AT_ONCE):
+            part = samples[:, first : first + AT_ONCE]
+            volts = part.astype(np.float32) * np.float32(self._lsb)
+            here = found[:, first : first + AT_ONCE]
+            here[0] = volts.mean(axis=0, dtype=np.float64)
+            here[1] = volts.std(axis=0, dtype=np.float64)
+            noise = self._noise(volts)
+            here[2] = math.nan if noise is None else noise
+            here[3] = ((part >= RAIL) | (part <= -RAIL)).sum(axis=0)
+        return found
 
     def _noise(self, volts: NDArray[np.float32]) -> NDArray[np.float64] | None:
         if len(volts) < 16:
@@ -234,12 +249,11 @@ class Levels:
             return None
         return np.asarray(np.median(density[is_in], axis=0))
 
-    @staticmethod
-    def _line(volts: NDArray[np.float32], about: dict[str, Any]) -> int:
+    def _line(self, samples: Samples, about: dict[str, Any]) -> int:
         """Return the level of a line now: 1, 0, or -1 where it is not clear or not connected."""
         if not about["is_connected"]:
             return -1
-        return int(line_levels(volts)[-1])
+        return int(line_levels(samples.astype(np.float32) * np.float32(self._lsb))[-1])
 
     def trace(self, numbers: list[int], seconds: float, points: int) -> dict[str, Any]:
         """Return the course of channels, the least and the greatest value of each point.

@@ -54,6 +54,7 @@ class Pipeline:
             if self._epoch is not None and self.recorder is not None:
                 self.recorder.interrupt(note or "the ADC was started again", counter_restarts=True)
             self._epoch = block.epoch
+            self.ring.clear()
         step = self.wall.update(block.utc_ns, block.monotonic_ns)
         if step is not None:
             self._stepped(step)

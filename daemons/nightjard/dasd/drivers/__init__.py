@@ -9,8 +9,8 @@ from nightjar.clock import Clock
 from nightjard.dasd.config import DasConfig, NidaqmxConfig
 from nightjard.dasd.drivers.base import Adc
 
-WIRES_DELAY_S = 0.5
-"""The simulated telescope writes where it looks a little later than it looks there."""
+WIRES_DELAY_S = 1.0
+"""Samples are made up half a second at once, and others drive the wires a little late."""
 
 
 def make_adc(config: DasConfig, clock: Clock) -> Adc:

@@ -13,7 +13,7 @@ from nightjar.das.channels import ChannelMap
 
 WHITE_COUNTS = 6.0
 LOW_V, HIGH_V = 0.15, 4.6
-_TABLE = 1 << 20
+_TABLE = 1 << 18
 
 
 class PlainSignals:
@@ -33,7 +33,7 @@ class PlainSignals:
         random = np.random.default_rng(seed)
         self._count, self._lsb = channels.count, volts_per_lsb
         # Noise is taken from a table at random places: drawing it would cost more than recording.
-        self._noise = (random.standard_normal(_TABLE) * WHITE_COUNTS).astype(np.float32)
+        self._noise = random.standard_normal(_TABLE, np.float32) * np.float32(WHITE_COUNTS)
         self._random = random
         self._level = np.zeros(channels.count, np.float32)
         self._common = np.zeros(channels.count, np.float32)
