@@ -34,22 +34,20 @@ class Bolometer(StrictModel):
 def hexagonal_array(pitch_arcsec: float = PITCH_ARCSEC) -> tuple[Bolometer, ...]:
     """Return 144 bolometers on a hexagonal lattice, by hextant, then outward and by angle.
 
-    The sites within sqrt(39) pitches, without the centre and without the six at exactly six
-    pitches: the largest radius is 6.245 pitches. Hextant h is the sector from 60 (h - 1) degrees,
-    so the same site has the same place in each hextant.
+    The sites nearest to the centre, which stays empty; the largest radius is 6.245 pitches.
+    Hextant h is the sector from 60 (h - 1) degrees on: a site has the same place in each.
     """
-    sector = []
-    for a in range(1, 8):  # the sector of 60 degrees between the lattice's two axes
-        for b in range(7):
-            square = a * a + a * b + b * b
-            if square <= 39 and square != 36:
-                sector.append((square, math.degrees(math.atan2(b * math.sqrt(0.75), a + b / 2))))
-    sector.sort()
-    assert len(sector) == PER_HEXTANT
+    # In a sector: a >= 1 steps along one vector of the lattice, b >= 0 along the next.
+    sites = sorted(
+        (a * a + a * b + b * b, b / (a + b), math.atan2(b * math.sqrt(0.75), a + b / 2))
+        for a in range(1, 8)
+        for b in range(8)
+    )
+    sector = [(square, angle) for square, _, angle in sites[:PER_HEXTANT]]
     found = []
     for hextant in range(1, HEXTANTS + 1):
-        for number, (square, angle_deg) in enumerate(sector, 1):
-            angle = math.radians(angle_deg + 60 * (hextant - 1))
+        for number, (square, place) in enumerate(sector, 1):
+            angle = place + math.radians(60 * (hextant - 1))
             radius = math.sqrt(square) * pitch_arcsec
             found.append(
                 Bolometer(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -224,7 +225,6 @@ def _take_pointing(
         values[name] = (degrees * 3600).astype(np.float32)
     is_followed = has_bit(records.flags, FLAG_BITS["cele_tel"])
     is_celestial = is_followed[near.before] & is_followed[near.after] & near.has_value
-    bits[near.has_value & ~is_celestial] |= np.uint16(quality.NOT_CELESTIAL)
     request = Request(
         ra=near.circular(records.ra_deg, 360.0), dec=near.linear(records.dec_deg), az=az, el=el,
         eaz=eaz, eel=eel, x=np.nan_to_num(x), y=np.nan_to_num(y),
@@ -236,6 +236,7 @@ def _take_pointing(
     utc_ns = hour_of(minutes[0]) + np.rint(t_s * 1e9).astype(np.int64)
     sky = Sky(config.site, _ut1_utc(config, minutes, housekeeping))
     places = beam(config, sky, utc_ns, request)
+    bits[places.is_horizontal] |= np.uint16(quality.NOT_CELESTIAL)
     for name, value in (
         ("ra", places.ra_deg), ("dec", places.dec_deg), ("ra_j2000", places.ra_icrs_deg),
         ("dec_j2000", places.dec_icrs_deg), ("pa", places.pa_deg.astype(np.float32)),
@@ -372,19 +373,26 @@ def write_housekeeping(
     for name, angle in (("rotangle", housekeeping.angle_deg), ("rot_err", housekeeping.error_deg)):
         found = near.linear(angle) if angle.size else np.full(count, np.nan)
         file.write(name, first, found)
-    rows: list[dict[str, Any]] = [{}] * count
+    keys = [key for _, key, *_ in ONEHERTZ.values()]
+    nothing = (None,) * len(keys)
+    rows: list[tuple[Any, ...]] = [nothing] * count
+    take = operator.itemgetter(*keys)
     for second, record in zip(
         np.floor(housekeeping.tel_t_s).astype(int).tolist(), housekeeping.tel, strict=True
     ):
         if 0 <= second - first < count:
-            rows[second - first] = record
-    for name, (dtype, key, *_) in ONEHERTZ.items():
-        taken = [row.get(key) for row in rows]
+            try:
+                rows[second - first] = take(record)
+            except KeyError:
+                rows[second - first] = tuple(record.get(key) for key in keys)
+    for (name, (dtype, key, *_)), taken in zip(
+        ONEHERTZ.items(), zip(*rows, strict=True), strict=True
+    ):
         if dtype == "S1":
             file.write(name, first, text_rows([str(one or "") for one in taken], TEXT))
         elif dtype == "i4":
             whole = [INT_FILL if one is None else int(one) for one in taken]
             file.write(name, first, np.array(whole, np.int32))
         else:
-            numbers = np.array([np.nan if one is None else one for one in taken], np.float64)
+            numbers = np.array(taken, np.float64)  # None becomes NaN
             file.write(name, first, numbers * 15 if key == "source_ra_h" else numbers)

@@ -17,6 +17,7 @@ from nightjar.das.lines import HIGH_V, LOW_V, Line
 from nightjar.executor.choosing import ExecutorConfig
 from nightjar.times import parse_iso
 from nightjard.merged.bolometers import Bolometer, hexagonal_array
+from nightjard.merged.follow_config import FollowConfig
 
 LINE_NAMES = tuple(line.variable for line in Line)
 
@@ -60,7 +61,7 @@ class ChopperConversion(Validity):
 class FiducialAngle(Validity):
     """How the array is mounted: it changes with every mounting of the dewar."""
 
-    fiducial_angle_deg: float = Field(71.0, ge=-360, le=360, description="degrees")
+    fiducial_angle_deg: float = Field(80.0, ge=-360, le=360, description="degrees")
 
 
 class Conversions(StrictModel):
@@ -206,6 +207,7 @@ class MergedConfig(DaemonConfig):
     storage: StorageConfig = StorageConfig()
     output: OutputConfig = OutputConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    follow: FollowConfig = FollowConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> MergedConfig:

@@ -31,6 +31,11 @@ SPARSE_RECORDS = 5
 IN_RAMP = 0.15
 """A sample this part of the swing away from both levels lies in the rise."""
 
+_Volts = tuple[NDArray[np.float64], NDArray[np.int16], list[float]]
+"""Times by the DAS's clock, s from the minute's start, (n,); counts of the lines, (n, lines); ends
+of gaps."""
+_Flags = tuple[NDArray[np.int64], NDArray[np.uint32]]
+"""Ticks from the minute's start and flag words, (n,)."""
 Edge = list[float]
 """[number of the line in the configuration, 1 rise or 0 fall, s from the minute's start, half]"""
 
@@ -52,17 +57,28 @@ def find_edges(config: str, start_ns: int) -> dict[str, Any]:
         of gaps of the raw data, s from the start; ``has_das``, ``has_tel``: whether there was
         something to look at.
     """
-    return edges_of(config_of(config), start_ns)
+    return minutes_edges(config_of(config), [start_ns])[0]
 
 
-def edges_of(config: MergedConfig, start_ns: int) -> dict[str, Any]:
-    """Return the edges of one minute; as :func:`find_edges`."""
-    das, gaps = _das_edges(config, start_ns)
-    tel = _tel_edges(config, start_ns)
-    return {
-        "minute_ns": start_ns, "das": das or [], "tel": tel or [], "gaps": gaps,
-        "has_das": das is not None, "has_tel": tel is not None,
-    }  # fmt: skip
+def minutes_edges(config: MergedConfig, starts: list[int]) -> list[dict[str, Any]]:
+    """Return the edges of minutes in order of time; each as of :func:`find_edges`."""
+    found = []
+    volts: tuple[int, _Volts | None] = (-1, None)
+    flags: tuple[int, _Flags | None] = (-1, None)
+    for start in starts:
+        before = start - MINUTE_NS
+        volts_before = volts[1] if volts[0] == before else _raw_samples(config, before)
+        flags_before = flags[1] if flags[0] == before else _flags(config, before)
+        volts = (start, _raw_samples(config, start))
+        flags = (start, _flags(config, start))
+        das = None if volts[1] is None else _das_edges(config, volts[1], volts_before)
+        tel = None if flags[1] is None else _tel_edges(config, flags[1], flags_before)
+        gaps = [] if volts[1] is None else volts[1][2]
+        found.append(
+            {"minute_ns": start, "das": das or [], "tel": tel or [], "gaps": gaps,
+             "has_das": das is not None, "has_tel": tel is not None}
+        )  # fmt: skip
+    return found
 
 
 def _lines(config: MergedConfig) -> list[tuple[int, ChannelGroup, Line]]:
@@ -75,21 +91,17 @@ def _lines(config: MergedConfig) -> list[tuple[int, ChannelGroup, Line]]:
     ]  # fmt: skip
 
 
-def _das_edges(config: MergedConfig, start_ns: int) -> tuple[list[Edge] | None, list[float]]:
-    now = _raw_samples(config, start_ns)
-    if now is None:
-        return None, []
-    times, samples, gaps = now
-    before = _raw_samples(config, start_ns - MINUTE_NS)
+def _das_edges(config: MergedConfig, now: _Volts, before: _Volts | None) -> list[Edge]:
+    times, lines, _ = now
     if before is not None:  # its last second: an edge may lie between the minutes
         keep = config.rate_hz
         times = np.concatenate((before[0][-keep:] - 60, times))
-        samples = np.concatenate((before[1][-keep:], samples))
+        lines = np.concatenate((before[1][-keep:], lines))
     found: list[Edge] = []
     spread = SPARSE_SAMPLES / config.rate_hz
-    for number, group, _ in _lines(config):
-        counts = samples[:, group.first]
-        is_valid = samples[:, 0] != MISSING
+    for column, (number, group, _) in enumerate(_lines(config)):
+        counts = lines[:, column]
+        is_valid = counts != MISSING
         volts = counts[is_valid] * config.volts_per_lsb
         skew = group.first * config.convert_interval_s
         delay = config.alignment.delays_s.get(group.name, 0.0)
@@ -97,13 +109,11 @@ def _das_edges(config: MergedConfig, start_ns: int) -> tuple[list[Edge] | None, 
             at = t_s + skew - delay
             if 0 <= t_s < 60:
                 found.append([number, rise, at, half])
-    return sorted(found, key=lambda edge: edge[2]), gaps
+    return sorted(found, key=lambda edge: edge[2])
 
 
-def _raw_samples(
-    config: MergedConfig, start_ns: int
-) -> tuple[NDArray[np.float64], NDArray[np.int16], list[float]] | None:
-    """Return (times by the DAS's clock, s from the minute; samples; ends of gaps) of a raw file."""
+def _raw_samples(config: MergedConfig, start_ns: int) -> _Volts | None:
+    """Return what a raw file has of the lines; None where it cannot be used."""
     path = raw_path(config.raw_root, start_ns)
     rows, width = config.minute_samples, config.channels.count
     try:
@@ -121,7 +131,8 @@ def _raw_samples(
             marks = np.array(index["marks"], np.float64)
             offsets = np.interp(np.arange(rows), marks[:, 0], marks[:, 1] / 1e9)
             gaps = [(gap["slot"] + gap["count"]) / config.rate_hz for gap in index["gaps"]]
-        return np.arange(rows) / config.rate_hz + offsets, samples, gaps
+        lines = samples[:, [group.first for _, group, _ in _lines(config)]]
+        return np.arange(rows) / config.rate_hz + offsets, lines, gaps
     except (OSError, RawDamaged, ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -174,12 +185,8 @@ def _crossing(
     return float(t_s[1] + (0.5 - done[1]) / slope), float(t_s[1] - t_s[0]) / 4
 
 
-def _tel_edges(config: MergedConfig, start_ns: int) -> list[Edge] | None:
-    now = _flags(config, start_ns)
-    if now is None:
-        return None
+def _tel_edges(config: MergedConfig, now: _Flags, before: _Flags | None) -> list[Edge]:
     ticks, flags = now
-    before = _flags(config, start_ns - MINUTE_NS)
     if before is not None:
         ticks = np.concatenate((before[0][-10:] - 60 * log_format.RATE_HZ, ticks))
         flags = np.concatenate((before[1][-10:], flags))
@@ -196,10 +203,8 @@ def _tel_edges(config: MergedConfig, start_ns: int) -> list[Edge] | None:
     return sorted(found, key=lambda edge: edge[2])
 
 
-def _flags(
-    config: MergedConfig, start_ns: int
-) -> tuple[NDArray[np.int64], NDArray[np.uint32]] | None:
-    """Return ticks from the minute's start and flag words of a pointing log's sound records."""
+def _flags(config: MergedConfig, start_ns: int) -> _Flags | None:
+    """Return what is sound of a pointing log; None where nothing is."""
     if config.pointing_root is None:
         return None
     try:

@@ -11,7 +11,7 @@ from nightjar.errors import InvalidArgument, NightjarError
 from nightjar.executor.tasks import Executor, Task
 from nightjard.merged.alignment import Alignment, as_json, fit, pieces_of
 from nightjard.merged.config import MergedConfig, config_of
-from nightjard.merged.edges import FIND_EDGES, edges_of
+from nightjard.merged.edges import FIND_EDGES, minutes_edges
 from nightjard.merged.minute import MERGE_MINUTE, Span, merge_span
 from nightjard.merged.netcdf import HOUR_NS, hour_of
 
@@ -19,6 +19,9 @@ MERGE_HOUR = "nightjard.merged.hour:merge_hour"
 FIND_HOUR_EDGES = "nightjard.merged.hour:find_hour_edges"
 TASKS = frozenset({MERGE_MINUTE, FIND_EDGES, MERGE_HOUR, FIND_HOUR_EDGES})
 """Functions that an executor must allow."""
+AROUND_S = 1800.0
+"""How far an hour that is merged alone looks for edges outside: more files would cost more than
+the hour itself. A night (:func:`merge_hours`) has the edges of all its hours."""
 HOUR_MEMORY = 400_000_000
 """What the merge of an hour holds, bytes."""
 
@@ -61,19 +64,18 @@ def merge_hour(
 
 
 def align_minutes(config: MergedConfig, minutes: list[int]) -> Alignment:
-    """Return the alignment of minutes from the files of theirs and half a window around them."""
+    """Return the alignment of minutes from their files and those of half an hour around them."""
     if config.alignment.align == "off":
         return {}
-    around = round(config.alignment.window_s / 2 // 60) * MINUTE_NS
+    around = round(min(config.alignment.window_s / 2, AROUND_S) // 60) * MINUTE_NS
     span = range(minutes[0] - around, minutes[-1] + around + 1, MINUTE_NS)
-    edges = [edges_of(config, start) for start in span]
-    return fit(edges, minutes, config.alignment, config.levels)
+    return fit(minutes_edges(config, list(span)), minutes, config.alignment, config.levels)
 
 
 def find_hour_edges(config: str, hour_ns: int) -> list[dict[str, Any]]:
     """Return the edges of an hour's minutes, as :func:`.edges.find_edges`."""
     known = config_of(config)
-    return [edges_of(known, start) for start in range(hour_ns, hour_ns + HOUR_NS, MINUTE_NS)]
+    return minutes_edges(known, list(range(hour_ns, hour_ns + HOUR_NS, MINUTE_NS)))
 
 
 def merge_hours(

@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from nightjar.clock import NS_PER_S
 from nightjard.merged.config import SiteConfig
 
+APART_DEG = 0.5
+"""Requested RA and Dec further than this from requested azimuth and elevation do not hold."""
 GROUP_S = 10
 """Seconds that share an astrometry context."""
 ERA_RATE = 2 * np.pi * 1.00273781191135448 / 86400
@@ -52,6 +54,8 @@ class Places:
         Parallactic angle, -180 to 180.
     lst_h
         Local apparent sidereal time by UT1, hours.
+    is_horizontal
+        Whether azimuth and elevation told it.
     """
 
     ra_deg: Floats
@@ -60,6 +64,7 @@ class Places:
     dec_icrs_deg: Floats
     pa_deg: Floats
     lst_h: Floats
+    is_horizontal: NDArray[np.bool_]
 
 
 def altaz_of(ha: Floats, dec: Floats, latitude: float) -> tuple[Floats, Floats]:
@@ -91,15 +96,16 @@ def parallactic_of(ha: Floats, dec: Floats, latitude: float) -> Floats:
 def _moved(
     ra: Floats, dec: Floats, lst: Floats, latitude: float, d_az_deg: Floats, x_deg: Floats,
     d_el_deg: Floats,
-) -> tuple[Floats, Floats]:  # fmt: skip
-    """Return an apparent place moved along azimuth and elevation; radians, offsets in degrees.
+) -> tuple[Floats, Floats, Floats, Floats]:  # fmt: skip
+    """Return an apparent place moved along azimuth and elevation: RA, Dec, azimuth, elevation.
 
-    The azimuth on the sky is divided by cos(el) of the place that the move starts from.
+    Radians; offsets in degrees. `x_deg` is divided by cos(el) of the place that it starts from.
     """
     az, el = altaz_of(lst - ra, dec, latitude)
     az += np.radians(d_az_deg) + np.radians(x_deg) / np.cos(el)
-    ha, moved_dec = hadec_of(az, el + np.radians(d_el_deg), latitude)
-    return lst - ha, moved_dec
+    el += np.radians(d_el_deg)
+    ha, moved_dec = hadec_of(az, el, latitude)
+    return lst - ha, moved_dec, az, el
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,24 +206,31 @@ class Sky:
         latitude = np.radians(self._site.latitude_deg)
         ra = np.where(is_celestial, np.radians(ra_deg), np.nan)
         dec = np.where(is_celestial, np.radians(dec_deg), np.nan)
-        if moved is not None and is_celestial.any():
-            ra, dec = _moved(ra, dec, lst, latitude, *moved)
         is_horizontal = ~is_celestial & np.isfinite(az_deg)
+        if moved is not None and is_celestial.any():
+            ra, dec, az, el = _moved(ra, dec, lst, latitude, *moved)
+            apart = np.hypot(
+                np.remainder(az - np.radians(az_deg) + np.pi, 2 * np.pi) - np.pi,
+                (el - np.radians(el_deg)) / np.cos(el),
+            ) * np.cos(el)  # fmt: skip
+            # A telescope that slews is not where it was asked to go: its axes tell where it is.
+            is_horizontal |= apart > np.radians(APART_DEG)
         has_horizontal = bool(is_horizontal.any())
-        az, zenith = np.radians(az_deg), np.radians(90.0 - el_deg)
+        azimuth, zenith = np.radians(az_deg), np.radians(90.0 - el_deg)
         ra_icrs, dec_icrs = np.empty(count), np.empty(count)
         for one in contexts:
             where, chosen = one.where, is_horizontal[one.where]
             if has_horizontal and chosen.any():
-                cirs, of_date = erfa.atoiq("A", az[where], zenith[where], one.astrom)
+                cirs, of_date = erfa.atoiq("A", azimuth[where], zenith[where], one.astrom)
                 ra[where][chosen] = (cirs + one.rotation - one.origins)[chosen]
                 dec[where][chosen] = of_date[chosen]
-            ra_icrs[where], dec_icrs[where] = erfa.aticq(
-                ra[where] + one.origins, dec[where], one.astrom
-            )
+            with np.errstate(invalid="ignore"):  # NaN where nothing is known
+                ra_icrs[where], dec_icrs[where] = erfa.aticq(
+                    ra[where] + one.origins, dec[where], one.astrom
+                )
         return Places(
             ra_deg=np.degrees(ra) % 360, dec_deg=np.degrees(dec),
             ra_icrs_deg=np.degrees(ra_icrs), dec_icrs_deg=np.degrees(dec_icrs),
             pa_deg=np.degrees(parallactic_of(lst - ra, dec, latitude)),
-            lst_h=lst * (12 / np.pi) % 24,
+            lst_h=lst * (12 / np.pi) % 24, is_horizontal=is_horizontal,
         )  # fmt: skip
