@@ -72,6 +72,20 @@ def test_pointing_on_the_wires_is_gapless_whenever_it_runs(tmp_path: Path) -> No
         np.testing.assert_allclose(wires.pointing_at(times // 10**7 * 10**7)[:, 1], el, atol=1e-9)
 
 
+def test_a_new_telescope_goes_on_behind_what_a_killed_one_has_told(tmp_path: Path) -> None:
+    wires = Wires.create(tmp_path / "wires")
+    LiveTelescope(wires, START).tick(START)
+    told = wires.last_pointing_ns()
+    assert told is not None
+    assert told > START + S // 2
+    now = START + S // 5
+    again = LiveTelescope(wires, now)
+    _run(again, now, now + 3 * S)
+    times = START + np.arange(0, 250) * (S // 100)
+    # Were rows out of order, places between them would be thrown about.
+    assert np.abs(np.diff(wires.pointing_at(times)[:, 1])).max() < 0.01
+
+
 def test_a_file_of_yesterday_is_overwritten_and_locks_of_the_dead_go(tmp_path: Path) -> None:
     (tmp_path / "0601").write_bytes(b"yesterday" * 1000)
     (tmp_path / "0777.lck").touch()

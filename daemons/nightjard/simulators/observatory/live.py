@@ -84,6 +84,10 @@ class LiveTelescope:
         self.timeline = Timeline()
         self.observatory = Observatory(self.parameters, self.timeline, wires.angles_at)
         self.horizon_ns = (now_ns // TICK_NS - 1) * TICK_NS
+        last = wires.last_pointing_ns()
+        if last is not None and self.horizon_ns <= last < now_ns + 5 * NS_PER_S:
+            # A telescope that was killed has told where it will be: time goes on behind that.
+            self.horizon_ns = (last // TICK_NS + 1) * TICK_NS
         self._driven_ns = self.horizon_ns
         self.sources = {one.name: one for one in sources_up(self.parameters, now_ns)}
         az, el = self.observatory.source_place(self.sources["planet"].direction, now_ns)

@@ -12,11 +12,10 @@ from nightjar.clock import NS_PER_S
 from nightjar.das.pointing import Pointing
 from nightjar.times import mjd
 from nightjard.simulators.observatory.noise import smooth
-from nightjard.simulators.observatory.sky import DAY_NS, Floats
+from nightjard.simulators.observatory.sky import DAY_NS, Floats, tai_utc_s
 from nightjard.simulators.observatory.timeline import Source
 from nightjard.simulators.observatory.truth import Truth
 
-TAI_UTC_S = 37.0
 _HOUR_NS = 3600 * NS_PER_S
 _WEATHER: dict[str, tuple[float, float, float]] = {
     "temperature_c": (0.5, 1.5, -30.0), "humidity_pct": (15.0, 6.0, 1.0),
@@ -67,7 +66,7 @@ def telescope_record(
     el = float(truth.el[index])
     return {
         "utc_ns": t_ns, "mjd": mjd(t_ns), "day_of_year": _day_of_year(t_ns), "ut_h": hours,
-        "lst_h": float(truth.lst_h[index]), "ut1_utc_s": ut1_utc_s, "tai_utc_s": TAI_UTC_S,
+        "lst_h": float(truth.lst_h[index]), "ut1_utc_s": ut1_utc_s, "tai_utc_s": tai_utc_s(t_ns),
         "source_name": "" if source is None else source.name,
         "coordinate_type": 3 if source is None else 1,
         "source_ra_h": None if source is None else source.ra_deg / 15,

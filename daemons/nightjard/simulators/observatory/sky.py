@@ -20,7 +20,7 @@ import erfa
 import numpy as np
 from numpy.typing import NDArray
 
-from nightjar.clock import NS_PER_S
+from nightjar.clock import NS_PER_S, TAI_UTC_S
 
 Floats = NDArray[np.float64]
 NODE_NS = 60 * NS_PER_S
@@ -30,6 +30,7 @@ _TT_TAI_S = 32.184
 _LIGHT_AU_DAY = 173.1446326846693  # speed of light
 _LIGHT_M_S = 299_792_458.0
 _ROTATION = 7.292115e-5  # rad/s of the Earth
+_SINCE_2017_NS = 17_167 * DAY_NS
 _UNIX_JD = 2440587.5
 _WGS84 = (6_378_137.0, 1 / 298.257223563)
 
@@ -50,6 +51,14 @@ class Site:
         e2 = flattening * (2 - flattening)
         normal = radius / math.sqrt(1 - e2 * math.sin(latitude) ** 2)
         return _ROTATION * (normal + self.height_m) * math.cos(latitude) / _LIGHT_M_S
+
+
+def tai_utc_s(t_ns: int) -> float:
+    """Return TAI - UTC, s; what holds since 2017 for all later times."""
+    if t_ns >= _SINCE_2017_NS:
+        return float(TAI_UTC_S)
+    date = datetime.fromtimestamp(t_ns // NS_PER_S, UTC)
+    return float(erfa.dat(date.year, date.month, date.day, 0.0))
 
 
 def unit(ra_deg: Floats | float, dec_deg: Floats | float) -> Floats:
@@ -163,9 +172,7 @@ class Sky:
 
     def _make_node(self, t_ns: int) -> _Node:
         day, rest = divmod(t_ns, DAY_NS)
-        date = datetime.fromtimestamp(t_ns // NS_PER_S, UTC)
-        tai_utc = float(erfa.dat(date.year, date.month, date.day, 0.0))
-        tt = (_UNIX_JD + day, (rest / NS_PER_S + tai_utc + _TT_TAI_S) / 86400)
+        tt = (_UNIX_JD + day, (rest / NS_PER_S + tai_utc_s(t_ns) + _TT_TAI_S) / 86400)
         matrix = erfa.pnm06a(*tt)
         origins = float(erfa.eo06a(*tt))
         heliocentric, barycentric = erfa.epv00(*tt)
