@@ -32,8 +32,12 @@ def site(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Sit
 def running(tmp_path_factory: pytest.TempPathFactory, _session_folders: str) -> Iterator[Daemon]:
     """One camera for the tests that need none of their own: a start costs more than they do."""
     site = Site(tmp_path_factory.mktemp("camera") / "site", free_ports(4))
-    yield site.camera({"exposure_min": 1e-5}, windows={"middle": [101, 200, 51, 150]})
-    site.close()
+    with pytest.MonkeyPatch.context() as patch:  # other modules have a registry in the session's
+        patch.setenv("NIGHTJAR_CONFIG_ROOT", str(site.etc))
+        try:
+            yield site.camera({"exposure_min": 1e-5}, windows={"middle": [101, 200, 51, 150]})
+        finally:
+            site.close()
 
 
 @pytest.fixture
