@@ -16,6 +16,7 @@ MINUTE_NS = 60 * NS_PER_S
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RAW = re.compile(r"raw_(\d{6})_(\d{4})\.bin\Z")
 _HOUSEKEEPING = re.compile(r"enc_(\d{6})_(\d{4})\.jsonl\Z")
+_RPC = re.compile(r"(\d{8})_(\d{4})_rpc\.bin\Z")
 _POINTING = re.compile(r"(\d{4})\Z")
 
 
@@ -85,6 +86,17 @@ def pointing_start_ns(path: Path) -> int | None:
         return None
     try:
         return minute_start_ns(path.parent.name, int(match[1]))
+    except InvalidArgument:
+        return None
+
+
+def rpc_start_ns(path: Path) -> int | None:
+    """Return the start of the minute of an old file of telescope records; None for other names."""
+    match = _RPC.match(path.name)
+    if match is None:
+        return None
+    try:
+        return minute_start_ns(match[1], int(match[2]))
     except InvalidArgument:
         return None
 

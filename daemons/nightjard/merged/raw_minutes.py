@@ -115,9 +115,12 @@ def _unlike(config: MergedConfig, header: dict[str, Any], start_ns: int) -> list
             f"{shape[0]} slots of {shape[1]} channels, the configuration has {expected[0]} of "
             f"{expected[1]}"
         )
-    if int(header["utc_start_ns"]) != start_ns:
-        return f"its header begins at {header.get('utc_start', header['utc_start_ns'])}: other name"
     reasons = []
+    if int(header["utc_start_ns"]) != start_ns:
+        told = header.get("utc_start", header["utc_start_ns"])
+        if not config.follow.trust_names:
+            return f"its header begins at {told}: another minute than its name (follow.trust_names)"
+        reasons.append(f"its header begins at {told}; its name is believed")
     if header.get("channel_map_sha256") not in (None, config.channels.digest):
         reasons.append("recorded with another channel map than the configuration's")
     scale = header.get("volts_per_lsb")
