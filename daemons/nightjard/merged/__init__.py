@@ -29,7 +29,8 @@ What others call, all with plain arguments:
 ``variables``
     names, types, dimensions and attributes of a file.
 
-Below them: ``raw_minutes`` and ``reading`` (files to arrays), ``calibration`` (volts to quantities),
-``interpolation``, ``sky`` (apparent place and ICRS), ``columns`` (all of it, sample by sample),
-``pairing`` and ``clusters`` (edges to the difference of the clocks), ``attributes``, ``bolometers``.
+Below them: ``raw_minutes`` and ``reading`` (files to arrays), ``calibration`` (volts to
+quantities), ``interpolation``, ``sky`` (apparent place and ICRS), ``columns`` (all of it, sample by
+sample), ``pairing`` and ``clusters`` (edges to the difference of the clocks), ``attributes``,
+``bolometers``.
 """

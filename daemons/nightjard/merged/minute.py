@@ -270,6 +270,9 @@ def _close_minutes(
             raw.is_valid, not (bits & quality.NO_POINTING).any(), bool(sources[1].name)
         )
         reasons = [*raw.reasons, *(one.reason for one in sources if one.reason)]
+        without = int(((bits & quality.NO_POINTING) > 0).sum())
+        if without and not sources[0].reason:
+            reasons.append(f"no pointing at {without} samples: a minute beside it is missing")
         found.append(
             {"minute_ns": start, "status": status, "reason": "; ".join(reasons),
              "samples": int(raw.is_valid.sum()), "raw": raw.source,

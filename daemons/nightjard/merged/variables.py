@@ -57,7 +57,17 @@ def _variable(
         attributes["comment"] = comment
     if dtype == "S1":
         attributes["_Encoding"] = "utf-8"
+    attributes["coverage_content_type"] = _content(name, units)
     return Variable(name, dtype, tuple(dims.split()), fill, {**attributes, **more})
+
+
+def _content(name: str, units: str | None) -> str:
+    """Return what kind of content ACDD calls it."""
+    if name.startswith("time"):
+        return "coordinate"
+    if name in ("quality", "minute_status", "minute_reason", "bolo_good"):
+        return "qualityInformation"
+    return "auxiliaryInformation" if units in (None, "1") else "physicalMeasurement"
 
 
 def dimensions(config: MergedConfig) -> dict[str, int]:
