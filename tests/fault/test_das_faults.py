@@ -325,8 +325,9 @@ def test_a_failure_of_the_disk_publishes_what_there_is(
 ) -> None:
     das.record(100)
     limit = das.model.config.space.model_copy(update={"stop_bytes": 10**17, "low_bytes": 10**17})
+    assert das.model.recorder is not None
     monkeypatch.setattr(
-        das.model.recorder, "config", das.model.config.model_copy(update={"space": limit})
+        das.model.recorder.place, "_config", das.model.config.model_copy(update={"space": limit})
     )
     das.until(lambda: das.model.state is DasState.STOPPED, "stopped")
     assert "make room" in das.model.failure

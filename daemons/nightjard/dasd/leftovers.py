@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nightjar.das.naming import MINUTE_NS, day_of
-from nightjar.das.raw import MISSING, RawDamaged, read_raw
+from nightjar.das.raw import HEADER_BYTES, MISSING, RawDamaged, read_raw
 from nightjar.das.raw_journal import KILLED, orphans_in, parts_in, read_left
 from nightjar.das.raw_writer import RawMinuteWriter
 from nightjar.errors import NightjarError
@@ -56,6 +56,9 @@ def take_over(
             _mend(part)
             writer = RawMinuteWriter.resume(part)
         except RawDamaged as error:
+            if not _was_begun(part):
+                part.unlink()
+                continue
             _set_aside(part, error.message)
             continue
         except NightjarError as error:
@@ -86,6 +89,16 @@ def take_over(
         with contextlib.suppress(OSError):
             orphan.unlink()
     return published, current
+
+
+def _was_begun(part: Path) -> bool:
+    """Tell whether a part without a good header can hold samples.
+
+    The header is written when all slots are missing: a kill before that leaves nothing else.
+    """
+    words = np.frombuffer(part.read_bytes()[HEADER_BYTES:], np.uint8)
+    words = words[: words.size // 2 * 2].view("<i2")
+    return bool(((words != MISSING) & (words != 0)).any())
 
 
 def _mend(part: Path) -> None:

@@ -22,15 +22,17 @@ from nightjar.errors import Code, InvalidArgument, NightjarError, Refused, Timed
 from nightjar.files import free_bytes, locked
 from nightjar.health import Health
 from nightjar.times import iso
-from nightjard.dasd.clockcheck import ClockState, judge
+from nightjard.dasd.clockcheck import ClockState
 from nightjard.dasd.config import DasConfig
 from nightjard.dasd.drivers.base import Adc
 from nightjard.dasd.feed import Feed
 from nightjard.dasd.leftovers import folders_near, take_over
 from nightjard.dasd.levels import Levels
 from nightjard.dasd.memory import Memory
+from nightjard.dasd.outlook import Outlook
 from nightjard.dasd.pipeline import Pipeline
-from nightjard.dasd.recorder import LOCK_NAME, Plan, Recorder, require_output
+from nightjard.dasd.places import require_output
+from nightjard.dasd.recorder import LOCK_NAME, Plan, Recorder
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,6 @@ IDLE_S = 0.25
 TICK_NS = NS_PER_S
 REMEMBER_NS = 20 * NS_PER_S
 COMMAND_S = 4.0
-_NO_CLOCK = ClockState("kernel", False)
 
 
 class Acquisition:
@@ -80,7 +81,7 @@ class Acquisition:
         )
         self.beat_ns = clock.monotonic_ns()
         self._adc, self._clock, self._health = adc, clock, health
-        self._look_at_clock, self._ask_telescope = look_at_clock, ask_telescope
+        self.outlook = Outlook(config, clock, health, look_at_clock, ask_telescope)
         self._memory = Memory(state)
         self._rescue_root = state / "rescued"
         self._boot_id = uuid.uuid4().hex
@@ -95,9 +96,6 @@ class Acquisition:
         self.failure = ""
         """Why a recording stopped by itself; "" where none did."""
         self._ticked_ns = self._remembered_ns = 0
-        self.clock_state, self.clock_ns = _NO_CLOCK, clock.monotonic_ns()
-        self._clock_told: dict[str, Any] = _NO_CLOCK.told()
-        self.telescope: dict[str, Any] = self._no_telescope("not asked yet")
         self.free: int | None = None
 
     # --- the thread that writes ---------------------------------------------------------------
@@ -177,14 +175,14 @@ class Acquisition:
             try:
                 with locked(root / LOCK_NAME, f"a DAS that writes {root}"):
                     for folder in folders_near(root, now):
-                        take_over(folder, now, self._clock_told, goes_on=False)
+                        take_over(folder, now, self.outlook.told, goes_on=False)
             except Refused as error:
                 log.warning("%s; what it left is not looked at", error.message)
 
     def _begin(self, root: Path, is_test: bool) -> dict[str, Any]:
         plan = Plan(
             root, is_test, self._rescue_root, lambda start_ns: self._header(start_ns, is_test),
-            lambda: self._clock_told, self.now_ns,
+            lambda: self.outlook.told, self.now_ns,
         )  # fmt: skip
         self._drain()  # what came before is not recorded
         self.recorder = Recorder(self.config, plan, self.now_ns())
@@ -242,7 +240,7 @@ class Acquisition:
             "adc_min_v": adc.min_v, "adc_max_v": adc.max_v, "volts_per_lsb": adc.volts_per_lsb,
             "gain": list(adc.gain), "convert_interval_s": adc.convert_interval_s,
             "scan_order": "by channel number", "sample_ref": about.sample_ref,
-            "channel_map_sha256": config.channels.digest, "clock": self._clock_told,
+            "channel_map_sha256": config.channels.digest, "clock": self.outlook.told,
             "software": f"nightjar {__version__}", "simulated": about.is_simulated,
             "test": is_test, "adc": self.feed.about,
         }  # fmt: skip
@@ -285,8 +283,8 @@ class Acquisition:
         if output is not None:
             root = require_output(self.config, output)
         else:
-            self._require_fresh()
-        self._require_clock()
+            self.outlook.require_fresh()
+        self.outlook.require_clock()
 
         def begin() -> Any:
             if self.is_running:
@@ -295,21 +293,6 @@ class Acquisition:
 
         value: dict[str, Any] = self._ask(begin)
         return value
-
-    def _require_fresh(self) -> None:
-        if self._ask_telescope is None:
-            return
-        self.look_at_telescope()
-        if not self.telescope["is_fresh"]:
-            raise Refused(
-                f"{self.telescope['reason']}; start the telescope's logs first (telog start), or "
-                "record a test: das start --test --output DIR"
-            )
-
-    def _require_clock(self) -> None:
-        level, text = self.look_at_the_clock()
-        if level is Level.FAILED and self.config.clock.refuse:
-            raise Refused(text)
 
     def stop(self) -> dict[str, Any]:
         """End the recording; where none runs, acknowledge how the last one ended."""
@@ -341,18 +324,9 @@ class Acquisition:
 
     def look_around(self) -> None:
         """Look at the host's clock, the telescope's logs and the disk."""
-        now = self._clock.monotonic_ns()
-        is_known = self.clock_state is not _NO_CLOCK
-        if not is_known or now - self.clock_ns > self.config.clock.interval_s * NS_PER_S:
-            self.look_at_the_clock()
-        if self._ask_telescope is not None:
-            self.look_at_telescope()
-            recorder = self.recorder
-            is_needed = self.is_running and recorder is not None and not recorder.plan.is_test
-            if is_needed and not self.telescope["is_fresh"]:
-                self._health.set("telescope", Level.DEGRADED, self.telescope["reason"])
-            else:
-                self._health.ok("telescope")
+        recorder = self.recorder
+        is_needed = self.is_running and recorder is not None and not recorder.plan.is_test
+        self.outlook.look_around(needs_telescope=is_needed)
         try:
             self.free = free_bytes(self.root)
         except OSError:
@@ -363,46 +337,6 @@ class Acquisition:
         """Where it records, or would."""
         recorder = self.recorder if self.is_running else None
         return recorder.plan.root if recorder else Path(self.config.raw_root)
-
-    def look_at_the_clock(self) -> tuple[Level, str]:
-        """Ask anew how the host's clock is; return how good it is, and why."""
-        state = self._look_at_clock()
-        level, text = judge(state, self.config.clock)
-        self.clock_state, self.clock_ns = state, self._clock.monotonic_ns()
-        self._clock_told = state.told()
-        # An unlocked clock is marked in the files and does not make the DAS FAILED.
-        self._health.set("clock", min(level, Level.DEGRADED), text if level else "")
-        return level, text
-
-    def _no_telescope(self, reason: str) -> dict[str, Any]:
-        return {
-            "daemon": self.config.telescope_daemon, "pointing_age_s": None,
-            "housekeeping_age_s": None, "is_fresh": False, "reason": reason,
-        }  # fmt: skip
-
-    def look_at_telescope(self) -> None:
-        """Ask anew how old the telescope's pointing and housekeeping are."""
-        if self._ask_telescope is None:
-            return
-        name, limit_s = self.config.telescope_daemon, self.config.fresh_limit_s
-        try:
-            told = self._ask_telescope()
-        except NightjarError as error:
-            reason = f"the telescope's logs are not known: {error.message}"
-            self.telescope = self._no_telescope(reason)
-            return
-        ages = {"pointing": told.get("pointing_age_s"), "housekeeping": told.get("age_s")}
-        stale = [
-            f"{what} of {name} is "
-            + ("missing" if age is None else f"{age:.1f} s old (limit {limit_s:g} s)")
-            for what, age in ages.items()
-            if age is None or age >= limit_s
-        ]
-        self.telescope = {
-            "daemon": name, "pointing_age_s": ages["pointing"],
-            "housekeeping_age_s": ages["housekeeping"], "is_fresh": not stale,
-            "reason": "; ".join(stale),
-        }  # fmt: skip
 
     # --- telling ----------------------------------------------------------------------------------
 

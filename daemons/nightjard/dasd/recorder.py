@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightjar.das.naming import MINUTE_NS, day_of, raw_path
+from nightjar.das.naming import MINUTE_NS, raw_path
 from nightjar.das.raw import CLOCK_UNLOCKED, RESTARTED, SLIP, RawDamaged
 from nightjar.das.raw_journal import KILLED
 from nightjar.das.raw_writer import RawMinuteWriter
-from nightjar.errors import Code, Refused, StorageError
-from nightjar.files import free_bytes, locked, require_folder
+from nightjar.errors import StorageError
+from nightjar.files import locked, require_folder
 from nightjard.dasd.config import DasConfig
 from nightjard.dasd.leftovers import folders_near, take_over
+from nightjard.dasd.places import Place
 from nightjard.dasd.timing import Slots
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 LOCK_NAME = ".dasd.lock"
 BEGAN = "the DAS began"
 PREPARE_NS = 10 * 1_000_000_000
-MIDNIGHT_NS = 5 * MINUTE_NS
 GRACE_NS = 2 * 1_000_000_000
 """A minute without samples at its end is published so long after it."""
 
@@ -106,6 +105,7 @@ class Recorder:
         self.counts = Counts()
         self.warnings: dict[str, str] = {}
         """What is wrong and lets it go on, by part."""
+        self.place = Place(plan.root, config, plan.is_test, self.warnings)
         self._slots = Slots(config.adc.n_slots)
         self._n_slots = config.adc.n_slots
         self._writer: RawMinuteWriter | None = None
@@ -118,8 +118,8 @@ class Recorder:
         require_folder(plan.root, "recording")
         self._held.enter_context(locked(plan.root / LOCK_NAME, f"a DAS that writes {plan.root}"))
         try:
-            self._look_for_room()
-            self._day_folder(utc_ns)
+            self.place.look_for_room()
+            self.place.day_folder(utc_ns)
             for folder in folders_near(plan.root, utc_ns):
                 _, current = take_over(folder, utc_ns, plan.clock_state(), goes_on=True)
                 if current is not None and self._fits(current):
@@ -257,8 +257,8 @@ class Recorder:
             No folder, no room.
         """
         start_ns = minute * MINUTE_NS
-        self._look_for_room()
-        self._day_folder(start_ns)
+        self.place.look_for_room()
+        self.place.day_folder(start_ns)
         path = raw_path(self.plan.root, start_ns)
         self.warnings.pop("minute", None)
         if not path.exists():
@@ -317,8 +317,8 @@ class Recorder:
                 self._publish(self._why or "no samples came")
             elif self._ready is None and utc_ns > end_ns - PREPARE_NS:
                 self._prepare(end_ns)
-        self._look_for_room()
-        self._look_to_midnight(utc_ns)
+        self.place.look_for_room()
+        self.place.look_to_midnight(utc_ns)
 
     def _prepare(self, start_ns: int) -> None:
         """Begin the next minute ahead of its time: what fails then fails again when it is due."""
@@ -329,62 +329,6 @@ class Recorder:
             self.warnings.pop("next", None)
         except StorageError as error:
             self.warnings["next"] = f"the next minute cannot be begun: {error.message}"
-
-    def _look_for_room(self) -> None:
-        space = self.config.space
-        try:
-            free = free_bytes(self.plan.root)
-        except OSError as error:
-            raise StorageError(
-                f"the folder {self.plan.root} has vanished ({error.strerror}); look what happened "
-                "to the disk, then start again"
-            ) from error
-        if free < space.stop_bytes:
-            raise StorageError(
-                f"{free / 1e6:.0f} MB are free in {self.plan.root}, fewer than the "
-                f"{space.stop_bytes / 1e6:.0f} MB at which a recording stops; make room, then "
-                "start again",
-                code=Code.NO_SPACE,
-            )
-        hours = free / self.config.bytes_per_hour
-        self.warnings.pop("room", None)
-        if free < space.low_bytes:
-            self.warnings["room"] = (
-                f"only {free / 1e9:.2f} GB are free in {self.plan.root}: {hours:.1f} h of data"
-            )
-        elif hours < space.warn_hours:
-            self.warnings["room"] = (
-                f"{free / 1e9:.1f} GB are free in {self.plan.root}: {hours:.1f} h of data, fewer "
-                f"than {space.warn_hours:g}"
-            )
-
-    def _day_folder(self, utc_ns: int) -> None:
-        folder = self.plan.root / day_of(utc_ns)
-        if folder.is_dir():
-            return
-        if not (self.config.auto_mkdir or self.plan.is_test):
-            raise StorageError(
-                f"the folder {folder} does not exist; create it, or set auto_mkdir, then start "
-                "again"
-            )
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"the folder {folder} cannot be made: {error.strerror}; look what happened to "
-                "the disk, then start again"
-            ) from error
-
-    def _look_to_midnight(self, utc_ns: int) -> None:
-        ahead_ns = utc_ns + MIDNIGHT_NS
-        if day_of(ahead_ns) == day_of(utc_ns):
-            self.warnings.pop("midnight", None)
-            return
-        try:
-            self._day_folder(ahead_ns)
-            self.warnings.pop("midnight", None)
-        except StorageError as error:
-            self.warnings["midnight"] = f"at midnight the recording will stop: {error.message}"
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -421,28 +365,3 @@ class Recorder:
         self.counts.files += 1
         self.counts.last_file = str(path)
         return path
-
-
-def require_output(config: DasConfig, output: str) -> Path:
-    """Return the folder that a person named for a test.
-
-    Raises
-    ------
-    Refused, StorageError
-        Not absolute, among the night's own data, not where tests may be; not there.
-    """
-    path = Path(os.path.normpath(output))
-    if not path.is_absolute():
-        raise Refused(f"output {output!r}: must be an absolute path on the DAS's machine")
-    try:
-        real = path.resolve(strict=True)
-    except OSError as error:
-        raise StorageError(f"output {output}: {error.strerror}; create it first") from error
-    raw = Path(config.raw_root).resolve()
-    if real == raw or raw in real.parents or real in raw.parents:
-        raise Refused(f"output {output}: tests are not recorded with the night's data in {raw}")
-    roots = [Path(root).resolve() for root in config.test_roots or ("/",)]
-    if not any(root == real or root in real.parents for root in roots):
-        raise Refused(f"output {output}: tests may be recorded below {', '.join(map(str, roots))}")
-    require_folder(real, "output")
-    return real

@@ -29,7 +29,7 @@ def snapshot(das: Acquisition, clock: Clock) -> dict[str, Any]:
     """Return the status but for daemon and health; see :data:`nightjar.api.das.STATUS_KEYS`."""
     feed, free = das.feed, das.free
     state = das.state
-    level, text = judge(das.clock_state, das.config.clock)
+    level, text = judge(das.outlook.state, das.config.clock)
     names = {group.name for group in das.config.channels.groups}
     kinds = {group.kind for group in das.config.channels.groups}
     return {
@@ -39,10 +39,10 @@ def snapshot(das: Acquisition, clock: Clock) -> dict[str, Any]:
         "adc": _adc(das, clock),
         "recording": _recording(das),
         "clock": {
-            **das.clock_state.told(), "level": level.name, "text": text,
-            "age_s": round((clock.monotonic_ns() - das.clock_ns) / NS_PER_S, 1),
+            **das.outlook.told, "level": level.name, "text": text,
+            "age_s": round(das.outlook.age_s, 1),
         },
-        "telescope": das.telescope,
+        "telescope": das.outlook.telescope,
         "disk": {
             "root": str(das.root), "free_bytes": free,
             "hours": None if free is None else round(free / das.config.bytes_per_hour, 1),
@@ -98,7 +98,7 @@ def _recording(das: Acquisition) -> dict[str, Any] | None:
 
 def check(das: Acquisition, *, clock_only: bool) -> list[dict[str, str]]:
     """Return what was looked at: [{what, level, text}]."""
-    level, text = das.look_at_the_clock()
+    level, text = das.outlook.look_at_the_clock()
     found = [{"what": "clock", "level": level.name, "text": text}]
     if clock_only:
         return found
@@ -123,8 +123,8 @@ def check(das: Acquisition, *, clock_only: bool) -> list[dict[str, str]]:
     except NightjarError as error:
         add("folder", Level.FAILED, error.message)
     if config.telescope_daemon is not None:
-        das.look_at_telescope()
-        told = das.telescope
+        das.outlook.look_at_telescope()
+        told = das.outlook.telescope
         if told["is_fresh"]:
             add("telescope", Level.OK, f"pointing {told['pointing_age_s']:.1f} s old, housekeeping "
                 f"{told['housekeeping_age_s']:.1f} s")  # fmt: skip
