@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-streams demo-night demo-all test lint types contracts docs docs-check check bench soak soak-streams soak-chaos clean
+.PHONY: help venv demo demo-streams demo-night demo-das demo-all test lint types contracts docs docs-check check bench soak soak-streams soak-chaos clean
 .PHONY: debian-packages demo-venv native
 
 help:  ## this list
@@ -24,6 +24,9 @@ venv:  ## make .venv and install everything for development into it
 demo-venv:
 	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --extras daemons
 
+demo-das-venv:
+	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --extras daemons,das
+
 demo: demo-venv  ## start the simulated site, take a sequence, show the files, stop in order
 	@$(BIN)/python tools/demo.py
 
@@ -33,7 +36,10 @@ demo-streams: demo-venv  ## fast cameras, a link, loggers: every frame proven at
 demo-night: demo-venv  ## the archive pipeline: raw cubes to a safe night, every frame proven at the far side
 	@$(BIN)/python tools/demo_night.py
 
-demo-all: demo demo-streams demo-night  ## every demonstration, one after the other
+demo-das: demo-das-venv  ## rotator, acquisition, telescope logs, merge: a planet is recorded and drawn
+	@$(BIN)/python tools/demo_das.py
+
+demo-all: demo demo-streams demo-night demo-das  ## every demonstration, one after the other
 
 debian-packages:
 	@$(PYTHON) tools/debian_packages.py --install

@@ -456,6 +456,9 @@ def main() -> int:
         (FOLDER / "flow.svg").write_text(flow())
         (FOLDER / "streams.svg").write_text(streams())
         (FOLDER / "night.svg").write_text(night())
+        from draw_das import das  # it draws with what is defined here
+
+        (FOLDER / "das.svg").write_text(das())
     if what in ("session", "all"):
         session()
     return 0

@@ -320,6 +320,30 @@ def simulate_night(session: Session, /, folder: Path, **chosen: Any) -> None:
     session.result(value, lines)
 
 
+@simulate.command("das")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--first-port", type=click.IntRange(1024, 65000), metavar="PORT",
+              help="Use ports from this one on (default: any that are free).")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace the configuration of an earlier time.")
+@pass_session
+def simulate_das(session: Session, folder: Path, first_port: int | None, force: bool) -> None:
+    """Write a site with rotator, acquisition, telescope logs and merge into FOLDER.
+
+    Nothing outside FOLDER is written, and nothing is started.
+    """
+    from nightjard.site import simulate as site
+    from nightjard.site.simulate_das import PORTS, next_steps, write_das_site
+
+    path = write_das_site(folder, ports=site.free_ports(PORTS, first_port), force=force)
+    session.result(
+        {
+            "folder": str(folder.resolve()), "environment": site.environment(folder),
+            "env": str(path), "telescope": str(folder.resolve() / "telescope.json"),
+        },
+        next_steps(folder, path),
+    )  # fmt: skip
+
+
 @simulate.command("observatory")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--start", default="2026-11-21T10:00", show_default=True, metavar="UTC",
