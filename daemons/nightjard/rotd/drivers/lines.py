@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.das.lines import Line
-from nightjar.errors import DeviceLost, DeviceNotFound
+from nightjar.errors import DeviceLost, DeviceNotFound, StorageError
 from nightjard.simulators.wires import Wires
 
 
@@ -53,9 +53,9 @@ class WiredLines:
         """Map the file."""
         try:
             self._wires = Wires.open(self._path)
-        except OSError as error:
+        except StorageError as error:
             raise DeviceNotFound(
-                f"wires {self._path}: {error.strerror}: is the simulated telescope running?"
+                f"{error.message}; is the simulated telescope running?"
             ) from error
 
     def close(self) -> None:
