@@ -15,6 +15,7 @@ from nightjard.archived.nights.records import Reason
 from nightjard.archived.nights.sync import CameraFrames, Physics, RunSolution, solve_run
 from nightjard.simulators.night.triggers import (
     CameraTiming,
+    CameraTruth,
     SegmentTruth,
     TriggerSegment,
     simulate_segment,
@@ -210,6 +211,114 @@ def score(case: Case) -> Score:
         found.dubious += int((state == 0).sum())
         found.wrong_labels += int(((state != 0) & (state != camera.state)).sum())
     return found
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """A run of recordings with pauses of the cameras between them, an offset for each.
+
+    ``skew_s`` is by how much each camera begins later than the trigger, in every recording.
+    """
+
+    offsets_us: tuple[float, ...] = (150.0, 1200.0, -500.0)
+    pause_s: float = 4.0
+    triggers: int = 1500
+    rows: int = 268
+    mode: Literal["fast", "slow"] = "fast"
+    exposure_s: float = 1e-3
+    half_width_us: float | None = 500.0
+    loss: float = 1e-3
+    spikes: float = 1e-3
+    skew_s: tuple[float, float] = (0.05, 0.3)
+    seed: int = 1
+
+    @property
+    def segment(self) -> TriggerSegment:
+        """The first recording."""
+        return self._segment(self.offsets_us[0], START_NS)
+
+    def _segment(self, offset_us: float, start_ns: int) -> TriggerSegment:
+        first, second = (
+            CameraTiming(
+                offset_us=offset, mean_latency_us=latency_us, loss_before=self.loss / 2,
+                loss_after=self.loss / 2, spike_fraction=self.spikes, start_delay_s=delay_s,
+            )
+            for offset, latency_us, delay_s in zip(
+                (0.0, offset_us), (30.0, 60.0), self.skew_s, strict=True
+            )
+        )  # fmt: skip
+        return TriggerSegment(
+            start_ns=start_ns, exposure_s=self.exposure_s, rows=self.rows, mode=self.mode,
+            cameras=(first, second), triggers=self.triggers,
+            has_flc=self.half_width_us is not None, half_width_us=self.half_width_us or 0.0,
+        )  # fmt: skip
+
+    def simulate(self) -> SegmentTruth:
+        """Return the truth of the whole run."""
+        rng = np.random.default_rng(self.seed)
+        start_ns, counters = START_NS, [1, 1000]
+        parts: list[SegmentTruth] = []
+        for offset_us in self.offsets_us:
+            part = simulate_segment(self._segment(offset_us, start_ns), rng, counters)
+            counters = [int(camera.counter[-1]) + 1 for camera in part.cameras]
+            start_ns = int(part.trigger_ns[-1]) + round(self.pause_s * 1e9)
+            parts.append(part)
+        cameras = []
+        for number in range(2):
+            mine = [part.cameras[number] for part in parts]
+            values: dict[str, Any] = {
+                name: np.concatenate([getattr(each, name) for each in mine])
+                for name in ("state", "acquired_ns", "logged_ns", "counter", "slot", "exposed_ns",
+                             "is_duplicate")
+            }  # fmt: skip
+            trigger = np.concatenate(
+                [each.trigger + turn * self.triggers for turn, each in enumerate(mine)]
+            )
+            cameras.append(CameraTruth(trigger=trigger, lost=(), **values))
+        trigger_ns = np.concatenate([part.trigger_ns for part in parts])
+        state = np.concatenate([part.state for part in parts])
+        return SegmentTruth(self.segment, trigger_ns, state, tuple(cameras))
+
+
+@dataclass(frozen=True)
+class PartScore:
+    """How one recording of a run was solved."""
+
+    true_pairs: int
+    pairs: int
+    wrong_pairs: int
+    wrong_labels: int
+    ambiguous: int
+    labelled: int
+
+
+def score_parts(case: Jumps) -> tuple[list[PartScore], RunSolution]:
+    """Simulate, solve, and compare each recording with the truth."""
+    truth = case.simulate()
+    solution = solve_run(frames_of(truth), physics_of(truth.segment))
+    first, second = matched(solution)
+    one, two = truth.cameras
+    is_wrong = one.trigger[first] != two.trigger[second]
+    common = np.intersect1d(one.trigger, two.trigger)
+    found = []
+    for turn in range(len(case.offsets_us)):
+        mine = one.trigger[first] // case.triggers == turn
+        wrong = doubt = labelled = 0
+        for camera, state, reason in zip(
+            truth.cameras, solution.state, solution.reason, strict=True
+        ):
+            inside = camera.trigger // case.triggers == turn
+            known = inside & (state != 0)
+            labelled += int(known.sum())
+            wrong += int((known & (state != camera.state)).sum())
+            doubt += int((inside & (reason == Reason.AMBIGUOUS)).sum())
+        found.append(
+            PartScore(
+                int((common // case.triggers == turn).sum()), int(mine.sum()),
+                int((mine & is_wrong).sum()), wrong, doubt, labelled,
+            )
+        )  # fmt: skip
+    return found, solution
 
 
 def matrix() -> list[Case]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from nightjard.archived.nights.sync.model import (
 )
 from nightjard.archived.nights.sync.modulator import CLEAR, Decoded
 from nightjard.archived.nights.sync.offsets import OffsetPath, refine, seed, track
+from nightjard.archived.nights.sync.parts import Linking, bounds, changes, joined, rests, section
 from nightjard.archived.nights.sync.reporting import Found, report
 from nightjard.archived.nights.sync.states import decode_states
 from nightjard.archived.nights.sync.triggers import Triggers
@@ -63,6 +64,57 @@ def solve_run(cameras: Sequence[CameraFrames], physics: Physics) -> RunSolution:
     base_ns = base_of(cameras)
     trains = tuple(prepare(camera, base_ns, physics) for camera in cameras)
     cadence = measure(trains, physics)
+    cuts_us = _changes(trains, cadence)
+    if not len(cuts_us):
+        return _solve(cameras, trains, cadence, physics)
+    # From the first frame of a part to the first of the next, second records included.
+    solutions: list[RunSolution] = []
+    known: list[tuple[Train, ...]] = []
+    places = [bounds(train, cuts_us) for train in trains]
+    for number in range(len(cuts_us) + 1):
+        mine, own = [], []
+        for camera, train, place in zip(cameras, trains, places, strict=True):
+            start, stop = int(place[number]), int(place[number + 1])
+            edges = np.concatenate([train.kept, [len(camera.counter)]])
+            first, last = int(edges[start]) if start else 0, int(edges[stop])
+            part = section(train, start, stop)
+            own.append(replace(part, kept=part.kept - first))
+            mine.append(
+                CameraFrames(
+                    camera.stream, camera.acquired_ns[first:last], camera.counter[first:last]
+                )
+            )
+        known.append(tuple(own))
+        solutions.append(_solve(mine, known[-1], cadence, physics))
+    between = [
+        {camera.stream: int(train.lost[place[number]]) if place[number] < train.count else 0
+         for camera, train, place in zip(cameras, trains, places, strict=True)}
+        for number in range(1, len(cuts_us) + 1)
+    ]  # fmt: skip
+    return joined(solutions, between)
+
+
+def _changes(trains: tuple[Train, ...], cadence: Cadence) -> Floats:
+    """Return when, during rests of all cameras, the offset of one of them changed."""
+    active = [train for train in trains if train.count]
+    cuts_us = rests(active, cadence) if len(active) > 1 else np.zeros(0)
+    found: set[int] = set()
+
+    def link(reference: Train, other: Train) -> Linking:
+        main = Triggers.of(reference, cadence)
+        linked = _link(main, (reference, other), [0], 1, cadence)
+        pairs = int((linked.alignment.partner >= 0).sum())
+        return Linking(linked.path, linked.choice, pairs, linked.sigma_us)
+
+    for other in active[1:] if len(cuts_us) else []:
+        found.update(changes(active[0], other, cuts_us, cadence, link))
+    return cuts_us[sorted(found)]
+
+
+def _solve(
+    cameras: Sequence[CameraFrames], trains: tuple[Train, ...], cadence: Cadence, physics: Physics
+) -> RunSolution:
+    """Solve a run in which nothing was started anew."""
     active = [index for index, train in enumerate(trains) if train.count]
     if not active:
         return _assemble(cameras, trains, cadence, [], {}, {}, physics)
