@@ -77,7 +77,7 @@ def read_housekeeping(path: Path) -> tuple[list[dict[str, Any]], int]:
             values = json.loads(one)
             values["utc_ns"] = parse_iso(values["t"])
             found.setdefault(int(values["seq"]), values)
-        except (ValueError, KeyError, TypeError, NightjarError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, NightjarError) as error:
             bad += 1
             log.warning("%s: line %d is unreadable: %s", path, number, error)
     return sorted(found.values(), key=lambda values: values["utc_ns"]), bad

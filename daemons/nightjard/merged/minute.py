@@ -123,7 +123,8 @@ def merge_span(span: Span, clock: Clock | None = None) -> dict[str, Any]:
                 result = _write(span, streams, clock)
                 break
             except netcdf.DamagedFile as error:
-                if attempt == 2:
+                # Writing can fail while the file is whole: then it stays, and the caller is told.
+                if attempt == 2 or (path.exists() and netcdf.is_sound(path)):
                     raise
                 if path.exists():
                     aside = netcdf.set_aside(path, clock.now_ns())

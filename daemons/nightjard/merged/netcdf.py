@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from nightjar.clock import NS_PER_S
 from nightjar.das.naming import day_of
-from nightjar.errors import Busy, Refused, StorageError, storage_code
+from nightjar.errors import Busy, Code, Refused, StorageError, storage_code
 from nightjar.files import fsync_folder, locked, rename_new, temporary_name
 from nightjar.times import iso
 from nightjard.merged import attributes, quality
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 HOUR_NS = 3600 * NS_PER_S
 TRIES = 5
 TRY_S = 0.2
+LEAST_FREE_BYTES = 4_000_000
+"""Where writing failed and less is free, that is why: the library does not tell the system's error.
+A minute is 2 MB."""
 
 
 def hour_of(utc_ns: int) -> int:
@@ -164,6 +167,12 @@ def create(config: MergedConfig, hour_ns: int, now_ns: int) -> Path:
             f"cannot make {path}: {error.strerror or error}", code=storage_code(error),
             path=str(path),
         ) from error  # fmt: skip
+    except RuntimeError as error:
+        raise (
+            _no_space(path)
+            if _is_full(path.parent)
+            else StorageError(f"cannot make {path}: {error}", path=str(path))
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -275,13 +284,20 @@ def opened(config: MergedConfig, hour_ns: int) -> Iterator[HourFile]:
         # The library has one exception for all that HDF5 says; a full disk is told by the system.
         full = isinstance(error, OSError) and storage_code(error).name == "NO_SPACE"
         if full or _is_full(path.parent):
-            raise StorageError(f"cannot write {path}: no space left", path=str(path)) from error
+            raise _no_space(path) from error
         raise DamagedFile(f"{path} cannot be written: {error}", path=str(path)) from error
+
+
+def _no_space(path: Path) -> StorageError:
+    return StorageError(
+        f"cannot write {path}: no space left; make room, then merge again", code=Code.NO_SPACE,
+        path=str(path),
+    )  # fmt: skip
 
 
 def _is_full(folder: Path) -> bool:
     stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize < 1_000_000
+    return stat.f_bavail * stat.f_frsize < LEAST_FREE_BYTES
 
 
 def _open_patiently(path: Path) -> Any:
@@ -318,3 +334,17 @@ def is_readable(file: HourFile) -> bool:
     except (RuntimeError, OSError):
         return False
     return True
+
+
+def is_sound(path: Path) -> bool:
+    """Tell whether a file can be opened and read to its end."""
+    try:
+        dataset = netCDF4.Dataset(path, "r")
+    except (RuntimeError, OSError):
+        return False
+    try:
+        dataset.set_auto_maskandscale(False)
+        dataset.set_auto_chartostring(False)
+        return is_readable(HourFile(path, dataset))
+    finally:
+        dataset.close()

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from nightjar.clock import NS_PER_S
 from nightjard.merged.config import SiteConfig
 
-APART_DEG = 0.5
+APART_DEG = 0.1
 """Requested RA and Dec further than this from requested azimuth and elevation do not hold."""
 GROUP_S = 10
 """Seconds that share an astrometry context."""
@@ -220,11 +220,11 @@ class Sky:
         ra_icrs, dec_icrs = np.empty(count), np.empty(count)
         for one in contexts:
             where, chosen = one.where, is_horizontal[one.where]
-            if has_horizontal and chosen.any():
-                cirs, of_date = erfa.atoiq("A", azimuth[where], zenith[where], one.astrom)
-                ra[where][chosen] = (cirs + one.rotation - one.origins)[chosen]
-                dec[where][chosen] = of_date[chosen]
             with np.errstate(invalid="ignore"):  # NaN where nothing is known
+                if has_horizontal and chosen.any():
+                    cirs, of_date = erfa.atoiq("A", azimuth[where], zenith[where], one.astrom)
+                    ra[where][chosen] = (cirs + one.rotation - one.origins)[chosen]
+                    dec[where][chosen] = of_date[chosen]
                 ra_icrs[where], dec_icrs[where] = erfa.aticq(
                     ra[where] + one.origins, dec[where], one.astrom
                 )
