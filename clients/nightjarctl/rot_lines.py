@@ -85,7 +85,8 @@ def drawing(status: Mapping[str, Any]) -> list[str]:
     span = high - low
 
     def place(value: float) -> int:
-        return max(0, min(_WIDTH - 1, round((value - low) / span * (_WIDTH - 1))))
+        column: int = round((value - low) / span * (_WIDTH - 1))
+        return max(0, min(_WIDTH - 1, column))
 
     scale = ["-"] * _WIDTH
     scale[place(0.0)] = "+"

@@ -3,4 +3,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("contract.detector", "contract.adc")
+pytest.register_assert_rewrite("contract.detector", "contract.adc", "contract.rotator")

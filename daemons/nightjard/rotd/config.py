@@ -294,6 +294,14 @@ class RotdConfig(DaemonConfig):
             and self.geometry.high_deg < self.geometry.high_switch_deg
         ):
             raise ValueError("geometry: low_deg and high_deg must lie between the switches")
+        if self.motor.kind == "indi" and (
+            self.geometry.motor_counts_per_deg != 1000
+            or self.geometry.large_teeth != self.geometry.small_teeth
+        ):
+            raise ValueError(
+                "geometry: an INDI rotator tells its own angle: motor_counts_per_deg must be 1000, "
+                "large_teeth and small_teeth equal"
+            )
         pairs = {"simulated": "simulated", "indi": "indi"}
         for one, other in ((self.motor.kind, self.encoder.kind),
                            (self.encoder.kind, self.motor.kind)):  # fmt: skip

@@ -35,7 +35,7 @@ class SeiEncoder:
     def __init__(self, options: Options, clock: Clock) -> None:
         self._options = options
         self._clock = clock
-        self._link = SerialLink(options, "encoder")
+        self._link = SerialLink(options, "encoder", clock)
 
     @property
     def counts_per_turn(self) -> int:

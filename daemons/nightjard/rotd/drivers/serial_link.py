@@ -9,15 +9,16 @@ each question, and told at level DEBUG, as is every byte that passes.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
+from nightjar.clock import NS_PER_S, Clock, SystemClock
 from nightjar.errors import DeviceError, DeviceLost, DeviceNotFound
 from nightjard.rotd.config import SerialPort
 
 log = logging.getLogger(__name__)
 _LONGEST = 4096
+_LOOK_S = 0.05  # a wait is made of such parts
 
 
 class NoAnswer(DeviceLost):
@@ -37,10 +38,13 @@ class SerialLink:
         Port, speed, time-outs.
     what
         What messages call the device: "motor", "encoder".
+    clock
+        Ends the waits; None: the machine's.
     """
 
-    def __init__(self, options: SerialPort, what: str) -> None:
+    def __init__(self, options: SerialPort, what: str, clock: Clock | None = None) -> None:
         self._options = options
+        self._clock = clock or SystemClock()
         self._what = what
         self._port: Any = None
         self.lost_answers = 0
@@ -66,7 +70,9 @@ class SerialLink:
         options = self._options
         try:
             port = serial.serial_for_url(options.port, do_not_open=True)
-            port.baudrate, port.timeout, port.write_timeout = options.baud, 0.0, options.timeout_s
+            port.baudrate, port.write_timeout = options.baud, options.timeout_s
+            # Set once: pyserial configures the whole port anew with each change.
+            port.timeout = min(_LOOK_S, options.timeout_s)
             if "://" not in options.port:
                 port.exclusive = True  # TIOCEXCL: a second program is refused
             port.open()
@@ -88,6 +94,13 @@ class SerialLink:
 
     # --- bytes ---
 
+    def _now_s(self) -> float:
+        return self._clock.monotonic_ns() / NS_PER_S
+
+    def pause(self, seconds: float) -> None:
+        """Give the device a moment."""
+        self._clock.sleep(seconds)
+
     def send(self, data: bytes) -> None:
         """Send bytes, after throwing away what came unasked.
 
@@ -98,9 +111,8 @@ class SerialLink:
         """
         port = self._opened()
         try:
-            stale = port.read(_LONGEST)
-            if stale:
-                log.debug("%s said unasked %r", self.name, stale)
+            if port.in_waiting:
+                log.debug("%s said unasked %r", self.name, port.read(port.in_waiting))
             log.debug("%s <- %r", self.name, data)
             port.write(data)
         except OSError as error:
@@ -117,10 +129,10 @@ class SerialLink:
             The port is gone.
         """
         port = self._opened()
-        end = time.monotonic() + self._options.timeout_s
+        end = self._now_s() + self._options.timeout_s
         got = b""
         while not is_whole(got):
-            left = end - time.monotonic()
+            left = end - self._now_s()
             if left <= 0 or len(got) > _LONGEST:
                 self.lost_answers += 1
                 told = f"only {got!r}" if got else "nothing"
@@ -129,7 +141,6 @@ class SerialLink:
                     "connected and has it power?"
                 )
             try:
-                port.timeout = left
                 part = port.read(max(1, port.in_waiting))
             except OSError as error:
                 raise self._gone(error) from error

@@ -14,15 +14,20 @@ to be believed; 0 in it means that the motor was without power.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
+from nightjar.clock import Clock
 from nightjar.errors import DeviceError, DeviceNotFound, NightjarError
 from nightjard.rotd.config import SmartMotor as Options
 from nightjard.rotd.drivers.base import MotorCapabilities, MotorState
 from nightjard.rotd.drivers.serial_link import BadAnswer, NoAnswer, SerialLink
 
+T = TypeVar("T")
 _MARK = 4711
 _LARGEST = 2**31 - 1
-_NUMBER = re.compile(rb"-?\d{1,10}\Z")
+_NUMBER = re.compile(r"-?\d{1,10}\Z")
 
 
 class SmartMotor:
@@ -32,11 +37,13 @@ class SmartMotor:
     ----------
     options
         Port, address, scales.
+    clock
+        Times the answers.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, clock: Clock | None = None) -> None:
         self._options = options
-        self._link = SerialLink(options, "motor")
+        self._link = SerialLink(options, "motor", clock)
         self._prefix = b"" if options.address is None else bytes([0x80 + options.address])
         self._acceleration = 0
 
@@ -49,7 +56,7 @@ class SmartMotor:
             self._tell(b"ECHO_OFF" if not self._options.echoes else b"ECHO")
             self._resync()
             self._report(b"RP")
-            firmware = self._text(b"RSP")
+            firmware = self._ask(b"RSP", list)[0]
             self._tell(b"MP")
         except NightjarError as error:
             self._link.close()
@@ -79,29 +86,42 @@ class SmartMotor:
     def _resync(self) -> None:
         """End whatever line the motor believes to be in."""
         self._link.send(b"\r")
+        if self._options.echoes:
+            with suppress(NoAnswer):
+                self._link.receive(lambda got: got.endswith(b"\r"))
         self._link.flush()
 
-    def _text(self, command: bytes) -> str:
+    def _ask(self, command: bytes, check: Callable[[list[str]], list[T]]) -> list[T]:
+        """Return what `check` makes of the answers to the reports of one line."""
         data = self._sent(command)
         skip = len(data) if self._options.echoes else 0
+        count = command.count(b" ") + 1  # each report is answered by a line
 
-        def check(got: bytes) -> str:
-            if skip and got[:skip] != data:
-                raise BadAnswer(f"{self._link.name}: {data!r} came back as {got[:skip]!r}")
-            return got[skip:].strip().decode("ascii", "replace")
+        def whole(got: bytes) -> bool:
+            return len(got) > skip and got[skip:].count(b"\r") >= count
 
-        def is_whole(got: bytes) -> bool:
-            return len(got) > skip and got[skip:].endswith(b"\r")
+        def checked(got: bytes) -> list[T]:
+            words = got[skip:].decode("ascii", "replace").split("\r")
+            if (skip and got[:skip] != data) or len(words) != count + 1 or words[-1]:
+                raise BadAnswer(f"{self._link.name}: {data!r} was answered by {got!r}")
+            return check([word.strip() for word in words[:-1]])
 
-        answer: str = self._link.ask(data, is_whole, self._resync, check)
-        return answer
+        answers: list[T] = self._link.ask(data, whole, self._resync, checked)
+        return answers
+
+    def _reports(self, *commands: bytes) -> list[int]:
+        """Return the numbers that reports give, asked in one line: a line each takes too long."""
+        line = b" ".join(commands)
+
+        def check(words: list[str]) -> list[int]:
+            if not all(_NUMBER.match(word) and abs(int(word)) <= _LARGEST for word in words):
+                raise BadAnswer(f"{self._link.name}: {line.decode()} was answered by {words}")
+            return [int(word) for word in words]
+
+        return self._ask(line, check)
 
     def _report(self, command: bytes) -> int:
-        """Return the number that a report gives."""
-        text = self._text(command)
-        if not _NUMBER.match(text.encode()) or abs(int(text)) > _LARGEST:
-            raise BadAnswer(f"{self._link.name}: {command.decode()} was answered by {text!r}")
-        return int(text)
+        return self._reports(command)[0]
 
     def _flag(self, command: bytes) -> bool:
         value = self._report(command)
@@ -122,17 +142,20 @@ class SmartMotor:
     # --- the motor ---
 
     def state(self) -> MotorState:
-        """Read everything."""
+        """Read everything, in one question."""
         options = self._options
-        return MotorState(
-            counts=self._report(b"RP"),
-            is_moving=self._flag(b"RBt"),
-            is_powered=not self._flag(b"RBo"),
-            is_home=self._report(f"R{options.home_input}".encode()) == options.home_level,
-            is_limit_low=self._flag(b"RBl"),
-            is_limit_high=self._flag(b"RBr"),
-            was_reset=self._report(b"Rm") != _MARK,
+        counts, moving, off, low, high, home, mark = self._reports(
+            b"RP", b"RBt", b"RBo", b"RBl", b"RBr", f"R{options.home_input}".encode(), b"Rm"
         )
+        if any(value not in (0, 1) for value in (moving, off, low, high, home)):
+            raise BadAnswer(
+                f"{self._link.name}: flags {moving} {off} {low} {high}, input {home}: not 0 or 1"
+            )
+        return MotorState(
+            counts=counts, is_moving=bool(moving), is_powered=not off,
+            is_home=home == options.home_level, is_limit_low=bool(low), is_limit_high=bool(high),
+            was_reset=mark != _MARK,
+        )  # fmt: skip
 
     def move_to(self, counts: int, speed_counts_s: float, acceleration_counts_s2: float) -> None:
         """Start an absolute move."""

@@ -30,11 +30,11 @@ def make_devices(config: RotdConfig, clock: Clock) -> tuple[Motor, Encoder]:
         return device, IndiEncoder(device, clock)
     made: Motor
     if isinstance(motor, options.SmartMotor):
-        made = SmartMotor(motor)
+        made = SmartMotor(motor, clock)
     elif isinstance(motor, options.GalilMotor):
-        made = GalilMotor(motor)
+        made = GalilMotor(motor, clock)
     else:
-        made = ZaberMotor(motor)
+        made = ZaberMotor(motor, clock)
     if not isinstance(encoder, options.SeiEncoder):
         raise AssertionError(f"encoder {encoder.kind} without its motor")  # config.py refuses it
     return made, SeiEncoder(encoder, clock)
@@ -49,7 +49,7 @@ def _mechanics(config: RotdConfig, motor: options.Simulated, clock: Clock) -> Me
     )  # fmt: skip
     tell = None
     if motor.wires is not None:
-        tell = Wires.open(motor.wires).put_angle
+        tell = Wires.ensure(motor.wires).put_angle
     return Mechanics(clock, parameters, seed=motor.seed, on_angle=tell)
 
 

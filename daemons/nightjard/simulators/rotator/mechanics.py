@@ -160,6 +160,8 @@ class Mechanics:
         Fault: what the encoder tells too much.
     limit_hits
         How often a switch was hit: truth for validators.
+    boots
+        How often the motor's power came: what its electronics had in memory is then gone.
     """
 
     def __init__(
@@ -194,6 +196,7 @@ class Mechanics:
         self.is_tab_hidden = False
         self.encoder_jump_counts = 0
         self.limit_hits = 0
+        self.boots = 0
 
     def _now(self) -> float:
         return self._clock.monotonic_ns() / NS_PER_S
@@ -264,6 +267,13 @@ class Mechanics:
             low, high = self._switches()
             return self._limit_low or low, self._limit_high or high
 
+    @property
+    def switches(self) -> tuple[bool, bool]:
+        """Low and high limit as the switches are now."""
+        with self._lock:
+            self._advance()
+            return self._switches()
+
     def _switches(self) -> tuple[bool, bool]:
         return (
             self._load <= self.parameters.limit_low_deg,
@@ -311,6 +321,7 @@ class Mechanics:
                 self._cut()
                 return
             self._is_powered = True
+            self.boots += 1
             self._hang_to = None
             self._deaf_until = self._t + self.parameters.boot_s
             self._shaft = self._load

@@ -36,16 +36,17 @@ class SmartMotorDevice:
         self._is_ours = address is None
         self._variables: dict[str, int] = {}
         self._target = self._velocity = self._acceleration = 0
-        self._was_on = True
+        self._boots = mechanics.boots
         self._is_held = True
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes; a motor without power, or one that boots, hears nothing."""
         if not self._mechanics.is_answering:
-            self._line, self._variables, self._was_on = b"", {}, False
+            self._line = b""
             return b""
-        if not self._was_on:
-            self._was_on, self._is_held = True, True
+        if self._boots != self._mechanics.boots:
+            self._boots = self._mechanics.boots
+            self._variables, self._is_held = {}, True
             self._target = self._velocity = self._acceleration = 0
         answer = data if self._echoes else b""
         for byte in data:

@@ -25,7 +25,64 @@ class Device(Protocol):
         ...
 
 
-class Pty:
+class Wire:
+    """A device and the faults of the line to it.
+
+    Parameters
+    ----------
+    device
+        What answers.
+    baud
+        Line speed that takes its time; None: none is taken.
+    seed
+        Of the faults.
+
+    Attributes
+    ----------
+    lose, garble
+        Chance of a byte, each way, to be lost; of a byte of an answer to be changed.
+    stall_s
+        Before each answer.
+    is_silent
+        Nothing is answered, nothing heard.
+    cut_answers
+        So many answers to come are cut in the middle.
+    """
+
+    def __init__(self, device: Device, *, baud: int | None = None, seed: int = 1) -> None:
+        self.device = device
+        self.lose = self.garble = 0.0
+        self.stall_s = 0.0
+        self.is_silent = False
+        self.cut_answers = 0
+        self._baud = baud
+        self._random = random.Random(seed)
+
+    def exchange(self, data: bytes) -> tuple[bytes, float]:
+        """Return what is answered to bytes, and how long the line takes for both, s."""
+        if self.is_silent:
+            return b"", 0.0
+        answer = self._spoilt(self.device.feed(self._spoilt(data, 0.0)), self.garble)
+        if self.cut_answers and answer:
+            self.cut_answers -= 1
+            answer = answer[: len(answer) // 2]
+        line_s = 0.0 if self._baud is None else len(data + answer) * 10 / self._baud
+        return answer, line_s + (self.stall_s if answer else 0.0)
+
+    def _spoilt(self, data: bytes, garble: float) -> bytes:
+        if not (self.lose or garble) or not data:
+            return data
+        kept = bytearray()
+        for byte in data:
+            if self.lose and self._random.random() < self.lose:
+                continue
+            if garble and self._random.random() < garble:
+                byte ^= 1 << self._random.randrange(8)
+            kept.append(byte)
+        return bytes(kept)
+
+
+class Pty(Wire):
     """A device on a pseudo-terminal, served by a thread of its own.
 
     Parameters
@@ -41,23 +98,14 @@ class Pty:
 
     Attributes
     ----------
-    lose, garble
-        Chance of a byte, each way, to be lost; of a byte of an answer to be changed.
-    stall_s
-        Before each answer.
-    is_silent
-        Nothing is answered, nothing heard.
+    path
+        What programs open.
     """
 
     def __init__(
         self, device: Device, link: Path | None = None, *, baud: int | None = None, seed: int = 1
     ) -> None:
-        self.device = device
-        self.lose = self.garble = 0.0
-        self.stall_s = 0.0
-        self.is_silent = False
-        self._baud = baud
-        self._random = random.Random(seed)
+        super().__init__(device, baud=baud, seed=seed)
         self._link = link
         self._ended = threading.Event()
         self._master = self._slave = -1
@@ -126,25 +174,8 @@ class Pty:
                 continue
 
     def _answer(self, master: int, data: bytes) -> None:
-        if self.is_silent:
+        answer, pause_s = self.exchange(data)
+        if pause_s and self._ended.wait(pause_s):
             return
-        answer = self.device.feed(self._spoilt(data, 0.0))
-        answer = self._spoilt(answer, self.garble)
-        if not answer:
-            return
-        pause = self.stall_s + (0.0 if self._baud is None else len(data + answer) * 10 / self._baud)
-        if pause and self._ended.wait(pause):
-            return
-        os.write(master, answer)
-
-    def _spoilt(self, data: bytes, garble: float) -> bytes:
-        if not (self.lose or garble) or not data:
-            return data
-        kept = bytearray()
-        for byte in data:
-            if self.lose and self._random.random() < self.lose:
-                continue
-            if garble and self._random.random() < garble:
-                byte ^= 1 << self._random.randrange(8)
-            kept.append(byte)
-        return bytes(kept)
+        if answer:
+            os.write(master, answer)
