@@ -183,8 +183,8 @@ def _timing(config: MergedConfig, part: RawPart, index: dict[str, Any]) -> None:
     if marks.size:
         part.offsets_s = np.interp(np.arange(rows), marks[:, 0], marks[:, 1] / 1e9)
     flags = np.zeros(60, np.int64)
-    for second in index["seconds"]:
-        flags[min(59, int(second["slot"]) // config.rate_hz)] |= int(second["flags"])
+    for number, second in enumerate(index["seconds"]):  # one a second, with samples or without
+        flags[number] = int(second["flags"])
     part.quality |= quality.of_seconds(flags, config.rate_hz)
     part.saturated = sorted(int(channel) for channel in index["saturated"])
     part.gaps_s = [(g["slot"] + g["count"]) / config.rate_hz for g in index["gaps"]]
