@@ -12,6 +12,7 @@ import random
 import select
 import threading
 import tty
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
@@ -88,7 +89,8 @@ class Pty(Wire):
     Parameters
     ----------
     device
-        What answers.
+        What answers; where it has a method ``unasked``, it is asked again and again for what it
+        says by itself.
     link
         Name under which programs find the terminal: a symbolic link, made anew; None: none.
     baud
@@ -106,6 +108,7 @@ class Pty(Wire):
         self, device: Device, link: Path | None = None, *, baud: int | None = None, seed: int = 1
     ) -> None:
         super().__init__(device, baud=baud, seed=seed)
+        self._unasked: Callable[[], bytes] | None = getattr(device, "unasked", None)
         self._link = link
         self._ended = threading.Event()
         self._master = self._slave = -1
@@ -165,11 +168,13 @@ class Pty(Wire):
             master = self._master
             waited = [self._waker[0]] + ([master] if master >= 0 else [])
             try:
-                ready, _, _ = select.select(waited, [], [], 1.0)
+                ready, _, _ = select.select(waited, [], [], 1.0 if self._unasked is None else 0.05)
                 if self._waker[0] in ready:
                     os.read(self._waker[0], 64)
                 if master in ready and master >= 0:
                     self._answer(master, os.read(master, 4096))
+                if self._unasked is not None and master >= 0:
+                    self._send(master, self._unasked())
             except (OSError, ValueError):  # pulled in this very moment
                 continue
 
@@ -177,5 +182,9 @@ class Pty(Wire):
         answer, pause_s = self.exchange(data)
         if pause_s and self._ended.wait(pause_s):
             return
+        self._send(master, answer)
+
+    @staticmethod
+    def _send(master: int, answer: bytes) -> None:
         if answer:
             os.write(master, answer)
