@@ -29,7 +29,15 @@ from nightjar.das.naming import (
     pointing_path,
     raw_path,
 )
-from nightjar.das.raw import CLOCK_UNLOCKED, GAP, INDEX_FORMAT, MISSING, pack_header
+from nightjar.das.raw import (
+    CLOCK_UNLOCKED,
+    GAP,
+    HEADER_BYTES,
+    INDEX_FORMAT,
+    MISSING,
+    pack_header,
+    parse_header,
+)
 from nightjar.das.telinfo import pack, unpack
 from nightjar.times import iso
 from nightjard.merged.config import MergedConfig
@@ -291,9 +299,29 @@ class World:
             self.write_housekeeping(minute)
 
 
+def copy_hour(root: Path, target: Path, source_ns: int, hour_ns: int) -> None:
+    """Write an hour's files of the three streams again as those of another hour."""
+    for minute in range(60):
+        one, other = source_ns + minute * MINUTE_NS, hour_ns + minute * MINUTE_NS
+        raw, new_raw = raw_path(root / "raw", one), raw_path(target / "raw", other)
+        plog, new_plog = (
+            pointing_path(root / "pointing", one), pointing_path(target / "pointing", other)
+        )  # fmt: skip
+        enc = housekeeping_path(root / "housekeeping", one)
+        new_enc = housekeeping_path(target / "housekeeping", other)
+        for path in (new_raw, new_plog, new_enc):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        data = raw.read_bytes()
+        header = parse_header(data[:HEADER_BYTES], raw.name) | {"utc_start_ns": other}
+        new_raw.write_bytes(pack_header(header) + data[HEADER_BYTES:])
+        index_path(new_raw).write_bytes(index_path(raw).read_bytes())
+        records = np.frombuffer(plog.read_bytes(), log_format.RECORD).copy()
+        day, tick = divmod(other // log_format.TICK_NS, 8_640_000)
+        records["mjd"], records["ticks"] = day + log_format.MJD_EPOCH, tick + np.arange(6000)
+        new_plog.write_bytes(records.tobytes())
+        text = enc.read_text().replace(iso(one, 0)[:17], iso(other, 0)[:17])
+        new_enc.write_text(text)
+
+
 def minute_ns(minute: int) -> int:
     return START_NS + minute * MINUTE_NS
-
-
-def stamp_of(minute: int) -> str:
-    return iso(minute_ns(minute), 0)

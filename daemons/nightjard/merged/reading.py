@@ -266,21 +266,18 @@ def _plain_rot(data: bytes, stamp: str, base: float) -> tuple[NDArray[np.float64
     Nine lines of ten are of one form: as numbers by one expression they cost a third of JSON. A
     row is time, angle, error, is busy, is limit, number.
     """
-    head, rot = stamp.encode(), b'"kind":"rot"'
-    found = [row for row in _ROT.findall(data) if row[0] == head]
-    lines = data.splitlines()
-    if not found:
-        return np.zeros((0, 6)), lines
-    _, seconds, numbers, angles, limits, busy, errors, ages = zip(*found, strict=True)
-    columns = [np.array(one, "S32").astype(np.float64) for one in (seconds, angles, errors, ages)]
+    # What stands between the matches, and their groups, by turns.
+    parts = _ROT.split(data)
+    others = [one for one in b"".join(parts[:: _ROT.groups + 1]).splitlines() if one]
+    heads, *texts = (parts[group :: _ROT.groups + 1] for group in range(1, _ROT.groups + 1))
+    if set(heads) - {stamp.encode()} or not heads:
+        return np.zeros((0, 6)), data.splitlines()
+    seconds, numbers, angles, limits, busy, errors, ages = (np.array(one) for one in texts)
+    plain = [one.astype(np.float64) for one in (seconds, ages, angles, errors, numbers)]
     rows = np.column_stack(
-        (base + columns[0] - columns[3], columns[1], columns[2],
-         np.array(busy) == b"true", np.array(limits) == b"true",
-         np.array(numbers, "S20").astype(np.float64))
+        (base + plain[0] - plain[1], plain[2], plain[3], busy == b"true", limits == b"true",
+         plain[4])
     )  # fmt: skip
-    others = [one for one in lines if not (rot in one[:80] and one[6:23] == head)]
-    if len(others) + len(found) != len(lines):  # a line of theirs has another form
-        return np.zeros((0, 6)), lines
     return rows, others
 
 
