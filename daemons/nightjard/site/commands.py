@@ -406,3 +406,52 @@ def simulate_telescope(session: Session, /, **chosen: Any) -> None:
     from nightjard.site.simulate_telescope import serve
 
     serve(session, **chosen)
+
+
+@simulate.command("rotator")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--motor", type=click.Choice(("smartmotor", "galil", "zaber", "pyxis")),
+              default="smartmotor", show_default=True, help="What the motor speaks.")  # fmt: skip
+@click.option("--start", "start_deg", type=click.FloatRange(-74, 25), default=7.0,
+              show_default=True, metavar="DEG", help="Where it is at first.")  # fmt: skip
+@click.option("--tab", "tab_deg", type=click.FloatRange(0.1, 30), default=0.3, show_default=True,
+              metavar="DEG", help="Width of the homing tab.")  # fmt: skip
+@click.option("--wires", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Wires of a simulated observatory, which are told the true angle.")  # fmt: skip
+@click.option("--baud", type=click.IntRange(300, 1_000_000), metavar="BAUD",
+              help="Lines as slow as that (default: not slowed).")  # fmt: skip
+@click.option("--lose", type=click.FloatRange(0, 1), default=0.0, metavar="PROBABILITY",
+              help="Of every byte to be lost, of every answer's byte to be changed.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True,
+              help="Of what comes by chance.")  # fmt: skip
+@pass_session
+def simulate_rotator(session: Session, /, folder: Path, **chosen: Any) -> None:
+    """Run a rotator: its motor at FOLDER/motor, its encoder at FOLDER/encoder, truth beside them.
+
+    Both are pseudo-terminals that rotd opens as serial ports; 1000 motor counts are a degree.
+    """
+    from nightjard.site.simulate_rotator import serve
+
+    serve(session, folder, **chosen)
+
+
+@simulate.command("rotator-power")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("setting", type=click.Choice(("on", "off")))
+@pass_session
+def simulate_rotator_power(session: Session, folder: Path, setting: str) -> None:
+    """Switch the supply of the motor that lives in FOLDER: a power program for rotd."""
+    from nightjard.site.simulate_rotator import tell
+
+    tell(session, folder, ("power", setting))
+
+
+@simulate.command("rotator-fault", context_settings={"ignore_unknown_options": True})
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("words", nargs=-1, metavar="[FAULT]")
+@pass_session
+def simulate_rotator_fault(session: Session, folder: Path, words: tuple[str, ...]) -> None:
+    """Have the rotator that lives in FOLDER suffer: slip 2, cut, tab hide ...; without: list."""
+    from nightjard.site.simulate_rotator import tell
+
+    tell(session, folder, words)

@@ -147,8 +147,8 @@ class Mechanics:
     seed
         Of what comes by chance.
     on_angle
-        Called with (ns UTC, load angle in degrees) as the load moves, at most each 20 ms of it, and
-        when it is asked for.
+        Called with (ns UTC, load angle in degrees) at first and while the load may move, for each
+        20 ms of it or less, late where nobody asked for anything meanwhile.
 
     Attributes
     ----------
@@ -197,6 +197,8 @@ class Mechanics:
         self.encoder_jump_counts = 0
         self.limit_hits = 0
         self.boots = 0
+        if on_angle is not None:
+            on_angle(clock.now_ns(), start)
 
     def _now(self) -> float:
         return self._clock.monotonic_ns() / NS_PER_S
