@@ -234,7 +234,8 @@ def _take_pointing(
     if config.pointing.is_refraction_in_el:
         request.el = el - _refraction_deg(t_s, housekeeping)
     utc_ns = hour_of(minutes[0]) + np.rint(t_s * 1e9).astype(np.int64)
-    sky = Sky(config.site, _ut1_utc(config, minutes, housekeeping))
+    ut1_utc = _ut1_utc(config, minutes, housekeeping)
+    sky = Sky(config.site, ut1_utc, config.pointing.slew_limit_deg)
     places = beam(config, sky, utc_ns, request)
     bits[places.is_horizontal] |= np.uint16(quality.NOT_CELESTIAL)
     for name, value in (

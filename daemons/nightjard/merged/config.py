@@ -120,6 +120,11 @@ class PointingConfig(StrictModel):
     is_refraction_in_el: bool = Field(
         False, description="Requested elevation is refracted: the record's refraction is taken off."
     )
+    slew_limit_deg: float = Field(
+        0.25, gt=0, le=180, description="Where requested RA and Dec are further than this from "
+        "requested azimuth and elevation the telescope slews: azimuth and elevation hold. More "
+        "than refraction, pointing model and static offsets together.",
+    )  # fmt: skip
     use_errors: bool = Field(
         True, description="Add the azimuth and elevation errors: where the beam really was."
     )

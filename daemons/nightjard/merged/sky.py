@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 from nightjar.clock import NS_PER_S
 from nightjard.merged.config import SiteConfig
 
-APART_DEG = 0.1
-"""Requested RA and Dec further than this from requested azimuth and elevation do not hold."""
 GROUP_S = 10
 """Seconds that share an astrometry context."""
 ERA_RATE = 2 * np.pi * 1.00273781191135448 / 86400
@@ -148,10 +146,15 @@ class Sky:
         Where the telescope stands.
     ut1_utc_s
         UT1 - UTC at a time, ns UTC -> s.
+    slew_limit_deg
+        Requested RA and Dec further than this from requested azimuth and elevation do not hold.
     """
 
-    def __init__(self, site: SiteConfig, ut1_utc_s: Callable[[int], float]) -> None:
+    def __init__(
+        self, site: SiteConfig, ut1_utc_s: Callable[[int], float], slew_limit_deg: float = 0.25
+    ) -> None:
         self._site = site
+        self._slew_limit_deg = slew_limit_deg
         self._ut1_utc_s = ut1_utc_s
 
     def contexts(self, utc_ns: NDArray[np.int64]) -> list[Context]:
@@ -214,7 +217,7 @@ class Sky:
                 (el - np.radians(el_deg)) / np.cos(el),
             ) * np.cos(el)  # fmt: skip
             # A telescope that slews is not where it was asked to go: its axes tell where it is.
-            is_horizontal |= apart > np.radians(APART_DEG)
+            is_horizontal |= apart > np.radians(self._slew_limit_deg)
         has_horizontal = bool(is_horizontal.any())
         azimuth, zenith = np.radians(az_deg), np.radians(90.0 - el_deg)
         ra_icrs, dec_icrs = np.empty(count), np.empty(count)
