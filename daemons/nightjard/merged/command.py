@@ -19,7 +19,8 @@ import click
 from nightjar.cli import run as cli_run
 from nightjar.cli.frame import group
 from nightjar.cli.session import Session
-from nightjar.errors import InvalidArgument
+from nightjar.das.naming import minute_start_ns
+from nightjar.errors import Code, InvalidArgument
 
 _FORMATS = {
     "0": "December 2001, no LST in encoder log files", "1": "December 2001, with LST",
@@ -29,7 +30,14 @@ _DAY = re.compile(r"\d{8}\Z")
 pass_session = click.make_pass_decorator(Session)
 
 
-@group("dasmerge", "Merge raw, pointing and housekeeping minutes into a netCDF file a UT hour.")
+_ABOUT = """Merge raw, pointing and housekeeping minutes into a netCDF file a UT hour.
+
+The words of the old program are those of merge: dasmerge -ff 4 -cs bolomerge -r RAWDIR
+[-h HEADERDIR] [-e ENCODERDIR] [-nstart N] [-nend N] [-fixut] [-fixnfs]. A night is followed as it
+is recorded by dasmerge --follow YYYYMMDD."""
+
+
+@group("dasmerge", _ABOUT)
 def dasmerge() -> None:
     """Hold the commands."""
 
@@ -38,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``dasmerge``."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     own = {"--help", "--version", "--completion", "--json", "-q", "--quiet", "--no-color"}
-    if words and words[0].startswith("-") and words[0].split("=")[0] not in own:
+    is_help = words == ["-h"]  # with something behind it, it is HEADERDIR
+    if words and words[0].startswith("-") and not is_help and words[0].split("=")[0] not in own:
         words.insert(0, "merge")  # the old program had no commands
     return cli_run.run(dasmerge, words, Session)
 
@@ -74,7 +83,8 @@ def _formats_help() -> str:
 @click.option("-nstart", "--first", type=click.IntRange(0, 1439), help="First minute of the day.")
 @click.option(
     "-nend", "--last", type=click.IntRange(0, 1439),
-    help="Last minute of the day: then it ends. Without, it waits for the next raw file.",
+    help="Last minute of the day: then it ends. Without, it waits for the next raw file until the "
+    "day is over.",
 )
 @click.option(
     "-fixut", "--trust-names", is_flag=True,
@@ -84,11 +94,12 @@ def _formats_help() -> str:
     "-fixnfs", "--recheck", is_flag=True,
     help="Open a raw file whose size or checksum is wrong anew, for two minutes.",
 )
-@click.option("--night", metavar="YYYYMMDD", help="Only this UT day.")
+@click.option("--night", metavar="YYYYMMDD", help="Only this UT day.  [default: that of -r]")
 @click.option(
     "--follow", metavar="YYYYMMDD",
-    help="Follow a night as it is recorded: late files are merged when they come, and nothing but "
-    "Ctrl-C ends it. The folders are those of the configuration.",
+    help="Follow a UT day as it is recorded, from before its first file on: missing companions are "
+    "fill until they come. It ends when a raw file of the next day is there (or that day began ten "
+    "minutes ago) and nothing is waited for. Folders and products as configured.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
@@ -102,7 +113,9 @@ def _formats_help() -> str:
 @click.option("--no-align", is_flag=True, help="As --align off: what the old program did.")
 @click.option("--storage", type=click.Choice(["none", "zlib", "zstd"]), help="Compression.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes.  [default: as configured]")
-@click.option("--once", is_flag=True, help="Merge what there is, wait for nothing.")
+@click.option(
+    "--once", is_flag=True, help="Merge what there is, wait for nothing: what is missing is fill."
+)
 @pass_session
 def merge(session: Session, /, **options: Any) -> None:
     """Merge minutes in order, until there are no more, and then wait for the next raw file.
@@ -111,12 +124,15 @@ def merge(session: Session, /, **options: Any) -> None:
     configured), then the program ends with 6. Minutes that were merged from the same files before
     are left as they are; a file that changes is merged again. Nothing has to be deleted.
     """
-    if not any(value for value in options.values()):
-        click.echo(click.get_current_context().get_help())
-        return
+    if all(value in (None, False) for value in options.values()):
+        click.echo(click.get_current_context().get_help(), err=True)
+        click.get_current_context().exit(Code.INVALID_ARGUMENT.exit_code)
     from nightjard.merged.standalone import Standalone
 
-    Standalone(session, _merge_config(options), _span_options(options)).run()
+    span = _span_options(options)
+    if options["output"] is not None:
+        options["output"].mkdir(parents=True, exist_ok=True)
+    Standalone(session, _merge_config(options), span).run()
 
 
 def _merge_config(options: dict[str, Any]) -> Any:
@@ -160,16 +176,26 @@ def _root_of(folder: Path) -> Path:
 
 def _span_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return which minutes are meant."""
-    night = options["follow"] or options["night"]
+    raw, first, last = (options[key] for key in ("raw", "first", "last"))
     if options["follow"] and options["night"]:
         raise click.UsageError("--follow names the night already")
-    if night is None and options["raw"] is not None and _DAY.match(options["raw"].resolve().name):
-        night = options["raw"].resolve().name
-    if night is None and (options["first"] is not None or options["last"] is not None):
+    if options["follow"] and options["once"]:
+        raise click.UsageError("--follow waits, --once does not: one of them")
+    night = options["follow"] or options["night"]
+    if raw is not None and _DAY.match(raw.resolve().name):
+        named = raw.resolve().name
+        if night not in (None, named):
+            raise click.UsageError(f"-r names the day {named}, and another option {night}")
+        night = named
+    if night is not None:
+        minute_start_ns(night, 0)  # it is a day
+    elif first is not None or last is not None:
         raise click.UsageError("-nstart and -nend need a day: -r DIR/YYYYMMDD, or --night")
+    if first is not None and last is not None and first > last:
+        raise click.UsageError(f"-nstart {first} is behind -nend {last}")
     return {
-        "night": night, "first": options["first"], "last": options["last"],
-        "is_patient": options["follow"] is not None, "once": options["once"],
+        "night": night, "first": first, "last": last, "follow": options["follow"] is not None,
+        "once": options["once"],
     }  # fmt: skip
 
 
@@ -190,20 +216,18 @@ def show(session: Session, files: tuple[Path, ...]) -> None:
 @dasmerge.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("minutes", nargs=-1, required=True, type=click.IntRange(0, 59))
-@click.option(
-    "-cs", "--config", "config", metavar="FILE|ID", help="Configuration that it was made with."
-)
 @pass_session
-def clear(
-    session: Session, file: Path, minutes: tuple[int, ...], config: str | None
-) -> None:
-    """Set MINUTES (0 to 59) of an hour's FILE back to fill: to see a hole as a hole."""
-    from nightjard.merged.standalone import clear_minutes, load_config
+def clear(session: Session, file: Path, minutes: tuple[int, ...]) -> None:
+    """Set MINUTES (0 to 59) of an hour's FILE back to fill: to see a hole as a hole.
 
-    known = load_config(config, {"merged_root": file.resolve().parent}, {})
-    clear_minutes(known, file, sorted(set(minutes)))
-    session.done({"file": str(file), "cleared": sorted(set(minutes))},
-                 f"{file}: {len(set(minutes))} minutes are fill again")  # fmt: skip
+    Minutes whose raw files are still there come back with the next merging.
+    """
+    from nightjard.merged.standalone import clear_minutes
+
+    chosen = sorted(set(minutes))
+    clear_minutes(file.resolve(), chosen)
+    count = "1 minute is" if len(chosen) == 1 else f"{len(chosen)} minutes are"
+    session.done({"file": str(file), "cleared": chosen}, f"{file}: {count} fill again")
 
 
 @dasmerge.command()
@@ -242,16 +266,19 @@ def slice(
         f"{row['file'] or 'not written':<28} {row['begin'][:19].replace('T', ' ')}  "
         f"{row['seconds']:8.2f} s  {row['source'] or 'unknown source'}"
         + (f"  cut at its {row['cut']}" if row["cut"] else "")
+        + ("  kept as it is there already (--force replaces it)" if row["kept"] else "")
         for row in rows
     ]  # fmt: skip
     session.result(rows, lines or ["no observation in these files"])
 
 
 @dasmerge.command("map")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
 @click.option(
     "--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Picture.  [default: FILE with .png]",
+    help="Picture, of one FILE.  [default: FILE with .png]",
 )
 @click.option(
     "--pixel", type=click.FloatRange(0.5, 600), default=6.0, show_default=True, metavar="ARCSEC",
@@ -268,29 +295,35 @@ def slice(
               help="Which bolometers.")
 @click.option("--no-deskew", is_flag=True, help="Do not mind when each channel was read.")
 @pass_session
-def draw_map(
-    session: Session, file: Path, png: Path | None, pixel: float, size: float | None,
-    centre: tuple[float, float] | None, lockin: str, no_deskew: bool,
-) -> None:  # fmt: skip
-    """Draw a map of a merged FILE or slice, and measure the brightest source in it."""
-    from nightjard.merged.mapping import draw, make_map
+def draw_map(session: Session, /, files: tuple[Path, ...], png: Path | None, **how: Any) -> None:
+    """Draw a map of each merged FILE or slice, and measure the brightest source in it."""
+    from nightjard.merged.drawing import draw
+    from nightjard.merged.mapping import make_map
 
-    sky = make_map(
-        file, pixel_arcsec=pixel, centre_deg=centre, lockin=lockin, size_arcsec=size,
-        deskew=not no_deskew,
-    )  # fmt: skip
-    target = png or file.with_suffix(".png")
-    draw(sky, target)
-    found = {**sky.as_json(), "file": str(target)}
-    text = "nothing stands out"
-    if found["peak_v"] is not None:
-        width = found["fwhm_arcsec"]
-        text = (
-            f"{found['source'] or 'source'}: {found['peak_v'] * 1e3:.1f} mV at "
-            f"{found['peak_x_arcsec']:+.1f}, {found['peak_y_arcsec']:+.1f} arcsec from the centre"
-            + ("" if width is None else f", FWHM {width:.1f} arcsec")
-        )
-    session.result(found, [text, f"{target}"])
+    if png is not None and len(files) > 1:
+        raise click.UsageError("--png names one picture; there are several files")
+    found = []
+    for file in files:
+        sky = make_map(
+            file, pixel_arcsec=how["pixel"], centre_deg=how["centre"], lockin=how["lockin"],
+            size_arcsec=how["size"], deskew=not how["no_deskew"],
+        )  # fmt: skip
+        target = png or file.with_suffix(".png")
+        draw(sky, target)
+        found.append({**sky.as_json(), "file": str(target)})
+    session.result(found, [line for one in found for line in _map_lines(one)])
+
+
+def _map_lines(found: dict[str, Any]) -> list[str]:
+    name = found["source"] or "source"
+    if found["peak_v"] is None:
+        return [f"{found['file']}: {name}: nothing stands out"]
+    width = found["fwhm_arcsec"]
+    return [
+        f"{found['file']}: {name}: {found['peak_v'] * 1e3:.1f} mV ({found['snr']:.0f} sigma) at "
+        f"{found['peak_x_arcsec']:+.1f}, {found['peak_y_arcsec']:+.1f} arcsec from the centre"
+        + ("" if width is None else f", FWHM {width:.1f} arcsec")
+    ]
 
 
 @dasmerge.command()
@@ -302,7 +335,6 @@ def status(session: Session, identity: str | None) -> None:
 
     found = ask_daemon(identity, session.call_timeout_s)
     session.result(found, status_lines(found))
-
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +19,31 @@ from nightjar.das.naming import (
     raw_start_ns,
     rpc_start_ns,
 )
+from nightjar.das.pointing import LOCK_SUFFIX
 from nightjard.merged.config import MergedConfig
 
 DAY_NS = 1440 * MINUTE_NS
-Mark = tuple[int, int]
-"""Size and time of the last change, ns."""
+NO_FILE = "-"
+UNDER_WAY = "*"
+"""Before a signature: its merging was begun again."""
+Mark = str
+"""What tells a file from what it was before: a digest of size and time of change."""
 
 
 @dataclass(slots=True)
 class _Listing:
     changed_ns: int
-    looked_ns: int
+    listed_s: float
+    is_sure: bool
+    look: int
     marks: dict[int, Mark]
 
 
 class Folder:
-    """One stream's minute files, day by day; a day is listed anew when its folder has changed.
+    """One stream's minute files, day by day.
+
+    A day is listed anew when its folder has changed, and now and then: a file that is written over
+    in its place does not change the folder.
 
     Parameters
     ----------
@@ -41,41 +51,79 @@ class Folder:
         Folder of the days.
     start_ns
         Knows the start of a file's minute by its name.
+
+    Attributes
+    ----------
+    version
+        Another one after each change that was seen.
     """
 
     _FRESH_NS = 3_000_000_000  # a folder that changed so lately may change again in the same tick
+    _STALE_S = 30.0
 
     def __init__(self, root: Path, start_ns: Callable[[Path], int | None]) -> None:
         self._root = root
         self._start_ns = start_ns
         self._days: dict[str, _Listing] = {}
+        self.version = 0
 
-    def marks(self, day: str, now_ns: int) -> dict[int, Mark]:
-        """Return the files of a day: start of the minute, ns UTC -> size and time of change."""
+    def marks(self, day: str, look: int) -> dict[int, Mark]:
+        """Return the files of a day: start of the minute, ns UTC -> mark.
+
+        Parameters
+        ----------
+        day
+            YYYYMMDD.
+        look
+            Number of the look; within one a day is asked for once.
+        """
+        known = self._days.get(day)
+        if known is not None and known.look == look:
+            return known.marks
         folder = self._root / day
         try:
             changed_ns = folder.stat().st_mtime_ns
         except OSError:
-            return {}
-        known = self._days.get(day)
-        if (
-            known is not None
-            and known.changed_ns == changed_ns
-            and (known.looked_ns - changed_ns > self._FRESH_NS)
-        ):
+            changed_ns = 0
+        now_s = time.monotonic()
+        is_same = (
+            known is not None and known.is_sure and known.changed_ns == changed_ns
+            and now_s - known.listed_s < self._STALE_S
+        )  # fmt: skip
+        if known is not None and is_same:
+            known.look = look
             return known.marks
+        # Compared with what the disk says: the host's clock, not that of the daemon.
+        is_sure = abs(time.time_ns() - changed_ns) > self._FRESH_NS
+        marks = self._list(folder) if changed_ns else {}
+        if known is None or marks != known.marks:
+            self.version += 1
+        self._days[day] = _Listing(changed_ns, now_s, is_sure, look, marks)
+        return marks
+
+    def _list(self, folder: Path) -> dict[int, Mark]:
         marks: dict[int, Mark] = {}
+        locked: set[int] = set()
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    if entry.name.endswith(LOCK_SUFFIX):
+                        start = self._start_ns(Path(entry.path.removesuffix(LOCK_SUFFIX)))
+                        locked |= {start} if start is not None else set()
+                        continue
                     start = self._start_ns(Path(entry.path))
                     if start is not None and entry.is_file():
-                        stat = entry.stat()
-                        marks[start] = (stat.st_size, stat.st_mtime_ns)
+                        marks[start] = mark_of(entry.stat())
         except OSError:
-            return {} if known is None else known.marks
-        self._days[day] = _Listing(changed_ns, now_ns, marks)
+            return marks  # it went, or a file of it: the next look knows more
+        for start in locked:  # still being written
+            marks.pop(start, None)
         return marks
+
+
+def mark_of(stat: os.stat_result) -> Mark:
+    """Return the mark of a file."""
+    return f"{zlib.crc32(f'{stat.st_size} {stat.st_mtime_ns}'.encode()):08x}"
 
 
 def _housekeeping_start(path: Path) -> int | None:
@@ -83,8 +131,12 @@ def _housekeeping_start(path: Path) -> int | None:
     return rpc_start_ns(path) if start is None else start
 
 
+def _index_start(path: Path) -> int | None:
+    return raw_start_ns(path.with_suffix(".bin")) if path.suffix == ".idx" else None
+
+
 class Inputs:
-    """The three streams' files, as the merge of a minute needs them.
+    """The three streams' files, as the merge of a minute needs them; for one thread.
 
     Parameters
     ----------
@@ -94,51 +146,70 @@ class Inputs:
 
     def __init__(self, config: MergedConfig) -> None:
         self._raw = Folder(config.raw_root, raw_start_ns)
-        self._index = Folder(config.raw_root, lambda path: raw_start_ns(path.with_suffix(".bin"))
-                             if path.suffix == ".idx" else None)  # fmt: skip
+        self._index = Folder(config.raw_root, _index_start)
         self._others: dict[str, Folder] = {}
         if config.pointing_root is not None:
             self._others["pointing"] = Folder(config.pointing_root, pointing_start_ns)
         if config.housekeeping_root is not None:
             self._others["housekeeping"] = Folder(config.housekeeping_root, _housekeeping_start)
+        self._look = 0
+        self._signatures: dict[int, str] = {}
+        self._versions: list[int] = []
 
-    def raw_minutes(self, first_ns: int, last_ns: int, now_ns: int) -> list[int]:
+    def look(self) -> None:
+        """Begin a look: until the next one all is as it is now."""
+        self._look += 1
+
+    def raw_minutes(self, first_ns: int, last_ns: int) -> list[int]:
         """Return the minutes that have a raw file, from `first_ns` to `last_ns` inclusive."""
         found: list[int] = []
         for day in days(first_ns, last_ns):
-            found += self._raw.marks(day, now_ns)
+            found += self._raw.marks(day, self._look)
         return sorted(start for start in found if first_ns <= start <= last_ns)
 
-    def missing(self, start_ns: int, now_ns: int) -> list[str]:
+    def missing(self, start_ns: int) -> list[str]:
         """Return the streams that have no file of a minute."""
         day = day_of(start_ns)
         return [
             name for name, folder in self._others.items()
-            if start_ns not in folder.marks(day, now_ns)
+            if start_ns not in folder.marks(day, self._look)
         ]  # fmt: skip
 
-    def settled_ns(self, start_ns: int, now_ns: int) -> int:
-        """Return when a minute's files changed last, ns."""
-        day = day_of(start_ns)
-        folders = [self._raw, *self._others.values()]
-        return max(folder.marks(day, now_ns).get(start_ns, (0, 0))[1] for folder in folders)
+    def signature(self, start_ns: int) -> str:
+        """Return the marks of the files that a minute is merged from, its neighbours' included."""
+        versions = [one.version for one in (self._raw, self._index, *self._others.values())]
+        if versions != self._versions:
+            self._signatures.clear()
+            self._versions = versions
+        found = self._signatures.get(start_ns)
+        if found is None:
+            found = self._signatures[start_ns] = ".".join(self._marks(start_ns))
+        return found
 
-    def signature(self, start_ns: int, now_ns: int) -> str:
-        """Return a digest of the files that a minute is merged from, its neighbours' included."""
-        parts: list[str] = []
+    def _marks(self, start_ns: int) -> list[Mark]:
+        parts = []
         for offset in (-MINUTE_NS, 0, MINUTE_NS):
-            day = day_of(start_ns + offset)
+            at = start_ns + offset
             for folder in self._others.values():
-                parts.append(str(folder.marks(day, now_ns).get(start_ns + offset)))
-        day = day_of(start_ns)
-        parts += [str(f.marks(day, now_ns).get(start_ns)) for f in (self._raw, self._index)]
-        return hashlib.blake2s("|".join(parts).encode(), digest_size=8).hexdigest()
+                parts.append(folder.marks(day_of(at), self._look).get(at, NO_FILE))
+        for folder in (self._raw, self._index):
+            parts.append(folder.marks(day_of(start_ns), self._look).get(start_ns, NO_FILE))
+        return parts
 
-    def is_whole(self, start_ns: int, now_ns: int) -> bool:
+    def is_whole(self, start_ns: int) -> bool:
         """Tell whether no file that a minute is merged from can still be to come."""
-        return not any(
-            self.missing(start_ns + offset, now_ns) for offset in (-MINUTE_NS, 0, MINUTE_NS)
-        )
+        return not any(self.missing(start_ns + offset) for offset in (-MINUTE_NS, 0, MINUTE_NS))
+
+
+def is_gone(before: str, now: str) -> bool:
+    """Tell whether a file that a minute was merged from is not there any more.
+
+    Then merging it again would take from the product what nothing can give back.
+    """
+    one, other = before.lstrip(UNDER_WAY).split("."), now.split(".")
+    return len(one) == len(other) and any(
+        old != NO_FILE and new == NO_FILE for old, new in zip(one, other, strict=True)
+    )
 
 
 def days(first_ns: int, last_ns: int) -> list[str]:

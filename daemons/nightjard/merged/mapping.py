@@ -9,8 +9,6 @@ No science product: it shows whether a source is where it should be, and round.
 
 from __future__ import annotations
 
-import itertools
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,16 @@ from numpy.typing import NDArray
 
 from nightjar.errors import InvalidArgument
 from nightjard.merged import quality
+from nightjard.merged.cleaning import cleaned
 from nightjard.merged.products import reading
+from nightjard.merged.sources import Source, find
 
 _BAD = quality.NO_RAW | quality.NO_POINTING | quality.NO_ENCODER | quality.SATURATED
-_FWHM_PER_SIGMA = 2.3548200450309493
 _LEAST_HITS = 0.2  # of the usual number: pixels at the edge are noise
-_MASK_ARCSEC = 60.0
-_BASELINE_S = 10.0
+_MASK_BEAMS = 2.0
+_LEAST_SPEED = 0.5  # of the usual one, to count for a direction
+BEAM_ARCSEC = 31.2
+"""Width of a point source, 1.1 mm."""
 Floats = NDArray[np.float64]
 
 
@@ -37,32 +38,33 @@ class SkyMap:
     Attributes
     ----------
     values
-        Mean of the samples, V, (rows, columns); NaN where there are none.
+        Weighted mean of the samples, V, (rows, columns); NaN where there are too few.
+    weight
+        1 / variance of the pixels by the detectors' noise, 1 / V^2.
     hits
         Samples in each pixel.
-    pixel_arcsec
-        Size of a pixel.
+    pixel_arcsec, beam_arcsec
+        Size of a pixel, width of a point source.
     centre_deg
         Right ascension and declination of the centre, ICRS.
     x_arcsec, y_arcsec
         Of the pixels' middles.
     source
         Name of the target; "" for none.
-    peak, peak_x_arcsec, peak_y_arcsec, fwhm_arcsec
-        Of the brightest thing: height, place by its centroid, width; NaN where nothing stands out.
+    found
+        The brightest thing: V and arcsec.
     """
 
     values: Floats
+    weight: Floats
     hits: NDArray[np.int64]
     pixel_arcsec: float
+    beam_arcsec: float
     centre_deg: tuple[float, float]
     x_arcsec: Floats
     y_arcsec: Floats
     source: str
-    peak: float
-    peak_x_arcsec: float
-    peak_y_arcsec: float
-    fwhm_arcsec: float
+    found: Source
 
     def as_json(self) -> dict[str, Any]:
         """Return what is known of its source, as plain values."""
@@ -70,11 +72,12 @@ class SkyMap:
         def number(value: float) -> float | None:
             return float(value) if np.isfinite(value) else None
 
+        one = self.found
         return {
-            "source": self.source, "centre_deg": list(self.centre_deg),
-            "peak_v": number(self.peak), "peak_x_arcsec": number(self.peak_x_arcsec),
-            "peak_y_arcsec": number(self.peak_y_arcsec), "fwhm_arcsec": number(self.fwhm_arcsec),
-            "pixel_arcsec": self.pixel_arcsec, "samples": int(self.hits.sum()),
+            "source": self.source, "centre_deg": list(self.centre_deg), "peak_v": number(one.peak),
+            "snr": number(one.snr), "peak_x_arcsec": number(one.x), "peak_y_arcsec": number(one.y),
+            "fwhm_arcsec": number(one.fwhm), "pixel_arcsec": self.pixel_arcsec,
+            "samples": int(self.hits.sum()),
         }  # fmt: skip
 
 
@@ -103,6 +106,8 @@ def make_map(
     lockin: str = "ac",
     size_arcsec: float | None = None,
     deskew: bool = True,
+    heading: int = 0,
+    beam_arcsec: float = BEAM_ARCSEC,
 ) -> SkyMap:
     """Make a map of a merged file or slice.
 
@@ -121,6 +126,10 @@ def make_map(
         Width and height; None: as far as the telescope's axis went.
     deskew
         Place each detector where it was when its channel was read.
+    heading
+        1 or -1: only rows in one of the two directions of the scan; 0: all.
+    beam_arcsec
+        Width of a point source.
 
     Raises
     ------
@@ -137,29 +146,60 @@ def make_map(
         reach = np.nanpercentile(np.hypot(x0[scan.good], y0[scan.good]), 98)
         size_arcsec = 2 * max(float(reach), 60.0)
     count = max(3, round(size_arcsec / pixel_arcsec) | 1)
-    cleaned = _cleaned(scan, x0, y0)
-    edge = count * pixel_arcsec / 2
-    sums, hits = np.zeros(count * count), np.zeros(count * count, np.int64)
     samples = np.arange(x0.size, dtype=np.float64)
-    for number in range(scan.bolos.shape[1]):
-        signal = cleaned[:, number]
-        if not np.isfinite(signal).any():
-            continue
-        x, y = _detector(scan, x0, y0, samples, number, deskew)
-        column, row = np.floor((x + edge) / pixel_arcsec), np.floor((y + edge) / pixel_arcsec)
-        inside = (column >= 0) & (column < count) & (row >= 0) & (row < count)
-        inside &= np.isfinite(signal) & scan.good
-        index = (row[inside] * count + column[inside]).astype(np.int64)
-        sums += np.bincount(index, signal[inside], count * count)
-        hits += np.bincount(index, minlength=count * count)
+    places = [
+        _detector(scan, x0, y0, samples, number, deskew) for number in range(scan.bolos.shape[1])
+    ]
+    near = np.stack([np.hypot(x, y) < _MASK_BEAMS * beam_arcsec for x, y in places], axis=1)
+    focal = np.asarray(scan.radius * np.exp(1j * np.radians(scan.azimuth)), np.complex128)
+    signal, noise = cleaned(scan.bolos, near, focal, scan.rate_hz)
+    used = scan.good & (_headings(scan, x0, y0) == heading) if heading else scan.good
+    sums, weight, hits = _binned(signal, noise, places, used, count, pixel_arcsec)
     seen = hits > _LEAST_HITS * np.median(hits[hits > 0]) if hits.any() else hits > 0
-    values = np.where(seen, sums / np.where(hits, hits, 1), np.nan).reshape(count, count)
-    middles = (np.arange(count, dtype=np.float64) + 0.5) * pixel_arcsec - edge
-    found = _source(values, middles, pixel_arcsec)
+    values = np.where(seen, sums / np.where(seen, weight, 1), np.nan)
+    middles = (np.arange(count, dtype=np.float64) + 0.5) * pixel_arcsec - count * pixel_arcsec / 2
     return SkyMap(
-        values, hits.reshape(count, count), pixel_arcsec, (ra0, dec0), middles, middles,
-        scan.source, *found,
+        values, weight, hits, pixel_arcsec, beam_arcsec, (ra0, dec0), middles, middles,
+        scan.source, find(values, weight, middles, beam_arcsec),
     )  # fmt: skip
+
+
+def _binned(
+    signal: NDArray[np.float32], noise: Floats, places: list[tuple[Floats, Floats]],
+    used: NDArray[np.bool_], count: int, pixel: float,
+) -> tuple[Floats, Floats, NDArray[np.int64]]:  # fmt: skip
+    """Return weighted sums, weights and numbers of the samples in square pixels."""
+    sums, weight = np.zeros(count * count), np.zeros(count * count)
+    hits = np.zeros(count * count, np.int64)
+    edge = count * pixel / 2
+    for number, (x, y) in enumerate(places):
+        if not np.isfinite(noise[number]):
+            continue
+        share = 1 / noise[number] ** 2
+        with np.errstate(invalid="ignore"):
+            column, row = np.floor((x + edge) / pixel), np.floor((y + edge) / pixel)
+            inside = (column >= 0) & (column < count) & (row >= 0) & (row < count)
+        inside &= np.isfinite(signal[:, number]) & used
+        index = (row[inside] * count + column[inside]).astype(np.int64)
+        found = np.bincount(index, minlength=count * count)
+        sums += share * np.bincount(index, signal[inside, number], count * count)
+        weight += share * found
+        hits += found
+    shape = (count, count)
+    return sums.reshape(shape), weight.reshape(shape), hits.reshape(shape)
+
+
+def _headings(scan: _Scan, x0: Floats, y0: Floats) -> NDArray[np.int8]:
+    """Return 1 and -1 for the two directions along which most of the scan goes, 0 for neither."""
+    speed = np.stack([np.gradient(np.where(scan.good, one, np.nan)) for one in (x0, y0)])
+    known = np.isfinite(speed).all(axis=0)
+    rate = np.hypot(*speed)
+    along = np.linalg.eigh(np.cov(speed[:, known]))[1][:, -1]
+    along = along * np.sign(along[np.argmax(np.abs(along))])
+    with np.errstate(invalid="ignore"):
+        forth = along @ speed
+        fast = np.abs(forth) > _LEAST_SPEED * np.nanmedian(rate[known])
+    return np.where(known & fast, np.sign(forth), 0).astype(np.int8)
 
 
 def _read(path: Path, lockin: str) -> _Scan:
@@ -243,110 +283,3 @@ def _detector(
     return (
         x + scan.radius[number] * np.cos(turned), y - scan.radius[number] * np.sin(turned)
     )
-
-
-def _cleaned(scan: _Scan, x0: Floats, y0: Floats) -> NDArray[np.float32]:
-    """Return the bolometers without what they have in common and without slow drifts."""
-    bolos: NDArray[Any] = scan.bolos - np.nanmedian(scan.bolos, axis=0)
-    near = np.zeros(bolos.shape, bool)
-    samples = np.arange(x0.size, dtype=np.float64)
-    for number in range(bolos.shape[1]):
-        x, y = _detector(scan, x0, y0, samples, number, False)
-        near[:, number] = np.hypot(x, y) < _MASK_ARCSEC
-    for _ in range(2):  # the second time with the drifts of the first taken off
-        common = np.where(near, np.nan, bolos)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a sample without a detector
-            level = np.nanmedian(common, axis=1)
-        bolos = bolos - np.nan_to_num(level)[:, np.newaxis]
-        bolos = bolos - _drifts(np.where(near, np.nan, bolos), scan.rate_hz)
-    return np.asarray(bolos, np.float32)
-
-
-def _drifts(bolos: NDArray[np.float32], rate_hz: float) -> NDArray[np.float32]:
-    """Return the slow part of each detector: medians of stretches, lines between them."""
-    stretch = max(1, round(_BASELINE_S * rate_hz))
-    count = max(1, bolos.shape[0] // stretch)
-    bounds = np.linspace(0, bolos.shape[0], count + 1).astype(int)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a stretch without a sample
-        medians = np.stack([
-            np.nanmedian(bolos[low:high], axis=0)
-            for low, high in itertools.pairwise(bounds)
-        ])  # fmt: skip
-    medians = np.nan_to_num(medians)
-    middles = (bounds[:-1] + bounds[1:]) / 2
-    samples = np.arange(bolos.shape[0])
-    return np.stack(
-        [np.interp(samples, middles, medians[:, n]) for n in range(bolos.shape[1])], axis=1
-    ).astype(np.float32)
-
-
-def _source(
-    values: Floats, middles: Floats, pixel: float
-) -> tuple[float, float, float, float]:
-    """Return height, place and width of the brightest thing by moments about its peak."""
-    unknown = (float("nan"),) * 4
-    if not np.isfinite(values).any():
-        return unknown
-    noise = 1.4826 * float(np.nanmedian(np.abs(values - np.nanmedian(values))))
-    row, column = np.unravel_index(int(np.nanargmax(values)), values.shape)
-    peak = float(values[row, column])
-    if peak < 5 * noise:
-        return unknown
-    x, y = np.meshgrid(middles, middles)
-    cx, cy = float(middles[column]), float(middles[row])
-    level = float(np.nanmedian(values))
-    for _ in range(5):
-        near = (np.hypot(x - cx, y - cy) < 45) & np.isfinite(values) & (values > level + 0.3 * (
-            peak - level))  # fmt: skip
-        weight = values[near] - level
-        if weight.sum() <= 0:
-            return unknown
-        cx = float((x[near] * weight).sum() / weight.sum())
-        cy = float((y[near] * weight).sum() / weight.sum())
-    # A Gaussian's logarithm is a parabola in the distance squared: a line fitted to its upper part.
-    near = (np.hypot(x - cx, y - cy) < 40) & np.isfinite(values)
-    upper = near & (values > level + 0.3 * (peak - level))
-    if upper.sum() < 5:
-        return peak, cx, cy, float("nan")
-    squared = (x[upper] - cx) ** 2 + (y[upper] - cy) ** 2
-    slope = np.polyfit(squared, np.log(values[upper] - level), 1, w=values[upper] - level)[0]
-    if slope >= 0:
-        return peak, cx, cy, float("nan")
-    sigma = float(np.sqrt(-0.5 / slope))
-    # A pixel smears what falls into it.
-    sigma = float(np.sqrt(max(sigma**2 - pixel**2 / 12, 0)))
-    return peak, cx, cy, sigma * _FWHM_PER_SIGMA
-
-
-def draw(sky: SkyMap, target: Path) -> None:
-    """Draw a map as PNG: north up, east left, as the sky is seen."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 6.2), dpi=110)
-    axes = figure.subplots()
-    half = sky.pixel_arcsec / 2
-    extent = (sky.x_arcsec[0] - half, sky.x_arcsec[-1] + half,
-              sky.y_arcsec[0] - half, sky.y_arcsec[-1] + half)  # fmt: skip
-    image = axes.imshow(
-        sky.values * 1e3, origin="lower", extent=extent, cmap="inferno", interpolation="nearest"
-    )
-    axes.invert_xaxis()
-    figure.colorbar(image, ax=axes, label="mV")
-    ra, dec = sky.centre_deg
-    axes.set_xlabel("offset east, arcsec")
-    axes.set_ylabel("offset north, arcsec")
-    title = sky.source or "map"
-    if np.isfinite(sky.peak):
-        title += (
-            f": {sky.peak * 1e3:.1f} mV at {sky.peak_x_arcsec:+.1f}, {sky.peak_y_arcsec:+.1f} "
-            f"arcsec, FWHM {sky.fwhm_arcsec:.1f}"
-        )
-        axes.plot(sky.peak_x_arcsec, sky.peak_y_arcsec, "+", color="white", markersize=14)
-    axes.set_title(f"{title}\ncentre RA {ra:.4f}, Dec {dec:+.4f} deg (ICRS)", fontsize=10)
-    figure.tight_layout()
-    figure.savefig(target)

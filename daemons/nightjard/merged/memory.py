@@ -24,7 +24,8 @@ class Merged:
     Attributes
     ----------
     signature
-        Of its input files (:meth:`.folders.Inputs.signature`).
+        Of its input files (:meth:`.folders.Inputs.signature`), with
+        :data:`.folders.UNDER_WAY` before it while it is merged again.
     status, reason, samples
         As the merge has told.
     offset_s
@@ -35,6 +36,8 @@ class Merged:
         When.
     times
         How often.
+    product
+        Inode of the hour's file: another file holds nothing of it.
     """
 
     signature: str
@@ -45,6 +48,7 @@ class Merged:
     is_settled: bool
     merged_ns: int
     times: int = 1
+    product: int = 0
 
 
 class Memory:

@@ -70,7 +70,7 @@ class Merging:
     def minutes(self, night: str) -> dict[str, Any]:
         """Return what became of the minutes of a day."""
         first = minute_start_ns(night, 0)
-        raw = self._inputs.raw_minutes(first, first + DAY_NS - 1, self._clock.now_ns())
+        raw = self._raw_minutes(first, first + DAY_NS - 1)
         known = self._follower.memory.of_day(night)
         waiting = {one.start_ns: one for one in list(self._waiting)}
         failed = dict(list(self._failed))
@@ -98,7 +98,7 @@ class Merging:
         if first > last:
             raise InvalidArgument(f"first {first} is behind last {last}")
         begin, end = minute_start_ns(night, first), minute_start_ns(night, last)
-        starts = self._inputs.raw_minutes(begin, end, self._clock.now_ns())
+        starts = self._raw_minutes(begin, end)
         back_ns = round(self._config.follow.heal_hours * 3600) * NS_PER_S
         if begin < self._clock.now_ns() - back_ns:
             raise InvalidArgument(
@@ -110,6 +110,11 @@ class Merging:
             self._asked += starts
         self.wake.set()
         return {"minutes": len(starts)}
+
+    def _raw_minutes(self, first_ns: int, last_ns: int) -> list[int]:
+        with self._lock:  # two clients may ask at once
+            self._inputs.look()
+            return self._inputs.raw_minutes(first_ns, last_ns)
 
     def pause(self) -> dict[str, Any]:
         """Merge nothing for now."""
@@ -175,16 +180,10 @@ class Merging:
     def _take(self, step: Step) -> None:
         self._newest_raw = step.newest_ns
         self._waiting = step.waiting
-        for start, reason in step.failed:
-            log.error("minute %s: %s", minute_text(start), reason)
-            self._failed.append((start, reason))
+        self._note_failures(step)
         for one in step.given_up:
             if one.waited_s < 2 * self._config.follow.companion_wait_s:
                 log.warning("%s; merged with fill", one.text)
-        done = {start for start, _ in step.merged}
-        if done:
-            kept = [pair for pair in self._failed if pair[0] not in done]
-            self._failed = deque(kept, maxlen=_KEPT_FAILURES)
         for start, merged in step.merged:
             self._merged += 1
             self._again += merged.times > 1
@@ -192,6 +191,20 @@ class Merging:
                 self._newest = start
                 self._lag_s = (merged.merged_ns - start - MINUTE_NS) / NS_PER_S
             self._last = (start, merged)
+        self._judge()
+
+    def _note_failures(self, step: Step) -> None:
+        gone = {start for start, _ in [*step.merged, *step.failed]}
+        kept = [pair for pair in self._failed if pair[0] not in gone]
+        told = {reason for _, reason in kept}
+        for start, error in step.failed:
+            if error.message not in told:
+                log.error("minute %s: %s", minute_text(start), error.message)
+                told.add(error.message)
+            kept.append((start, error.message))
+        self._failed = deque(kept, maxlen=_KEPT_FAILURES)
+
+    def _judge(self) -> None:
         if self._failed:
             start, reason = self._failed[-1]
             self._health.set(

@@ -6,13 +6,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nightjar.clock import NS_PER_S
-from nightjar.errors import StorageError
+from nightjar.errors import Busy, Refused, StorageError
+from nightjar.files import locked
 from nightjard.merged import netcdf  # first: it tells HDF5 about locks before that is loaded
 
 netCDF4 = netcdf.netCDF4  # type: ignore[attr-defined]  # noqa: N816
@@ -53,6 +56,50 @@ def making(path: Path) -> Iterator[Any]:
         yield dataset
     finally:
         dataset.close()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Any]:
+    """Open a file for changes; it is on the disk at the end.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    try:
+        dataset = netCDF4.Dataset(path, "a")
+        try:
+            dataset.set_auto_maskandscale(False)
+            dataset.set_auto_chartostring(False)
+            yield dataset
+        finally:
+            dataset.close()
+        fsync(path)
+    except (RuntimeError, OSError) as error:
+        raise StorageError(f"{path} cannot be written: {error}") from error
+
+
+@contextlib.contextmanager
+def hour_held(path: Path, wait_s: float = 30.0) -> Iterator[None]:
+    """Hold the right to write an hour's file, as the merge takes it.
+
+    Raises
+    ------
+    Busy
+        Another program holds it for longer.
+    """
+    deadline = time.monotonic() + wait_s
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(path.with_name(f".{path.name}.lock"), f"change {path}"))
+                break
+            except Refused as error:
+                if time.monotonic() >= deadline:
+                    raise Busy(error.message, **error.detail) from error
+                threading.Event().wait(0.05)
+        yield
 
 
 def fsync(path: Path) -> None:

@@ -8,6 +8,7 @@ end, is cut there and says so. All variables go over; those of the minutes do no
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from nightjar import __version__
 from nightjar.clock import NS_PER_S
 from nightjar.errors import InvalidArgument, StorageError, storage_code
-from nightjar.files import rename_new, temporary_name
+from nightjar.files import fsync_folder, rename_new, temporary_name
 from nightjar.times import iso
 from nightjard.merged.netcdf import HOUR_NS
 from nightjard.merged.products import fsync, making, reading, start_ns
@@ -140,8 +141,10 @@ class Hours:
                     parts.append(np.asarray(dataset[name][low:high]))
         return np.concatenate(parts) if parts else None
 
-    def cut(self, one: Observation, target: Path, now_ns: int) -> Path:
-        """Write an observation into a file of its own.
+    def cut(
+        self, one: Observation, target: Path, now_ns: int, *, is_forced: bool = False
+    ) -> Path:
+        """Write an observation into a file of its own; a forced one takes the place of an old one.
 
         Raises
         ------
@@ -153,10 +156,14 @@ class Hours:
             with making(temporary) as out:
                 self._fill(out, one, now_ns)
             fsync(temporary)
-            rename_new(temporary, target)
+            if is_forced:
+                temporary.replace(target)
+            else:
+                rename_new(temporary, target)
+            fsync_folder(target.parent)
         except FileExistsError:
             raise StorageError(
-                f"{target} exists already; remove it, or give another --output"
+                f"{target} exists already: --force replaces it, --output takes another folder"
             ) from None
         except OSError as error:
             raise StorageError(
@@ -171,13 +178,12 @@ class Hours:
             (start, path) for start, path in self.files
             if start < one.end_ns and start + HOUR_NS > one.begin_ns
         ]  # fmt: skip
-        first_start, first_path = parts[0]
         per_s = {"time": self.rate_hz, "onehertz": 1}
-        sizes = {
-            name: sum(high - low for _, _, low, high in self._pieces(parts, one, rate))
-            for name, rate in per_s.items()
-        }
-        with reading(first_path) as model:
+        pieces = {name: self._pieces(parts, one, rate) for name, rate in per_s.items()}
+        sizes = {name: sum(high - low for *_, low, high in rows) for name, rows in pieces.items()}
+        with contextlib.ExitStack() as stack:  # an open costs more than a variable
+            opened = {path: stack.enter_context(reading(path)) for _, path in parts}
+            model = opened[parts[0][1]]
             names = [name for name, v in model.variables.items() if "minute" not in v.dimensions]
             for name, dimension in model.dimensions.items():
                 if name not in ("minute", "reason_strlen", "file_strlen"):
@@ -185,20 +191,19 @@ class Hours:
             for name in names:
                 self._define(out, model.variables[name])
             out.setncatts(self._attributes(model, one, parts, now_ns))
-        for name in names:
-            dims = out.variables[name].dimensions
-            rate = per_s.get(dims[0]) if dims else None
-            at = 0
-            for start, path, low, high in self._pieces(parts, one, rate or 1):
-                with reading(path) as dataset:
-                    if rate is None:
-                        out.variables[name][...] = dataset.variables[name][...]
-                        break
-                    values = dataset.variables[name][low:high]
-                if name.startswith("time"):
-                    values = values + (start - first_start) / NS_PER_S
-                out.variables[name][at : at + high - low] = values
-                at += high - low
+            for name in names:
+                source = model.variables[name]
+                rows = pieces.get(source.dimensions[0]) if source.dimensions else None
+                if rows is None:
+                    out.variables[name][...] = source[...]
+                    continue
+                at = 0
+                for start, path, low, high in rows:
+                    values = opened[path].variables[name][low:high]
+                    if name.startswith("time"):
+                        values = values + (start - parts[0][0]) / NS_PER_S
+                    out.variables[name][at : at + high - low] = values
+                    at += high - low
         self._scans(out)
 
     def _pieces(
