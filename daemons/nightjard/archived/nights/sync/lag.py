@@ -92,8 +92,9 @@ class _Indexed:
 
 
 def choose(
-    reference: Side, side: Side, found: Alignment, path: OffsetPath, cadence: Cadence, loss: float
-) -> Choice:
+    reference: Side, side: Side, found: Alignment, path: OffsetPath, cadence: Cadence, loss: float,
+    is_cut: tuple[bool, bool] = (False, False),
+) -> Choice:  # fmt: skip
     """Choose the lag.
 
     Parameters
@@ -102,6 +103,8 @@ def choose(
         Two cameras and their alignment along `path`.
     loss
         Fraction of frames that a camera loses.
+    is_cut
+        The first, the last frames are not where the cameras began and ended.
     """
     both = _index(reference, side, found)
     most = int(np.clip(np.ceil(_REACH_US / cadence.mean_us), 1, _MOST_LAGS))
@@ -112,7 +115,7 @@ def choose(
         "the trigger's randomness": _fingerprint(both, lags, cadence),
         "the modulator": _parity(both, lags, cadence),
         "pauses": _pauses(reference, side, both, lags, cadence),
-        "a common beginning or end": _edges(both, lags, cadence, loss),
+        "a common beginning or end": _edges(both, lags, cadence, loss, is_cut),
         "small latency": _prior(mean_us + shifts),
     }
     total = np.sum(list(parts.values()), axis=0)
@@ -185,17 +188,23 @@ def _prior(offset_us: Floats) -> Floats:
     return np.asarray(np.log((1.0 - _FAR_SHARE) * near + _FAR_SHARE * far + 1e-300))
 
 
-def _edges(both: _Indexed, lags: Ints, cadence: Cadence, loss: float) -> Floats:
+def _edges(
+    both: _Indexed, lags: Ints, cadence: Cadence, loss: float, is_cut: tuple[bool, bool]
+) -> Floats:
     """Cameras that wait for the trigger begin, and end, with the same one."""
     # Cameras that share a short run were not started, or stopped, farther apart than it lasts.
     apart_us = min(_APART_US, both.size * cadence.mean_us)
     by_chance = float(np.clip(cadence.mean_us / apart_us, 1e-5, 1.0))
     begin = np.abs(lags - (int(both.place_2[0]) - int(both.place_1[0])))
     end = np.abs(lags - (int(both.place_2[-1]) - int(both.place_1[-1])))
-    value = np.log(_START_SHARE * loss ** np.minimum(begin, 50) + by_chance)
-    # Recorders that are stopped by one command may end a frame apart.
-    stopped = np.where(end == 1, np.maximum(_END_NEXT, loss), loss ** np.minimum(end, 50))
-    return np.asarray(value + np.log(_END_SHARE * stopped + by_chance))
+    value = np.zeros(len(lags))
+    if not is_cut[0]:
+        value += np.log(_START_SHARE * loss ** np.minimum(begin, 50) + by_chance)
+    if not is_cut[1]:
+        # Recorders that are stopped by one command may end a frame apart.
+        stopped = np.where(end == 1, np.maximum(_END_NEXT, loss), loss ** np.minimum(end, 50))
+        value += np.log(_END_SHARE * stopped + by_chance)
+    return value
 
 
 def _intervals(both: _Indexed, cadence: Cadence) -> tuple[Floats, Floats]:

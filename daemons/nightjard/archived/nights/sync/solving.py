@@ -31,7 +31,16 @@ from nightjard.archived.nights.sync.model import (
 )
 from nightjard.archived.nights.sync.modulator import CLEAR, Decoded
 from nightjard.archived.nights.sync.offsets import OffsetPath, refine, seed, track
-from nightjard.archived.nights.sync.parts import Linking, bounds, changes, joined, rests, section
+from nightjard.archived.nights.sync.parts import (
+    Cuts,
+    Linking,
+    bounds,
+    changes,
+    joined,
+    rests,
+    section,
+    steps,
+)
 from nightjard.archived.nights.sync.reporting import Found, report
 from nightjard.archived.nights.sync.states import decode_states
 from nightjard.archived.nights.sync.triggers import Triggers
@@ -64,14 +73,13 @@ def solve_run(cameras: Sequence[CameraFrames], physics: Physics) -> RunSolution:
     base_ns = base_of(cameras)
     trains = tuple(prepare(camera, base_ns, physics) for camera in cameras)
     cadence = measure(trains, physics)
-    cuts_us = _changes(trains, cadence)
-    if not len(cuts_us):
+    cuts = _changes(trains, cadence)
+    if not len(cuts.time_us):
         return _solve(cameras, trains, cadence, physics)
     # From the first frame of a part to the first of the next, second records included.
     solutions: list[RunSolution] = []
-    known: list[tuple[Train, ...]] = []
-    places = [bounds(train, cuts_us) for train in trains]
-    for number in range(len(cuts_us) + 1):
+    places = [bounds(train, cuts.time_us) for train in trains]
+    for number in range(len(cuts.time_us) + 1):
         mine, own = [], []
         for camera, train, place in zip(cameras, trains, places, strict=True):
             start, stop = int(place[number]), int(place[number + 1])
@@ -84,36 +92,41 @@ def solve_run(cameras: Sequence[CameraFrames], physics: Physics) -> RunSolution:
                     camera.stream, camera.acquired_ns[first:last], camera.counter[first:last]
                 )
             )
-        known.append(tuple(own))
-        solutions.append(_solve(mine, known[-1], cadence, physics))
+        solutions.append(_solve(mine, tuple(own), cadence, physics, cuts.ends(number)))
     between = [
         {camera.stream: int(train.lost[place[number]]) if place[number] < train.count else 0
          for camera, train, place in zip(cameras, trains, places, strict=True)}
-        for number in range(1, len(cuts_us) + 1)
+        for number in range(1, len(cuts.time_us) + 1)
     ]  # fmt: skip
     return joined(solutions, between)
 
 
-def _changes(trains: tuple[Train, ...], cadence: Cadence) -> Floats:
-    """Return when, during rests of all cameras, the offset of one of them changed."""
+def _changes(trains: tuple[Train, ...], cadence: Cadence) -> Cuts:
+    """Return where the offset of a camera changed, at rests of all cameras and between them."""
     active = [train for train in trains if train.count]
-    cuts_us = rests(active, cadence) if len(active) > 1 else np.zeros(0)
-    found: set[int] = set()
+    if len(active) < 2:
+        return Cuts(np.zeros(0), np.zeros(0, np.bool_))
+    cuts = rests(active, cadence)
+    for other in active[1:]:
+        cuts = cuts.with_steps(steps(active[0], other, cuts, cadence))
+    if not len(cuts.time_us):
+        return cuts
 
-    def link(reference: Train, other: Train) -> Linking:
+    def link(reference: Train, other: Train, is_cut: tuple[bool, bool]) -> Linking:
         main = Triggers.of(reference, cadence)
-        linked = _link(main, (reference, other), [0], 1, cadence)
+        linked = _link(main, (reference, other), [0], 1, cadence, is_cut)
         pairs = int((linked.alignment.partner >= 0).sum())
         return Linking(linked.path, linked.choice, pairs, linked.sigma_us)
 
-    for other in active[1:] if len(cuts_us) else []:
-        found.update(changes(active[0], other, cuts_us, cadence, link))
-    return cuts_us[sorted(found)]
+    return cuts.only(
+        {index for other in active[1:] for index in changes(active[0], other, cuts, cadence, link)}
+    )
 
 
 def _solve(
-    cameras: Sequence[CameraFrames], trains: tuple[Train, ...], cadence: Cadence, physics: Physics
-) -> RunSolution:
+    cameras: Sequence[CameraFrames], trains: tuple[Train, ...], cadence: Cadence, physics: Physics,
+    is_cut: tuple[bool, bool] = (False, False),
+) -> RunSolution:  # fmt: skip
     """Solve a run in which nothing was started anew."""
     active = [index for index, train in enumerate(trains) if train.count]
     if not active:
@@ -124,7 +137,7 @@ def _solve(
     main = Triggers.of(trains[active[0]], cadence)
     members = [active[0]]
     for index in active[1:]:
-        linked = _link(main, trains, members, index, cadence)
+        linked = _link(main, trains, members, index, cadence, is_cut)
         links[index] = linked
         if linked.choice.is_clear:
             main = linked.triggers
@@ -140,8 +153,9 @@ def _solve(
 
 
 def _link(
-    main: Triggers, trains: tuple[Train, ...], members: list[int], index: int, cadence: Cadence
-) -> Linked:
+    main: Triggers, trains: tuple[Train, ...], members: list[int], index: int, cadence: Cadence,
+    is_cut: tuple[bool, bool],
+) -> Linked:  # fmt: skip
     train = trains[index]
     lost = trains[members[0]].lost if len(members) == 1 else np.zeros(len(main.time_us), np.int64)
     reference = Side(main.time_us, main.is_late, lost)
@@ -158,7 +172,7 @@ def _link(
         )
     path = track(reference.time_us, train.time_us, *start, cadence)
     path, side, found = _aligned(reference, train, is_late, path, cadence)
-    choice = choose(reference, side, found, path, cadence, _loss(reference, found))
+    choice = choose(reference, side, found, path, cadence, _loss(reference, found), is_cut)
     if choice.lag and choice.is_clear:
         path = path.shifted(choice.shift_us)
         path, side, found = _aligned(reference, train, is_late, path, cadence)
