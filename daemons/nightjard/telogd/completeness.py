@@ -29,9 +29,9 @@ from nightjar.das.naming import (
 from nightjar.errors import NightjarError, StorageError, storage_code
 from nightjar.files import write_durably
 from nightjar.times import iso
-from nightjard.telogd.copying import judge
 from nightjard.telogd.ledger import Ledger
 from nightjard.telogd.minutes import MinuteFile, housekeeping_facts, pointing_facts
+from nightjard.telogd.raw_files import judge
 
 log = logging.getLogger(__name__)
 

@@ -18,47 +18,23 @@ from pathlib import Path
 
 from nightjar.api.telog import FileState
 from nightjar.clock import NS_PER_S, Clock
-from nightjar.das.naming import MINUTE_NS, day_of, minutes_in, raw_start_ns
-from nightjar.das.raw import RawDamaged, read_raw
+from nightjar.das.naming import MINUTE_NS, day_of
+from nightjar.das.raw import RawDamaged
 from nightjar.errors import NightjarError, StorageError, storage_code
 from nightjar.files import fsync_folder, rename_new, require_space
 from nightjard.telogd.drivers.base import DasSource, Facts
 from nightjard.telogd.minutes import MinuteFile
 from nightjard.telogd.quarantine import Quarantine
+from nightjard.telogd.raw_files import BATCH, Day, Group, groups_of, judge, key_of
 
 log = logging.getLogger(__name__)
 
 INCOMING = ".incoming"
-BATCH = 20
 _QUICK_S, _CALM_S = 1.0, 5.0
 _BACK_S = 60.0
 _EXPECT_NS = 12 * NS_PER_S
 _UNPAIRED_NS = 30 * NS_PER_S
 _RESTING_NS = 5 * NS_PER_S
-
-
-def judge(path: Path, day: str, source: str) -> MinuteFile:
-    """Return what a raw file is, by its header, its size and its sidecar's CRC.
-
-    Raises
-    ------
-    RawDamaged
-        It is not what it must be.
-    StorageError
-        It cannot be read.
-    """
-    raw = read_raw(path)
-    slots = raw.samples.shape[0]
-    state, reason, valid = FileState.WHOLE, "", slots
-    if raw.index is None:
-        state, reason = FileState.PARTIAL, "it has no sidecar: nothing proves it"
-    elif (valid := int(raw.index["valid"])) != slots:
-        state, reason = FileState.PARTIAL, f"{valid} of {slots} samples"
-    facts = path.stat()
-    return MinuteFile(
-        "raw", day, path.name, raw_start_ns(Path(day) / path.name), state, facts.st_size,
-        zlib.crc32(path.read_bytes()), valid, source, reason, facts.st_mtime_ns,
-    )  # fmt: skip
 
 
 class RawCopier:
@@ -99,7 +75,7 @@ class RawCopier:
         self._source, self.root, self._days_back = source, root, days_back
         self._stop_bytes, self._clock = stop_bytes, clock
         self._quarantine, self._on_file, self._load = quarantine, on_file, known
-        self._days: dict[str, _Day] = {}
+        self._days: dict[str, Day] = {}
         self._back_ns: int | None = None
         self._after: list[Callable[[int, str], None]] = []
         self._newest = 0
@@ -164,7 +140,7 @@ class RawCopier:
         local = self._local(day)
         wanted = []
         waiting = set()
-        for group in _groups(day, facts):
+        for group in groups_of(day, facts):
             if all(here.has(facts[name], local) for name in group.names):
                 self._newest = max(self._newest, group.start_ns or 0)
                 continue
@@ -177,9 +153,9 @@ class RawCopier:
         for offset in range(0, len(wanted), BATCH):
             self._copy(here, wanted[offset : offset + BATCH], facts, local)
 
-    def _day(self, day: str) -> _Day:
+    def _day(self, day: str) -> Day:
         if day not in self._days:
-            self._days[day] = _Day(day, self._load(day))
+            self._days[day] = Day(day, self._load(day))
             for old in sorted(self._days)[: -self._days_back - 2]:
                 del self._days[old]
         return self._days[day]
@@ -199,7 +175,7 @@ class RawCopier:
             code=storage_code(error), path=str(path),
         )  # fmt: skip
 
-    def _tell_seen(self, here: _Day, raw: Facts, start: int) -> None:
+    def _tell_seen(self, here: Day, raw: Facts, start: int) -> None:
         if raw.name in here.known or raw.name in here.seen:
             return
         here.seen.add(raw.name)
@@ -208,7 +184,7 @@ class RawCopier:
             source=self._source.capabilities.where, mtime_ns=raw.mtime_ns,
         ))  # fmt: skip
 
-    def _is_resting(self, group: _Group, facts: dict[str, Facts]) -> bool:
+    def _is_resting(self, group: Group, facts: dict[str, Facts]) -> bool:
         """Tell whether files can be taken: a raw file has its sidecar, others are not written."""
         if group.start_ns is not None and len(group.names) == 2:
             return True
@@ -218,7 +194,7 @@ class RawCopier:
     # --- copying -----------------------------------------------------------------------------
 
     def _copy(
-        self, here: _Day, groups: list[_Group], facts: dict[str, Facts], local: set[str]
+        self, here: Day, groups: list[Group], facts: dict[str, Facts], local: set[str]
     ) -> None:
         groups = [group for group in groups if not self._is_same(here, group, facts, local)]
         if not groups:
@@ -241,7 +217,7 @@ class RawCopier:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _is_same(
-        self, here: _Day, group: _Group, facts: dict[str, Facts], local: set[str]
+        self, here: Day, group: Group, facts: dict[str, Facts], local: set[str]
     ) -> bool:
         """Tell whether files that the ledger does not know are here all the same, and proven."""
         folder = self.root / here.day
@@ -265,7 +241,7 @@ class RawCopier:
         return True
 
     def _accept(
-        self, here: _Day, group: _Group, facts: dict[str, Facts], staging: Path
+        self, here: Day, group: Group, facts: dict[str, Facts], staging: Path
     ) -> None:
         """Prove a copy and give it its name."""
         where = self._source.capabilities.where
@@ -310,7 +286,7 @@ class RawCopier:
             rename_new(source, target)
 
     def _may_replace(
-        self, here: _Day, group: _Group, folder: Path, staging: Path, new: MinuteFile | None
+        self, here: Day, group: Group, folder: Path, staging: Path, new: MinuteFile | None
     ) -> bool:
         """Tell whether what is here may give way; then it is kept in quarantine."""
         if group.start_ns is not None and new is not None:
@@ -331,7 +307,7 @@ class RawCopier:
         return True
 
     def _doubt(
-        self, here: _Day, group: _Group, facts: dict[str, Facts], staging: Path, error: RawDamaged
+        self, here: Day, group: Group, facts: dict[str, Facts], staging: Path, error: RawDamaged
     ) -> None:
         """Try a damaged file once more; then it is damaged where it comes from."""
         raw = facts[group.names[-1]]
@@ -342,12 +318,12 @@ class RawCopier:
         self._keep_aside(here, group, facts, staging, error.message)
 
     def _keep_aside(
-        self, here: _Day, group: _Group, facts: dict[str, Facts], staging: Path, reason: str
+        self, here: Day, group: Group, facts: dict[str, Facts], staging: Path, reason: str
     ) -> None:
         for name in group.names:
             self._quarantine.put("raw", here.day, name, (staging / name).read_bytes(), reason)
             here.aside.add(name)
-            here.known[name] = _key(facts[name])
+            here.known[name] = key_of(facts[name])
             is_here = (self.root / here.day / name).exists()
             self._on_file(MinuteFile(
                 "raw", here.day, f"{name}.damaged" if is_here else name, group.start_ns,
@@ -358,11 +334,11 @@ class RawCopier:
             self.waiting.discard(group.start_ns)
 
     def _enter(
-        self, here: _Day, group: _Group, facts: dict[str, Facts], folder: Path,
+        self, here: Day, group: Group, facts: dict[str, Facts], folder: Path,
         file: MinuteFile | None,
     ) -> None:  # fmt: skip
         for name in group.names:
-            here.known[name] = _key(facts[name])
+            here.known[name] = key_of(facts[name])
             here.aside.discard(name)
             if file is not None and name == file.name:
                 told = dataclasses.replace(file, mtime_ns=facts[name].mtime_ns)
@@ -377,110 +353,3 @@ class RawCopier:
     def close(self) -> None:
         """Let go of the host; a copy under way is ended."""
         self._source.close()
-
-
-class RawWatcher:
-    """Proves the raw files that a DAS on this machine writes. One thread uses it.
-
-    Parameters
-    ----------
-    root
-        Where it writes.
-    clock, on_file, known
-        As :class:`RawCopier`.
-    """
-
-    def __init__(
-        self, root: Path, clock: Clock, on_file: Callable[[MinuteFile], None],
-        known: Callable[[str], dict[str, tuple[str, int | None, int | None]]],
-    ) -> None:  # fmt: skip
-        self.root, self._clock, self._on_file, self._load = root, clock, on_file, known
-        self._days: dict[str, _Day] = {}
-
-    def tick(self) -> float:
-        """Prove new files of today and yesterday, some at a time; return the pause, s."""
-        now = self._clock.now_ns()
-        count = 0
-        for day in (day_of(now), day_of(now - 86400 * NS_PER_S)):
-            if day not in self._days:
-                self._days[day] = _Day(day, self._load(day))
-            here = self._days[day]
-            for start, path in minutes_in(self.root / day, raw_start_ns).items():
-                facts = path.stat()
-                key = (facts.st_size, facts.st_mtime_ns // NS_PER_S)
-                if here.known.get(path.name) == key:
-                    continue
-                if count == BATCH:
-                    return 0.1
-                count += 1
-                here.known[path.name] = key
-                try:
-                    self._on_file(judge(path, day, "written here"))
-                except NightjarError as error:
-                    log.error("%s", error.message)
-                    self._on_file(MinuteFile(
-                        "raw", day, path.name, start, FileState.DAMAGED, facts.st_size,
-                        source="written here", reason=error.message, mtime_ns=facts.st_mtime_ns,
-                    ))  # fmt: skip
-        return 2.0
-
-
-class _Day:
-    """What is known of a day's files.
-
-    Attributes
-    ----------
-    known
-        Files that were judged: name -> size and second of change at the source.
-    aside
-        Those of them that are in quarantine only.
-    seen
-        Files of which the ledger knows that they were seen.
-    tries
-        Files whose copy was damaged once.
-    """
-
-    def __init__(self, day: str, rows: dict[str, tuple[str, int | None, int | None]]) -> None:
-        self.day = day
-        self.known: dict[str, tuple[int, int]] = {}
-        self.aside: set[str] = set()
-        self.seen: set[str] = set()
-        self.tries: dict[str, Facts] = {}
-        for name, (state, size, mtime) in rows.items():
-            if state == FileState.SEEN.value:
-                self.seen.add(name)
-            elif size is not None and mtime is not None:
-                plain = name.removesuffix(".damaged")
-                if state == FileState.DAMAGED.value:
-                    self.aside.add(plain)
-                if plain == name or plain not in rows:
-                    self.known[plain] = (size, mtime // NS_PER_S)
-
-    def has(self, facts: Facts, local: set[str]) -> bool:
-        """Tell whether a file of the source needs no copy."""
-        is_kept = facts.name in local or facts.name in self.aside
-        return is_kept and self.known.get(facts.name) == _key(facts)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Group:
-    """Files that belong together: a sidecar and its raw file, in the order of publishing."""
-
-    names: list[str]
-    start_ns: int | None
-
-
-def _key(facts: Facts) -> tuple[int, int]:
-    return facts.size, facts.mtime_ns // NS_PER_S
-
-
-def _groups(day: str, facts: dict[str, Facts]) -> list[_Group]:
-    groups = []
-    for name in sorted(facts):
-        start = raw_start_ns(Path(day) / name)
-        index = f"{name.removesuffix('.bin')}.idx"
-        if start is not None:
-            groups.append(_Group([index, name] if index in facts else [name], start))
-        elif not (name.endswith(".idx") and f"{name.removesuffix('.idx')}.bin" in facts):
-            groups.append(_Group([name], None))
-    return groups

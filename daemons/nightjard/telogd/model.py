@@ -4,33 +4,31 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nightjar.api.states import Level
-from nightjar.api.telog import TELESCOPE_KEYS
 from nightjar.api.telog import TelogState as State
 from nightjar.clock import NS_PER_S, Clock
-from nightjar.das.naming import MINUTE_NS, day_of, minute_start_ns
-from nightjar.das.pointing import Pointing, decode
+from nightjar.das.naming import day_of, minute_start_ns
 from nightjar.errors import Code, NightjarError, Refused, StorageError, TimedOut
-from nightjar.files import free_bytes
 from nightjar.health import Health
 from nightjar.operations import Operation, Operations
 from nightjar.times import iso
+from nightjard.telogd import telling
+from nightjard.telogd.caring import Care
 from nightjard.telogd.completeness import Completeness
 from nightjard.telogd.config import TelogdConfig
-from nightjard.telogd.copying import RawCopier, RawWatcher
+from nightjard.telogd.copying import RawCopier
 from nightjard.telogd.drivers.base import DasSource, PointingSource, RingSource, TelescopeSource
 from nightjard.telogd.helpers import Helper, LinesCare, Receiver, RotatorPoll, TelescopePoll
 from nightjard.telogd.housekeeping import HousekeepingLog
 from nightjard.telogd.ledger import Ledger
 from nightjard.telogd.pointing import PointingLog
 from nightjard.telogd.quarantine import Quarantine
+from nightjard.telogd.raw_files import RawWatcher
 from nightjard.telogd.ring import RingCopier
 
 log = logging.getLogger(__name__)
@@ -68,12 +66,12 @@ class TelescopeLogs:
         self, config: TelogdConfig, sources: Sources, clock: Clock, health: Health,
         operations: Operations, state: Path,
     ) -> None:  # fmt: skip
-        self.config, self._sources, self._clock = config, sources, clock
-        self._health, self._operations, self._state = health, operations, state
+        self.config, self.sources, self.clock = config, sources, clock
+        self._operations, self._state = operations, state
         self.ledger = Ledger(config.database or f"sqlite:///{state}/ledger.db", clock)
         self.quarantine = Quarantine(config.quarantine_root or state / "quarantine", clock)
         kinds = (("tel",) if sources.telescope else ()) + (("rot",) if sources.rotator else ())
-        self._kinds: tuple[str, ...] = kinds
+        self.kinds: tuple[str, ...] = kinds
         self.roots = {
             "raw": config.raw_root, "pointing": config.pointing_root,
             "housekeeping": config.housekeeping_root,
@@ -84,16 +82,13 @@ class TelescopeLogs:
         self._starts: list[tuple[Operation, int]] = []
         self._is_closing = False
         self.pointing: PointingLog | None = None
-        self._receiver: Receiver | None = None
+        self.receiver: Receiver | None = None
         self.ring: RingCopier | None = None
         self.lines: HousekeepingLog | None = None
         self.poll: TelescopePoll | None = None
         self.rotator: RotatorPoll | None = None
         self.raw: RawCopier | None = None
-        self.lag: dict[str, float] = {}
-        self._free: dict[str, int | None] = {}
-        self._days: list[str] = []
-        self._disk_ns = self._marked_ns = -(1 << 62)
+        self.care = Care(self, health)
 
     # ================================================================ commands
 
@@ -106,7 +101,7 @@ class TelescopeLogs:
                 self._start()
             operation = self._operations.begin("start", lambda: None)
             limit = round(self.config.start_timeout_s * NS_PER_S)
-            self._starts.append((operation, self._clock.monotonic_ns() + limit))
+            self._starts.append((operation, self.clock.monotonic_ns() + limit))
         return {"operation": operation.id}
 
     def _start(self) -> None:
@@ -126,12 +121,12 @@ class TelescopeLogs:
                 raise StorageError(f"{root} cannot be made: {error.strerror}") from error
 
     def _build(self) -> list[Helper]:
-        config, sources, clock = self.config, self._sources, self._clock
+        config, sources, clock = self.config, self.sources, self.clock
         note = self.ledger.note
         helpers = []
         if sources.telescope or sources.rotator:
             lines = self.lines = HousekeepingLog(
-                config.housekeeping_root, self._state, self._kinds, clock, note
+                config.housekeeping_root, self._state, self.kinds, clock, note
             )
             helpers.append(Helper(
                 "housekeeping", LinesCare(lines, clock).round, clock, lines.resume, lines.close
@@ -148,7 +143,7 @@ class TelescopeLogs:
             pointing = self.pointing = PointingLog(
                 config.pointing_root, clock, note, f"tcp {stream.capabilities.where}"
             )
-            receiver = self._receiver = Receiver(stream, pointing, clock)
+            receiver = self.receiver = Receiver(stream, pointing, clock)
             helpers.append(
                 Helper("pointing", receiver.round, clock, pointing.resume, receiver.end)
             )
@@ -166,14 +161,14 @@ class TelescopeLogs:
         return 0.02 if ring.is_recovering else ring.config.look_s
 
     def _raw_helper(self) -> Helper:
-        config, clock = self.config, self._clock
+        config, clock = self.config, self.clock
 
         def known(day: str) -> dict[str, tuple[str, int | None, int | None]]:
             return self.ledger.known("raw", day)
 
-        if self._sources.das:
+        if self.sources.das:
             raw = self.raw = RawCopier(
-                self._sources.das(), config.raw_root, config.days_back, config.space.stop_bytes,
+                self.sources.das(), config.raw_root, config.days_back, config.space.stop_bytes,
                 clock, self.quarantine, self.ledger.note, known,
             )  # fmt: skip
             return Helper("raw", raw.tick, clock, end=raw.close)
@@ -231,22 +226,11 @@ class TelescopeLogs:
 
     def telescope(self) -> dict[str, Any]:
         """Return the newest knowledge; see :data:`nightjar.api.telog.TELESCOPE_KEYS`."""
-        known: dict[str, Any] = dict.fromkeys(TELESCOPE_KEYS)
-        record = None if self.poll is None else self.poll.record
-        if record is not None:
-            known |= _of_record(record)
-            known["age_s"] = self.housekeeping_age_s
-        newest = self._newest_pointing()
-        age = self.pointing_age_s
-        known["pointing_age_s"] = age
-        is_newer = known["age_s"] is None or (age is not None and age <= known["age_s"] + 1)
-        if newest is not None and is_newer:
-            known |= _of_pointing(newest)
-        return known
+        return telling.telescope(self)
 
     def minutes(self, day: str | None) -> dict[str, Any]:
         """Return which minutes of a day are here."""
-        return self.completeness.day(day or day_of(self._clock.now_ns()))
+        return self.completeness.day(day or day_of(self.clock.now_ns()))
 
     def files(
         self, day: str | None, stream: str | None, state: str | None, count: int
@@ -264,7 +248,7 @@ class TelescopeLogs:
 
     # ================================================================ freshness
 
-    def _newest(self) -> list[tuple[int, int, Any, str]]:
+    def newest(self) -> list[tuple[int, int, Any, str]]:
         """Return (utc_ns, monotonic ns, record, where) of each source that told one."""
         found = []
         if self.pointing is not None and self.pointing.newest_ns is not None:
@@ -280,16 +264,12 @@ class TelescopeLogs:
             ))  # fmt: skip
         return found
 
-    def _newest_pointing(self) -> Pointing | None:
-        found = self._newest()
-        return decode(max(found, key=lambda one: one[0])[2].tobytes()) if found else None
-
     @property
     def pointing_age_s(self) -> float | None:
         """Age of the newest pointing record, by its time and by when it came; None for none."""
-        now, mono = self._clock.now_ns(), self._clock.monotonic_ns()
+        now, mono = self.clock.now_ns(), self.clock.monotonic_ns()
         ages = [max((now - utc) / NS_PER_S, (mono - came) / NS_PER_S)
-                for utc, came, _, _ in self._newest()]  # fmt: skip
+                for utc, came, _, _ in self.newest()]  # fmt: skip
         return min(ages, default=None)
 
     @property
@@ -302,9 +282,9 @@ class TelescopeLogs:
         limit = self.config.fresh_limit_s
         wrong = []
         ages = []
-        if self._sources.pointing or self._sources.ring:
+        if self.sources.pointing or self.sources.ring:
             ages.append(("pointing", self.pointing_age_s, ("pointing", "ring")))
-        if self._sources.telescope:
+        if self.sources.telescope:
             ages.append(("housekeeping", self.housekeeping_age_s, ("telescope", "housekeeping")))
         for what, age, names in ages:
             if age is not None and age < limit:
@@ -325,31 +305,18 @@ class TelescopeLogs:
 
     # ================================================================ care
 
-    def care(self) -> None:
-        """Do what is due: ledger, markers, health, starts that wait. Called by one thread."""
-        now = self._clock.monotonic_ns()
+    def look_after(self) -> None:
+        """Do what is due: starts that wait, ledger, markers, health. Called by one thread."""
         self.ledger.flush()
-        self._look_at_starts(now)
-        if now - self._disk_ns > _DISK_S * NS_PER_S:
-            self._disk_ns = now
-            self._look_at_disks()
-        if now - self._marked_ns > _MARK_S * NS_PER_S and self._helpers:
-            self._marked_ns = now
-            try:
-                self.completeness.tick(24 * max(1, self.config.days_back))
-                self._days = self.ledger.days()
-                self._health.ok("markers")
-            except NightjarError as error:
-                self._health.set("markers", Level.DEGRADED, error.message)
-        self._measure_lag()
-        self._tell_health()
+        self._look_at_starts()
+        self.care.round()
 
-    def _look_at_starts(self, now: int) -> None:
+    def _look_at_starts(self) -> None:
         with self._lock:
             starts = list(self._starts)
         if not starts:
             return
-        wrong = self.not_fresh()
+        wrong, now = self.not_fresh(), self.clock.monotonic_ns()
         for operation, deadline in starts:
             if not wrong:
                 operation.finish(self.started(), "pointing and housekeeping are fresh")
@@ -378,99 +345,14 @@ class TelescopeLogs:
             for one in self._helpers
         ]
 
-    def _look_at_disks(self) -> None:
-        low = []
-        for stream, root in self.roots.items():
-            try:
-                self._free[stream] = free = free_bytes(root)
-                if free < self.config.space.low_bytes:
-                    low.append(f"{free / 1e6:.0f} MB free in {root}")
-            except OSError as error:
-                self._free[stream] = None
-                low.append(f"{root} is not there ({error.strerror})")
-        if low:
-            self._health.set("disk", Level.DEGRADED, "; ".join(low))
-        else:
-            self._health.ok("disk")
-
-    def _measure_lag(self) -> None:
-        """Find the oldest closed minute of each stream that is not here yet."""
-        if not self._helpers:
-            self.lag = {}
-            return
-        oldest: dict[str, int | None] = {
-            "pointing": min(
-                [
-                    *([] if self.ring is None else self.ring.missing),
-                    *([] if self.pointing is None or self.pointing.first_open_ns is None
-                      else [self.pointing.first_open_ns]),
-                ], default=None,
-            ),
-            "housekeeping": None if self.lines is None else self.lines.first_open_ns,
-            "raw": None if self.raw is None else min(tuple(self.raw.waiting), default=None),
-        }  # fmt: skip
-        now = self._clock.now_ns()
-        self.lag = {
-            stream: 0.0 if start is None else max(0.0, (now - start - MINUTE_NS) / NS_PER_S)
-            for stream, start in oldest.items()
-        }
-        for stream, lag_s in self.lag.items():
-            start = oldest[stream]
-            if lag_s > self.config.lag_limit_s and start is not None:
-                self._health.set(
-                    f"{stream} lag", Level.DEGRADED,
-                    f"{stream} of {iso(start, 0)} is not here {lag_s:.0f} s after its minute",
-                )  # fmt: skip
-            else:
-                self._health.ok(f"{stream} lag")
-
-    def _tell_health(self) -> None:
-        running = self._helpers
-        for helper in running:
-            if helper.trouble:
-                self._health.set(helper.name, Level.DEGRADED, helper.trouble)
-            else:
-                self._health.ok(helper.name)
-        for name in ("housekeeping", "telescope", "rotator", "pointing", "ring", "raw"):
-            if name not in {helper.name for helper in running}:
-                self._health.ok(name)
-        wrong = self.not_fresh() if running else []
-        troubles = {
-            "fresh": "; ".join(wrong),
-            "ledger": self.ledger.trouble,
-            "writing": "; ".join(
-                one.trouble for one in (self.pointing, self.lines) if one and one.trouble
-            ),
-            "old files": "" if self.ring is None or not self.ring.stale else
-            "the telescope's ring has old minutes under the names "
-            + ", ".join(f"{name} (of {day})" for name, day in sorted(self.ring.stale.items())[:5]),
-            "telescope clock": self._clock_trouble(),
-        }  # fmt: skip
-        for part, text in troubles.items():
-            if text:
-                self._health.set(part, Level.DEGRADED, text)
-            else:
-                self._health.ok(part)
-
-    def _clock_trouble(self) -> str:
-        """Return what is wrong with the telescope's time against ours."""
-        now = self._clock.now_ns()
-        ahead = [(utc - now) / NS_PER_S for utc, *_ in self._newest()]
-        if self.poll is not None and self.poll.record is not None:
-            ahead.append((int(self.poll.record["utc_ns"]) - now) / NS_PER_S)
-        most = max(ahead, default=0.0)
-        if most > _AHEAD_S:
-            return f"the telescope's clock is {most:.1f} s ahead of ours: look at both clocks"
-        if self.pointing is not None and self.pointing.counts["wrong_time"]:
-            return (
-                f"{self.pointing.counts['wrong_time']} pointing records had times far from ours "
-                "and were not taken"
-            )
-        return ""
+    @property
+    def running(self) -> list[Helper]:
+        """The helpers that were started."""
+        return self._helpers
 
     def stuck(self) -> list[str]:
         """Return helpers that have not gone round for long, or have died."""
-        now = self._clock.monotonic_ns()
+        now = self.clock.monotonic_ns()
         return [
             one.name for one in self._helpers
             if not one.is_running or now - one.beat_ns > _STUCK_S * NS_PER_S
@@ -482,110 +364,6 @@ class TelescopeLogs:
         self.stop()
         self.ledger.close()
 
-    # ================================================================ status
-
     def status(self) -> dict[str, Any]:
         """Return the snapshot; it waits for nothing."""
-        state = self.state
-        return {
-            "summary": state.summary, "state": state.name,
-            "reason": "; ".join(self.not_fresh()) if state is State.WAITING else "",
-            "pointing": self._pointing_status(), "ring": self._ring_status(),
-            "housekeeping": self._housekeeping_status(), "raw": self._raw_status(),
-            "helpers": self.helpers(), "lag": dict(self.lag),
-            "quarantined": self.quarantine.count, "free_bytes": dict(self._free),
-            "days": list(self._days),
-        }  # fmt: skip
-
-    def _pointing_status(self) -> dict[str, Any] | None:
-        if not (self._sources.pointing or self._sources.ring):
-            return None
-        found = max(self._newest(), key=lambda one: one[0], default=None)
-        counts = {} if self.pointing is None else dict(self.pointing.counts)
-        return {
-            "age_s": self.pointing_age_s, "source": None if found is None else found[3],
-            "newest": None if found is None else iso(found[0], 2), **counts,
-            "connects": 0 if self._receiver is None else self._receiver.connects,
-            "last_file": None if self.pointing is None else self.pointing.last_file,
-        }  # fmt: skip
-
-    def _ring_status(self) -> dict[str, Any] | None:
-        if self.config.pointing_ring is None or not self._sources.ring:
-            return None
-        value: dict[str, Any] = {"folder": str(self.config.pointing_ring.folder)}
-        if self.ring is not None:
-            value |= self.ring.counts
-            value |= {
-                "stale": len(self.ring.stale), "locked": list(self.ring.locked),
-                "missing": [iso(start, 0) for start in self.ring.missing],
-            }  # fmt: skip
-        return value
-
-    def _housekeeping_status(self) -> dict[str, Any] | None:
-        if not self._kinds:
-            return None
-        poll, rotator, lines = self.poll, self.rotator, self.lines
-        now = self._clock.monotonic_ns()
-        return {
-            "age_s": self.housekeeping_age_s,
-            "telescope": None if self.config.telescope is None else {
-                "driver": self.config.telescope.kind,
-                "is_ok": poll is not None and poll.is_ok,
-                "latency_ms": None if poll is None else poll.latency_ms,
-                "answers": 0 if poll is None else poll.answers,
-                "failures": 0 if poll is None else poll.failures,
-                "last_error": None if poll is None else poll.last_error or None,
-            },
-            "rotator": None if self._sources.rotator is None else {
-                "daemon": self.config.rotator_daemon,
-                "is_ok": rotator is not None and rotator.is_ok,
-                "age_s": None if rotator is None or rotator.mono_ns is None
-                else (now - rotator.mono_ns) / NS_PER_S,
-                "answers": 0 if rotator is None else rotator.answers,
-                "failures": 0 if rotator is None else rotator.failures,
-                "last_error": None if rotator is None else rotator.last_error or None,
-            },
-            "seq": 0 if lines is None else lines.seq,
-            **({} if lines is None else lines.counts),
-            "last_file": None if lines is None else lines.last_file,
-        }  # fmt: skip
-
-    def _raw_status(self) -> dict[str, Any] | None:
-        if self.config.das is None and not self._sources.das:
-            return None
-        raw = self.raw
-        das = self.config.das
-        value: dict[str, Any] = {"source": None if das is None else f"{das.kind} {das.folder}"}
-        if raw is not None:
-            value |= raw.counts
-            value |= {"waiting": len(raw.waiting), "lag_s": raw.last_lag_s,
-                      "last_file": raw.last_file}  # fmt: skip
-        return value
-
-
-def _degrees(hours: float | None) -> float | None:
-    return None if hours is None else hours * 15
-
-
-def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the telescope's record knows of the answer."""
-    return {
-        "time_ns": record["utc_ns"], "source_name": record["source_name"],
-        "source_ra_deg": _degrees(record["source_ra_h"]),
-        "source_dec_deg": record["source_dec_deg"], "source_epoch": record["source_epoch"],
-        "coordinate_type": record["coordinate_type"], "az_deg": record["az_deg"],
-        "el_deg": record["el_deg"], "apparent_ra_deg": _degrees(record["apparent_ra_h"]),
-        "apparent_dec_deg": record["apparent_dec_deg"], "lst_h": record["lst_h"],
-        "observation_number": record["observation_number"], "ut1_utc_s": record["ut1_utc_s"],
-    }  # fmt: skip
-
-
-def _of_pointing(pointing: Pointing) -> dict[str, Any]:
-    """Return what the newest pointing record knows; RA, Dec and PA only where celestial."""
-    values = {
-        "az_deg": pointing.az_deg[0], "el_deg": pointing.el_deg[0],
-        "apparent_ra_deg": pointing.ra_deg[0], "apparent_dec_deg": pointing.dec_deg[0],
-        "lst_h": pointing.lst_h[0], "pa_deg": pointing.pa_deg[0],
-    }  # fmt: skip
-    known = {key: float(value) for key, value in values.items() if math.isfinite(value)}
-    return {**known, "time_ns": int(pointing.utc_ns[0]), "flags": int(pointing.flags[0])}
+        return telling.snapshot(self)

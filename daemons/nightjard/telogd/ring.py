@@ -210,6 +210,8 @@ class RingCopier:
             )
         content = _publish(self.root, path, start, data, is_truth=True)
         self._whole.add(start)
+        if self._recovery is not None:
+            self._recovery.taken.add(start)
         if had and len(before) == len(data) and joined == data:
             self.counts["present"] += 1
             return
@@ -310,6 +312,8 @@ class RingCopier:
     def _recover_one(
         self, work: _Recovery, start: int, name: str, found: dict[str, Facts]
     ) -> None:
+        if start in work.taken:
+            return
         if self._is_whole(start):
             work.present += 1
         elif name not in found:
@@ -368,5 +372,6 @@ class _Recovery:
         self.left = [last - k * MINUTE_NS for k in range(count, 0, -1)]
         self.total = count
         self.looked_ns: int | None = None
+        self.taken: set[int] = set()  # also by looks meanwhile
         self.others: Callable[[], dict[str, Any] | None] = dict
         self.present = self.absent = self.stale = self.damaged = self.locked = 0

@@ -84,7 +84,7 @@ class TelogService:
                 log.error("helpers that do not move: %s", stuck)
             told = stuck
             try:
-                self._logs.care()
+                self._logs.look_after()
                 if rounds % _MEASURE_EVERY == 0:
                     self._measure()
             except Exception:  # care must go on
