@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Cuts merged hours by observation: one continuous file each, whatever hours it spans.
 
-An observation is where the line OBSERVATION is high (``obs_number_das``). A level that lasts less
-than a tenth of a second is a glitch; one that was high when the data begin, or is high when they
-end, is cut there and says so. All variables go over; those of the minutes do not.
+An observation is where the line OBSERVATION is high (:mod:`.observations`). One that was high when
+the data begin, or is high when they end, is cut there and says so. All variables go over; those of
+the minutes do not.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from nightjar.errors import InvalidArgument, StorageError, storage_code
 from nightjar.files import fsync_folder, rename_new, temporary_name
 from nightjar.times import iso
 from nightjard.merged.netcdf import HOUR_NS
+from nightjard.merged.observations import Levels, filled, pair, without_glitches
 from nightjard.merged.products import fsync, making, reading, start_ns
 from nightjard.merged.variables import INT_FILL
 
-GLITCH_S = 0.1
 _HOUR_S = 3600
 _LINE = "obs_number_das"
 
@@ -87,46 +87,60 @@ class Hours:
             return found
 
     def observations(self) -> list[Observation]:
-        """Return the observations, in order."""
+        """Return the observations, in order; an hour that is missing cuts one that runs into it."""
         found: list[Observation] = []
-        state: tuple[int, bool] | None = None  # begin and whether it is cut, while high
-        end_ns, level = 0, -1
+        hours: list[tuple[int, Levels]] = []
         for hour_ns, path in self.files:
-            with reading(path) as dataset:
-                if _LINE not in dataset.variables:
-                    raise InvalidArgument(f"{path}: it has no line {_LINE} to cut by")
-                values = np.asarray(dataset[_LINE][...])
-                if state is not None and hour_ns != end_ns:  # an hour is missing
-                    found.append(self._observation(state[0], end_ns, state[1], True))
-                    state, level = None, -1
-                if hour_ns != end_ns:
-                    level = -1
-                for index, now in edges_of(without_glitches(values, self.rate_hz), level):
-                    at = hour_ns + index * NS_PER_S // self.rate_hz
-                    if now == 1 and state is None:
-                        state = (at, level != 0)
-                    elif now != 1 and state is not None:
-                        found.append(self._observation(state[0], at, state[1], now != 0))
-                        state = None
-                    level = now
-                end_ns = hour_ns + HOUR_NS
-        if state is not None:
-            found.append(self._observation(state[0], end_ns, state[1], True))
-        return found
+            if hours and hour_ns != hours[-1][0] + HOUR_NS:
+                found += self._paired(hours)
+                hours = []
+            hours.append((hour_ns, self._levels(path)))
+        return found + self._paired(hours)
+
+    def _levels(self, path: Path) -> Levels:
+        with reading(path) as dataset:
+            if _LINE not in dataset.variables:
+                raise InvalidArgument(f"{path}: it has no line {_LINE} to cut by")
+            flags = dataset.variables.get("flags_tel")
+            return filled(
+                np.asarray(dataset[_LINE][...]), None if flags is None else np.asarray(flags[...])
+            )
+
+    def _paired(self, hours: list[tuple[int, Levels]]) -> list[Observation]:
+        """Return the observations of hours without a hole."""
+        begin_ns, rate = hours[0][0], self.rate_hz
+
+        def at(index: int) -> int:
+            return begin_ns + index * NS_PER_S // rate
+
+        def is_same(one: int, other: int) -> bool:
+            numbers = [self.number(at(index), at(index) + NS_PER_S) for index in (one, other)]
+            return numbers[0] is not None and numbers[0] == numbers[1]
+
+        levels = np.concatenate([level for _, level in hours])
+        return [
+            self._observation(at(one.begin), at(one.end), one.is_begin_cut, one.is_end_cut)
+            for one in pair(levels, rate, is_same)
+        ]
+
+    def number(self, begin: int, end: int) -> int | None:
+        """Return the number that most records between two times have; None for none."""
+        numbers = self.onehertz("obsnumber", begin, end)
+        if numbers is None:
+            return None
+        known = numbers[(numbers != INT_FILL) & (numbers != 0)]
+        if not known.size:
+            return None
+        values, counts = np.unique(known, return_counts=True)
+        return int(values[counts.argmax()])
 
     def _observation(self, begin: int, end: int, cut: bool, end_cut: bool) -> Observation:
-        numbers = self.onehertz("obsnumber", begin, end)
-        known = numbers[(numbers != INT_FILL) & (numbers != 0)] if numbers is not None else None
-        number = None
-        if known is not None and known.size:
-            values, counts = np.unique(known, return_counts=True)
-            number = int(values[counts.argmax()])
         names = self.onehertz("source_name", begin, end)
         source = ""
         if names is not None:
             texts = [row.tobytes().split(b"\0")[0].decode("utf-8", "replace") for row in names]
             source = max((t for t in texts if t), key=texts.count, default="")
-        return Observation(number, source, begin, end, cut, end_cut)
+        return Observation(self.number(begin, end), source, begin, end, cut, end_cut)
 
     def onehertz(self, name: str, begin: int, end: int) -> NDArray[Any] | None:
         """Return a 1 Hz variable between two times; None where no file has it."""
@@ -274,26 +288,6 @@ class Hours:
         })  # fmt: skip
         made[: len(rows)] = rows
         made[len(rows) :] = INT_FILL
-
-
-def edges_of(values: NDArray[np.int8], before: int) -> list[tuple[int, int]]:
-    """Return (index, new level) of each change of a level, the first sample's included."""
-    changed = np.flatnonzero(np.diff(values, prepend=np.int8(before)) != 0)
-    return [(int(index), int(values[index])) for index in changed]
-
-
-def without_glitches(values: NDArray[np.int8], rate_hz: int) -> NDArray[np.int8]:
-    """Return a level without what lasts less than :data:`GLITCH_S` between two equal ones."""
-    least = GLITCH_S * rate_hz
-    if values.size < 3:
-        return values
-    kept = values.copy()
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(values)) + 1])
-    ends = np.concatenate([starts[1:], [values.size]])
-    for start, end in zip(starts[1:-1], ends[1:-1], strict=True):
-        if end - start < least and kept[start - 1] == values[end]:
-            kept[start:end] = kept[start - 1]
-    return kept
 
 
 def slice_name(one: Observation, index: int) -> str:
