@@ -279,14 +279,15 @@ def restore(
 
 @command
 @_maybe_night
+@click.option("--back", is_flag=True, help="Bring the raw of NIGHT back from quarantine.")
 @family_option
 @dry_run_option
 @wait_option
 @id_option
 @app.pass_session
 def release(
-    session: app.Session, night: str | None, family: str | None, dry_run: bool, wait: bool,
-    identity: str | None,
+    session: app.Session, night: str | None, back: bool, family: str | None, dry_run: bool,
+    wait: bool, identity: str | None,
 ) -> None:  # fmt: skip
     """Move raw that is proven elsewhere to quarantine, and remove what has been there long enough.
 
@@ -294,9 +295,11 @@ def release(
 
     Example: archive release --dry-run
     """
+    if back and night is None:
+        raise click.UsageError("--back is for one night: name it")
     asked = {
         "night": None if night is None else night_text(night), "family": family,
-        "dry_run": dry_run,
+        "back": back, "dry_run": dry_run,
     }  # fmt: skip
     done = work(session, identity, "release", asked, "release", wait=wait)
     if done is not None:

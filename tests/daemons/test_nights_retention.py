@@ -501,14 +501,15 @@ def test_bringing_back_overwrites_nothing(tmp_path: Path) -> None:
         quarantine.move_in()
         (folder / cubes[1].path).write_bytes(b"new")
         with pytest.raises(StorageError, match="nothing is overwritten"):
-            quarantine.move_back(9)
+            quarantine.move_back()
         assert (folder / cubes[1].path).read_bytes() == b"new"
         assert (quarantine.place / cubes[1].path).exists()
         (folder / cubes[1].path).unlink()
-        quarantine.move_back(9)
+        assert quarantine.move_back() == quarantine.move_back()  # until it is written down
+        quarantine.close_returned(9)
     assert all((folder / each.path).stat().st_size == 1000 for each in cubes)
     with pytest.raises(Refused, match="nothing of 20251106"):
-        quarantine.move_back(9)
+        quarantine.move_back()
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"format": "other"}', "../../x"])
@@ -527,7 +528,7 @@ def test_a_damaged_note_stops_everything(tmp_path: Path, text: str) -> None:
             body["files"][0]["path"] = text
             text = json.dumps(body)
         path.write_text(text)
-        for action in (lambda: quarantine.delete((), 9), lambda: quarantine.move_back(9)):
+        for action in (lambda: quarantine.delete((), 9), lambda: quarantine.move_back()):
             with pytest.raises(StorageError, match="cannot be read"):
                 action()
     assert len(list(quarantine.place.rglob("vcam1_*.fits"))) == 3

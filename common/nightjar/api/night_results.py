@@ -202,8 +202,8 @@ RESTORE_KEYS: dict[str, str] = {
     "confirm": "to be given back, after a dry run; null else",
 }
 RELEASE_KEYS: dict[str, str] = {
-    "nights": "[{night, family, action, reasons, cubes, bytes}]; action is keep, quarantine or "
-    "remove",
+    "nights": "[{night, family, action, reasons, cubes, bytes}]; action is keep, quarantine, "
+    "remove or return",
     "quarantined_bytes": "moved to quarantine",
     "freed_bytes": "removed",
     "omitted": _OMITTED,

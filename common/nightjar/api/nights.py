@@ -203,7 +203,13 @@ NIGHT_COMMANDS: tuple[Command, ...] = (
         "release",
         "Move raw that is proven elsewhere to quarantine, and remove what has been there long "
         "enough, as the policy says. Result: RELEASE_KEYS.",
-        (_MAYBE_NIGHT, _MAYBE_FAMILY, _DRY_RUN), is_operation=True,
+        (
+            _MAYBE_NIGHT, _MAYBE_FAMILY,
+            Parameter("back", "bool", "Bring the raw of this night back from quarantine.",
+                      default=False),
+            _DRY_RUN,
+        ),
+        is_operation=True,
     ),
     Command(
         "make_manifest", "Write the manifest of nights. Result: MANIFEST_KEYS.",

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.api.night_results import MAX_LISTED
-from nightjar.errors import NightjarError, Refused
+from nightjar.errors import Refused
 from nightjar.files import free_bytes
 from nightjar.times import NS_PER_DAY, iso, parse_iso
 from nightjard.archived.nights.engine import Engine
-from nightjard.archived.nights.plan import Plan
-from nightjard.archived.nights.steps.context import Context, Progress, Tools
+from nightjard.archived.nights.steps.context import Context, Tools
 from nightjard.archived.nights.steps.copying import (
     expected_files,
     is_night_safe,
@@ -23,7 +22,6 @@ from nightjard.archived.nights.steps.copying import (
 )
 from nightjard.archived.nights.steps.proving import check_products
 from nightjard.archived.nights.store import Row
-from nightjard.archived.nights.transfer.evidence import Evidence
 from nightjard.archived.nights.transfer.forecast import forecast
 from nightjard.archived.nights.transfer.sending import Outcome
 
@@ -204,66 +202,6 @@ class Care:
             safe_ns=(context.night["safe_ns"] or now_ns) if is_safe else None,
         )
 
-    # --- releasing ---
-
-    def release(
-        self, contexts: Sequence[Context], who: str, *, dry_run: bool
-    ) -> dict[str, Any]:
-        """Move raw that is proven elsewhere to quarantine, delete what was there long enough."""
-        listed: list[dict[str, Any]] = []
-        moved = freed = 0
-        for number, context in enumerate(contexts):
-            context.progress(Progress(
-                "release", number, len(contexts), unit="nights", text=context.night["date"]
-            ))  # fmt: skip
-            if context.night["plan_hash"] is None:
-                continue
-            try:
-                plan = context.plan()
-            except NightjarError as error:
-                listed.append(_kept(context, [error.message]))
-                continue
-            evidence = Evidence(context.folder, plan.rows, plan.cubes)
-            size = sum(cube.size for cube in plan.cubes)
-            row, night = _kept(context, []), night_name(context)
-            row.update(cubes=len(plan.cubes), bytes=size)
-            transfers = self._tools.transfers
-            if context.night["released_ns"] is not None:
-                action, done = self._purge(context, plan, evidence, dry_run=dry_run)
-                row["action"] = action
-                freed += size if done else 0
-            else:
-                decision = transfers.decide_release(night, evidence)
-                row["reasons"] = list(decision.reasons)
-                if decision.may_release:
-                    row["action"] = "quarantine"
-                    moved += size
-                    if not dry_run:
-                        with self._engine.held(context):
-                            transfers.quarantine(night, evidence, who)
-                        context.store.set_night(
-                            context.identity, released_ns=self._tools.clock.now_ns(),
-                            state="released",
-                        )  # fmt: skip
-            listed.append(row)
-        return {"nights": listed[:MAX_LISTED], "quarantined_bytes": moved, "freed_bytes": freed,
-                "omitted": max(0, len(listed) - MAX_LISTED)}  # fmt: skip
-
-    def _purge(
-        self, context: Context, plan: Plan, evidence: Evidence, *, dry_run: bool
-    ) -> tuple[str, bool]:
-        transfers = self._tools.transfers
-        decision = transfers.decide_release(night_name(context), evidence)
-        if not decision.may_release:
-            return "keep", False
-        if dry_run:
-            return "remove", True
-        deleted = transfers.purge_due(
-            [(night_name(context), evidence, expected_files(context))],
-            cancelled=context.cancelled,
-        )
-        return ("remove", True) if deleted else ("keep", False)
-
     def forecast(self, nights: Sequence[Row]) -> dict[str, Any]:
         """Return FORECAST_KEYS."""
         config, now_ns = self._tools.config, self._tools.clock.now_ns()
@@ -327,8 +265,3 @@ def _copy(
         "is_good": 0 < files == verified,
         "omitted": max(0, len(different) - MAX_LISTED) + max(0, len(missing) - MAX_LISTED),
     }  # fmt: skip
-
-
-def _kept(context: Context, reasons: list[str]) -> dict[str, Any]:
-    return {"night": context.night["date"], "family": context.night["family"], "action": "keep",
-            "reasons": reasons, "cubes": 0, "bytes": 0}  # fmt: skip

@@ -205,7 +205,7 @@ class Engine:
                     results[step.name] = self._do(step, context)
                 elif any(name in names for name in _after(step)):
                     self._require_done(step, context)
-            self._settle(context)
+            self.settle(context)
         return results
 
     @contextlib.contextmanager
@@ -282,7 +282,7 @@ class Engine:
             store.set_night(context.identity, processed_ns=now_ns)
         context.say("done", f"{step.name}: {told(step.name, result)}")
 
-    def _settle(self, context: Context) -> None:
+    def settle(self, context: Context) -> None:
         """Write down how far the night is."""
         store, now_ns = self._tools.store, self._tools.clock.now_ns()
         context.refresh()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nightjar.api.nights import DEFAULT_FAMILY
 from nightjar.clock import Clock
 from nightjar.errors import Code, InvalidArgument, Refused, StorageError
 from nightjar.files import is_temporary
@@ -149,12 +150,33 @@ class Finder:
 
     def has_news(self, night: Row) -> bool:
         """Tell whether raw files may have come or gone since a night was processed; a glance."""
+        return self._has_changed(night, night["processed_ns"] or 0)
+
+    def _has_changed(self, night: Row, since_ns: int) -> bool:
         for stream in self._config.streams:
             with contextlib.suppress(OSError):
-                changed_ns = (Path(night["folder"]) / stream).stat().st_mtime_ns
-                if changed_ns > (night["processed_ns"] or 0):
+                if (Path(night["folder"]) / stream).stat().st_mtime_ns > since_ns:
                     return True
         return False
+
+    def late(self, night: Row) -> list[str]:
+        """Return the raw cubes that came after those of a night were released.
+
+        They are in no product, and cannot be planned without the others.
+        """
+        if night["released_ns"] is None or not self._has_changed(night, night["released_ns"]):
+            return []
+        known = {row["path"] for row in self._store.cubes(night["id"]) if row["released_ns"]}
+        found = [
+            f"{stream}/{name}" for stream, name, _, _ in self.listing(night)
+            if name[0] != "." and name.endswith((".fits", ".fits.fz"))
+        ]  # fmt: skip
+        return sorted(set(found) - known)
+
+    def require_raw(self, night: Row) -> None:
+        """Refuse a night whose raw was released: no step can be done with it."""
+        if night["released_ns"] is not None:
+            raise Refused(f"night {night['date']}: {released_text(night, self.late(night))}")
 
     def listing(self, night: Row) -> Listing:
         """Return what lies in the folders of a night's streams; errors as :func:`list_raw`."""
@@ -188,6 +210,26 @@ class Finder:
                 f"{settle:g} s must pass"
             )
         return Activity(files, newest, writing, is_recording, is_whole, text)
+
+
+def released_text(night: Row, late: Sequence[str]) -> str:
+    """Say what follows for a night whose raw was released.
+
+    Parameters
+    ----------
+    late
+        See :meth:`Finder.late`.
+    """
+    back = f"archive release {night['date']} --back"
+    if night["family"] != DEFAULT_FAMILY:
+        back += f" --family {night['family']}"
+    if not late:
+        return f"its raw cubes were released; while they are in quarantine: {back}"
+    return (
+        f"{len(late)} raw cubes came after the others were released, first {late[0]}: they are in "
+        f"no product; {back}, then run it again; what was deleted for ever cannot come back: then "
+        "put them into the folder of another night"
+    )
 
 
 def list_raw(folder: Path, streams: Sequence[str]) -> Listing:

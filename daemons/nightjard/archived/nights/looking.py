@@ -14,7 +14,7 @@ from nightjar.times import iso
 from nightjard.archived.nights import answers
 from nightjard.archived.nights.care import Care
 from nightjard.archived.nights.engine import Engine, Standing
-from nightjard.archived.nights.finding import Finder
+from nightjard.archived.nights.finding import Finder, released_text
 from nightjard.archived.nights.jobs import Jobs
 from nightjard.archived.nights.manifest.taken import taken
 from nightjard.archived.nights.plan import Plan
@@ -59,10 +59,11 @@ class Looking:
         """Return TABLE_KEYS of a night."""
         job = self._jobs.of_night(night["id"])
         row = answers.table_row(night, job.step if job is not None else None)
-        is_proven = night["processed_ns"] is not None and night["released_ns"] is None
         # Frames that came after the proof are safe nowhere; nobody need have announced them.
-        if is_proven and night["family"] in self._config.families and (
-            self._finder.has_news(night) and not self._engine.is_planned(night)
+        if night["family"] in self._config.families and (
+            self._finder.late(night) if night["released_ns"] is not None
+            else night["processed_ns"] is not None and self._finder.has_news(night)
+            and not self._engine.is_planned(night)
         ):  # fmt: skip
             row.update(
                 state=NightState.WAITING.value, processed=False, processed_timestamp=None,
@@ -96,7 +97,7 @@ class Looking:
                 for each in self._store.events(row["id"], _EVENTS)
             ],
             "operation": operation,
-            "next": _next(row, standing, activity.text, operation),
+            "next": _next(row, standing, activity.text, operation, self._finder.late(row)),
         }  # fmt: skip
 
     def _ingested(self, night: Row) -> dict[str, Any] | None:
@@ -156,8 +157,9 @@ class Looking:
 
 
 def _next(
-    night: Row, standing: Sequence[Standing], activity: str, operation: str | None
-) -> str:
+    night: Row, standing: Sequence[Standing], activity: str, operation: str | None,
+    late: Sequence[str],
+) -> str:  # fmt: skip
     date = night["date"]
     due = [each.name for each in standing if not each.is_settled]
     cut = [each.name for each in standing if each.state is StepState.INTERRUPTED]
@@ -169,7 +171,7 @@ def _next(
     if operation is not None:
         return f"it is being worked on: operation {operation}"
     if night["released_ns"] is not None:
-        return "raw was released; nothing follows"
+        return released_text(night, late) if late else "raw was released; nothing follows"
     if activity:
         return activity
     if night["error"]:

@@ -30,6 +30,7 @@ from nightjard.archived.nights.jobs import Job, Jobs
 from nightjard.archived.nights.looking import Looking
 from nightjard.archived.nights.papers import Papers
 from nightjard.archived.nights.processing import Processing, alone
+from nightjard.archived.nights.raw_release import RawRelease
 from nightjard.archived.nights.restoring import Restoring
 from nightjard.archived.nights.steps.context import Context
 from nightjard.archived.nights.steps.context import Tools as WorkTools
@@ -78,6 +79,7 @@ class Nights:
         self._finder = Finder(config, self._store, tools.clock)
         self._jobs = Jobs(tools.operations, tools.clock, config.executor.workers)
         self._care = Care(work, self._engine)
+        self._release = RawRelease(work, self._engine)
         self._restoring = Restoring(work, self._engine)
         self._papers = Papers(work, self._engine)
         self._headers = HeaderCare(work, self._engine)
@@ -182,16 +184,24 @@ class Nights:
         )  # fmt: skip
 
     def release(
-        self, night: str | None, family: str | None, dry_run: bool, who: str
+        self, night: str | None, family: str | None, back: bool, dry_run: bool, who: str
     ) -> dict[str, Any]:
-        """Begin to move raw to quarantine, as far as the policy allows."""
+        """Begin to move raw to quarantine, as far as the policy allows; or to bring it back."""
+        if back:
+            if night is None:
+                raise InvalidArgument("raw is brought back night by night: name the night")
+            return self._on_night(
+                "release", night, family or DEFAULT_FAMILY,
+                lambda context: self._release.bring_back(context, who, dry_run=dry_run),
+                dry_run=dry_run,
+            )  # fmt: skip
         rows = (
             self._finder.discover(family) if night is None
             else [self._finder.resolve(night, family or DEFAULT_FAMILY)]
         )  # fmt: skip
         return self._jobs.start(
             "release",
-            lambda job: self._care.release(
+            lambda job: self._release.release(
                 [self._processing.context(row, job) for row in rows], who, dry_run=dry_run
             ),
             alone="" if dry_run else "release",

@@ -96,6 +96,7 @@ class Processing:
         return self._jobs.start("plan_night", work, alone="" if dry_run else alone(row))
 
     def _require_settled(self, night: Row) -> None:
+        self._finder.require_raw(night)
         text = self._finder.activity(night).text
         if text:
             raise Refused(
@@ -200,6 +201,8 @@ class Processing:
         if row["family"] not in self._config.families:
             return f"family {row['family']} is not configured any more"
         if row["released_ns"] is not None:
+            if self._finder.late(row):
+                self._finder.require_raw(row)
             return "its raw cubes were released"
         if not Path(row["folder"]).is_dir():
             return "its folder is gone"

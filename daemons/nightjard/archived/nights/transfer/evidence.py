@@ -33,11 +33,14 @@ class Evidence:
         Of all frames, of :data:`~nightjard.archived.nights.records.ROW`.
     cubes
         Of the plan; index is number.
+    is_whole
+        Nothing has come for so long that nothing follows.
     """
 
     folder: Path
     rows: Rows
     cubes: Sequence[CubeRef]
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ def gather(
     problems = {each.path: each.problem or "" for each in raw}
     doubts = [*counted.doubts, *strangers(place, evidence.cubes, gone)]
     return NightFacts(
-        night=label(night), is_sealed=row.sealed_ns is not None, veto=row.veto,
+        night=label(night), veto=row.veto,
+        is_sealed=row.sealed_ns is not None or evidence.is_whole,
         safe_ns=row.safe_ns, held_ns=held_ns, doubts=doubts, products=products,
         cubes=[
             CubeFact(

@@ -137,39 +137,43 @@ class Quarantine:
             One is not what the note says, or cannot be moved; the others stay where they are, and
             :meth:`move_back` brings everything home.
         """
-        note = self._require()
+        note = self.require()
         for each in note.files:
             self._move(each, self.folder, self.place)
         self._write(note, HELD)
         return tuple(each.path for each in note.files)
 
-    def move_back(self, now_ns: int) -> tuple[str, ...]:
-        """Move all that is still here back to where it was; return the paths.
+    def move_back(self) -> tuple[str, ...]:
+        """Move all that is still here back to where it was; return the paths that lie there now.
+
+        The note stays until :meth:`close_returned`: what is not written down elsewhere meanwhile
+        is made up for by doing it again.
 
         Raises
         ------
         StorageError
             One cannot be moved: its name is taken by another file. Nothing is overwritten.
         """
-        note = self._require()
+        note = self.require()
         if note.state == PURGING:
             gone = [each.path for each in note.files if not (self.place / each.path).exists()]
             if gone:
                 log.warning("%s: %d cubes were deleted already", self.place, len(gone))
-        moved = []
         for each in note.files:
             if (self.place / each.path).exists():
                 self._move(each, self.place, self.folder)
-                moved.append(each.path)
+        return tuple(each.path for each in note.files if (self.folder / each.path).exists())
+
+    def close_returned(self, now_ns: int) -> None:
+        """Keep the note as the record of what was brought back."""
         self._close(RETURNED, now_ns)
-        return tuple(moved)
 
     def delete(self, proof: Sequence[str], now_ns: int) -> tuple[str, ...]:
         """Delete the cubes for ever, in the log with their proof; return their paths.
 
         A cube that is not exactly what was put here stays.
         """
-        note = self._require()
+        note = self.require()
         if note.state == MOVING:
             raise Refused(f"{self.place}: the cubes are still being moved in")
         self._write(
@@ -217,7 +221,8 @@ class Quarantine:
             ) from error
         return target
 
-    def _require(self) -> Note:
+    def require(self) -> Note:
+        """Return the note of what is held; Refused where nothing is."""
         note = self.note()
         if note is None:
             raise Refused(f"nothing of {self.folder.name} is in quarantine")

@@ -96,10 +96,11 @@ class Release:
                 quarantine.begin(note)
             elif note.state != MOVING:
                 raise Refused(f"raw of {label(night)} is in quarantine already")
-            # First the database: who finds a cube missing must find the reason.
+            # First the database: who finds a cube missing must find the reason, and nobody may
+            # plan half a night.
             self._store.set_released(night.id, (each.path for each in note.files), note.held_ns)
-            moved = quarantine.move_in()
             self._store.set_night(night.id, {"released_ns": note.held_ns})
+            moved = quarantine.move_in()
         self._say(night, f"{len(moved)} raw cubes moved to {quarantine.place}", by)
         return moved
 
@@ -107,11 +108,24 @@ class Release:
         """See :meth:`Transfers.unquarantine`."""
         quarantine = Quarantine(folder)
         with quarantine.lock():
-            moved = quarantine.move_back(self._clock.now_ns())
-            self._store.set_released(night.id, moved, None)
-            self._store.set_night(night.id, {"released_ns": None})
-        self._say(night, f"{len(moved)} raw cubes brought back from {quarantine.place}", by)
-        return moved
+            note = quarantine.require()
+            back = quarantine.move_back()
+            self._store.set_released(night.id, back, None)
+            if len(back) == len(note.files):  # else some were deleted: it cannot be planned again
+                self._store.set_night(night.id, {"released_ns": None})
+            quarantine.close_returned(self._clock.now_ns())
+        self._say(night, f"{len(back)} raw cubes brought back from {quarantine.place}", by)
+        return back
+
+    def held(self, folder: Path) -> Note | None:
+        """Return what of a night is in quarantine, or on its way; None: nothing.
+
+        Raises
+        ------
+        StorageError
+            The note is damaged.
+        """
+        return Quarantine(folder).note()
 
     def is_purge_due(self, night: Night, evidence: Evidence) -> bool:
         """Tell whether only proofs are left to be asked for; asks nobody."""

@@ -18,6 +18,7 @@ from nightjard.archived.nights.transfer.link import Link
 from nightjard.archived.nights.transfer.policy import Decision
 from nightjard.archived.nights.transfer.process import Cancelled_, Progress, say_nothing
 from nightjard.archived.nights.transfer.pulling import Puller
+from nightjard.archived.nights.transfer.quarantine import Note
 from nightjard.archived.nights.transfer.releasing import Release
 from nightjard.archived.nights.transfer.scrubbing import Due, Scrubber
 from nightjard.archived.nights.transfer.sending import Night, Outcome, Sender, label
@@ -221,6 +222,14 @@ class Transfers:
     def unquarantine(self, night: Night, folder: Path, by: str) -> tuple[str, ...]:
         """Move the raw cubes back to where they were; return their paths."""
         return self._release.unquarantine(night, folder, by)
+
+    def held(self, folder: Path) -> Note | None:
+        """Return what of a night is in quarantine; StorageError where its note is damaged."""
+        return self._release.held(folder)
+
+    def is_purge_due(self, night: Night, evidence: Evidence) -> bool:
+        """Tell whether only fresh proofs are left to be asked for."""
+        return self._release.is_purge_due(night, evidence)
 
     def purge_due(
         self, nights: Iterable[tuple[Night, Evidence, Expected]],
