@@ -106,9 +106,10 @@ def observe(environment: dict[str, str], telescope: Telescope, seconds: float) -
     wait_for("the rotator has moved", 60, lambda: ask(environment, "rot", "status")["moves"])
     run(environment, "rot", "status")
     run(environment, "das", "watch", "--timeout", "3")
-    wait_for("the end of the observation", seconds + 90,
-             lambda: "idle" in telescope.say("status").lower()
-             or "done" in telescope.say("status").lower())  # fmt: skip
+    wait_for(
+        "the end of the observation", seconds + 90,
+        lambda: " left_s= " in f"{telescope.say('status')} " and "busy=0" in telescope.say("status"),
+    )  # fmt: skip
     run(environment, "telog", "status")
     heading("Stop the acquisition: the last minute is published, copied and merged")
     run(environment, "das", "stop")

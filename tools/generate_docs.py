@@ -19,8 +19,21 @@ from reference_cli import CLIENTS, client_page
 from reference_config import configuration_page
 from reference_markdown import TITLES, anchor, code, table
 
-from nightjar.api import archive, camera, fast_camera, fitslog, obslog, streamlink
+from nightjar.api import (
+    archive,
+    camera,
+    das,
+    fast_camera,
+    fitslog,
+    merge,
+    obslog,
+    rot,
+    streamlink,
+    telog,
+)
 from nightjar.api.commands import COMMON_COMMANDS, Command, Parameter
+from nightjar.api.night_results import RESULT_KEYS
+from nightjar.api.nights import NIGHT_COMMANDS
 from nightjar.errors import Code, error_for
 from nightjar.fits.cards import parse_cards
 from nightjar.fits.frame_table import EXTNAME, empty_rows, table_hdu
@@ -35,7 +48,7 @@ FOLDER = PROJECT / "docs" / "reference"
 MARK = "<!-- Written by tools/generate_docs.py from {source}: change that, then `make docs`. -->"
 APIS: dict[str, ModuleType] = {
     "camd": camera, "archived": archive, "obslogd": obslog, "fitslogd": fitslog,
-    "streamlinkd": streamlink,
+    "streamlinkd": streamlink, "rotd": rot, "telogd": telog, "merged": merge, "dasd": das,
 }  # fmt: skip
 FURTHER_KEYS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     "obslogd": (
@@ -54,8 +67,24 @@ FURTHER_KEYS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
         ("A stream of a link", "The keys of each of a link's `streams`.",
          streamlink.STREAM_KEYS),
     ),
+    "rotd": (
+        ("States", "The values of `state`.", {one.name: one.text for one in rot.RotatorState}),
+    ),
+    "dasd": (
+        ("A recording", "The keys of `recording`.", das.RECORDING_KEYS),
+        ("Levels", "The keys of the reply of `levels`.", das.LEVELS_KEYS),
+    ),
+    "telogd": (
+        ("The telescope", "The keys of the reply of `telescope`.", telog.TELESCOPE_KEYS),
+    ),
+    "archived": RESULT_KEYS,
+    "merged": (
+        ("A minute", "The keys of an entry of `minutes`.", merge.MINUTE_KEYS),
+    ),
 }  # fmt: skip
 """Tables after that of the status: heading, sentence, key -> meaning."""
+FURTHER_COMMANDS: dict[str, tuple[Command, ...]] = {"archived": NIGHT_COMMANDS}
+"""Commands in tables of their own."""
 MODES: dict[tuple[str, str], ModuleType] = {("camd", "stream"): fast_camera}
 """Kinds of daemon that a configuration with that ``mode`` makes, with commands of their own."""
 
@@ -111,7 +140,7 @@ def commands_page(program: str, mode: str = "") -> list[str]:
         "[`connect(...)`](../how-to/call-from-python.md). Commands that every daemon has: "
         "[common commands](commands.md).", "", "## Commands", "",
     ]  # fmt: skip
-    for command in api.COMMANDS:
+    for command in (*api.COMMANDS, *(() if mode else FURTHER_COMMANDS.get(program, ()))):
         lines += command_section(command)
     if hasattr(api, "CONFIGURE_KEYS"):
         rows = [(code(key), f"[{command}](#{anchor(command)})", code(parameter))

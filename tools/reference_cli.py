@@ -18,6 +18,10 @@ CLIENTS = {
     "fitswatcher": ("nightjard.fitswatcher.command", "fitswatcher"),
     "stream": ("nightjard.streamtools.__main__", "stream"),
     "streamlink": ("nightjarctl.streamlink", "streamlink"),
+    "rot": ("nightjarctl.rot", "rot"),
+    "telog": ("nightjarctl.telog", "telog"),
+    "das": ("nightjarctl.das", "das"),
+    "dasmerge": ("nightjard.merged.command", "dasmerge"),
     "nightjar": ("nightjard.site.commands", "nightjar"),
 }
 SHARED = {parameter.name for parameter in FrameCommand("x").params} | {"help"}

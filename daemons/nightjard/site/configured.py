@@ -20,7 +20,9 @@ from nightjar.daemon import Spec
 from nightjar.errors import ConfigError, InvalidArgument
 from nightjar.registry import Entry, Registry
 
-PROGRAMS = ("obslogd", "archived", "camd", "fitslogd", "streamlinkd")
+PROGRAMS = (
+    "obslogd", "archived", "camd", "fitslogd", "streamlinkd", "rotd", "telogd", "merged", "dasd",
+)
 """Daemon programs in the order in which they start; they stop the other way round."""
 
 

@@ -86,14 +86,22 @@ def more(snapshot: Mapping[str, Any]) -> str:
         )
     if snapshot.get("frames_lost"):
         words.append(f"{snapshot['frames_lost']} LOST")
-    if snapshot.get("waiting"):
-        words.append(f"{snapshot['waiting']} waiting")
+    waiting = snapshot.get("waiting")
+    if waiting:
+        words.append(f"{len(waiting) if isinstance(waiting, list) else waiting} waiting")
+    if snapshot.get("angle_deg") is not None:
+        words.append(f"{snapshot['angle_deg']:.2f} deg")
+    if snapshot.get("offset_s") is not None:
+        words.append(f"clock {snapshot['offset_s']:+.3f} s")
     if snapshot.get("night"):
         words.append(f"night {snapshot['night']}")
     if snapshot.get("messages") is not None:
         words.append(f"{snapshot['messages']} messages")
-    if snapshot.get("free_bytes") is not None:
-        words.append(f"{size_text(snapshot['free_bytes'])} free")
+    free = snapshot.get("free_bytes") or (snapshot.get("disk") or {}).get("free_bytes")
+    if isinstance(free, dict):  # of several folders the one with the least room
+        free = min((one for one in free.values() if one is not None), default=None)
+    if free is not None:
+        words.append(f"{size_text(free)} free")
     if health.get("reason"):
         words.append(str(health["reason"]))
     return ", ".join(words)
