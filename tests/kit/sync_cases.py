@@ -312,12 +312,9 @@ def score_parts(case: Jumps) -> tuple[list[PartScore], RunSolution]:
             labelled += int(known.sum())
             wrong += int((known & (state != camera.state)).sum())
             doubt += int((inside & (reason == Reason.AMBIGUOUS)).sum())
-        found.append(
-            PartScore(
-                int((common // case.triggers == turn).sum()), int(mine.sum()),
-                int((mine & is_wrong).sum()), wrong, doubt, labelled,
-            )
-        )  # fmt: skip
+        true_pairs = int((common // case.triggers == turn).sum())
+        pairs, wrong_pairs = int(mine.sum()), int((mine & is_wrong).sum())
+        found.append(PartScore(true_pairs, pairs, wrong_pairs, wrong, doubt, labelled))
     return found, solution
 
 

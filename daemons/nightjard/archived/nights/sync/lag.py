@@ -26,6 +26,7 @@ _LATENCY_US, _FAR_US, _FAR_SHARE = 300.0, 2000.0, 0.02
 _START_SHARE, _END_SHARE, _END_NEXT = 0.3, 0.2, 0.15
 _APART_US = 2e6  # cameras are started by hand about so far apart
 _CAP = 40.0
+_EACH = 0.5  # the most that one interval's randomness says
 _FAR_LAGS = np.arange(40, 72)
 _FFT = 1024
 _PARITY = 64
@@ -282,7 +283,9 @@ def _fingerprint(both: _Indexed, lags: Ints, cadence: Cadence) -> Floats:
     apart = 1.0 - np.cos(np.outer(lags - lags[int(value.argmax())], omega))
     known = (apart * (weight * shared)).sum(axis=1) * len(one) * filled
     value = 0.7 * (value - value.max())
-    return np.asarray(np.maximum(value, -np.minimum(0.6 * _CAP, 2.0 * known)))
+    # Of a few intervals one odd one, or a noise that is not well known, would decide by itself.
+    most = min(0.6 * _CAP, _EACH * float(((one != 0) & (two != 0)).sum()))
+    return np.asarray(np.maximum(value, -np.minimum(most, 2.0 * known)))
 
 
 def _stretches(blocks: Floats) -> float:
