@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit.telog import MINUTE0_NS, S, PlogServer, Told, manual, records
 
+from kit.telog import MINUTE0_NS, PlogServer, S, Told, manual, records
 from nightjar.clock import ManualClock, SystemClock
 from nightjar.das.naming import MINUTE_NS, minute_start_ns, pointing_path
 from nightjar.das.pointing import RECORD, RECORDS, check_minute

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kit.site import eventually
-from kit.telog import MINUTE0_NS, S, Ring, Told, manual, records
 
+from kit.site import eventually
+from kit.telog import MINUTE0_NS, Ring, S, Told, manual, records
 from nightjar.das.naming import MINUTE_NS, day_of, minute_of, minute_start_ns, pointing_path
 from nightjar.das.pointing import RECORD, read_pointing
 from nightjar.errors import StorageError

@@ -128,8 +128,9 @@ class RawServer:
                     continue
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
         for one in self._connections:
             try:
                 one.shutdown(socket.SHUT_RDWR)

@@ -39,6 +39,8 @@ class Helper:
         Paces it.
     begin, end
         Done first, tried until it works; done last.
+    fault_pause
+        Returns the pause after a failure, s.
 
     Attributes
     ----------
@@ -52,9 +54,10 @@ class Helper:
 
     def __init__(
         self, name: str, work: Work, clock: Clock, begin: Callable[[], None] = lambda: None,
-        end: Callable[[], None] = lambda: None,
+        end: Callable[[], None] = lambda: None, fault_pause: Work = lambda: _FAULT_PAUSE_S,
     ) -> None:  # fmt: skip
         self.name, self._work, self._clock, self._begin, self._end = name, work, clock, begin, end
+        self._fault_pause = fault_pause
         self.trouble = ""
         self.beat_ns = clock.monotonic_ns()
         self.wake = threading.Event()
@@ -85,7 +88,7 @@ class Helper:
         while not self._stopping.is_set():
             self.beat_ns = self._clock.monotonic_ns()
             self.wake.clear()
-            pause = _FAULT_PAUSE_S
+            pause = None
             try:
                 if not has_begun:
                     self._begin()
@@ -99,6 +102,8 @@ class Helper:
             except Exception as error:  # a fault of ours must not end the log of a night
                 log.exception("%s", self.name)
                 self._tell(f"internal error: {error!r}")
+            if pause is None:
+                pause = self._fault_pause()
             if pause > 0 and not self._stopping.is_set():
                 self._clock.wait(self.wake, pause)
         try:
@@ -204,7 +209,7 @@ class TelescopePoll:
 
     def __init__(self, source: TelescopeSource, lines: HousekeepingLog, clock: Clock) -> None:
         self._source, self._lines, self._clock = source, lines, clock
-        self._beat = Beat(clock, _TEL_NS)
+        self.beat = Beat(clock, _TEL_NS)
         self.record: dict[str, Any] | None = None
         self.mono_ns = 0
         self.is_ok = False
@@ -228,7 +233,7 @@ class TelescopePoll:
         self.record, self.mono_ns, self.latency_ms = record, now, latency
         self.is_ok, self.last_error = True, ""
         self.answers += 1
-        return self._beat.pause_s()
+        return self.beat.pause_s()
 
     def age_s(self) -> float | None:
         """Return the age of the record: by its own time, and by when it came."""

@@ -134,7 +134,10 @@ class TelescopeLogs:
             if sources.telescope:
                 source = sources.telescope()
                 self.poll = TelescopePoll(source, lines, clock)
-                helpers.append(Helper("telescope", self.poll.round, clock, end=source.close))
+                helpers.append(Helper(
+                    "telescope", self.poll.round, clock, end=source.close,
+                    fault_pause=self.poll.beat.pause_s,  # a line a second, also of a silence
+                ))  # fmt: skip
             if sources.rotator:
                 self.rotator = RotatorPoll(sources.rotator, lines, clock)
                 helpers.append(Helper("rotator", self.rotator.round, clock))

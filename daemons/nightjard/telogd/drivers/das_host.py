@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import selectors
+import signal
 import subprocess
 import threading
 import time
@@ -145,11 +147,12 @@ class RsyncHost:
             )  # fmt: skip
         except FileNotFoundError as error:
             raise ConfigError(f"{text}: the program rsync is not installed here") from error
+        is_over = False
         try:
             output, said = self._follow(process, text, data)
-            code = process.wait(_TERM_S)
+            is_over = True
         finally:
-            _end(process)
+            code = _end(process, is_over)
         if code == 0 or (vanished_ok and code == 24):
             return output
         if vanished_ok and code == 23 and "No such file" in said:
@@ -206,19 +209,35 @@ class RsyncHost:
         self._is_closed.set()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program and all that it has started: ssh, too."""
-    for number in (15, 9):
-        if process.poll() is not None:
-            break
-        try:
+def _end(process: subprocess.Popen[bytes], is_over: bool) -> int:
+    """Wait for a program's end where it is over, end it where not, and all that it left running.
+
+    It is reaped last: until then nobody else's group can have its number.
+    """
+    if is_over:
+        _wait_unreaped(process, _TERM_S)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
-            process.wait(_TERM_S)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+        if _wait_unreaped(process, _TERM_S):
+            break
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None and not pipe.closed:
             pipe.close()
+    return process.wait()
+
+
+def _wait_unreaped(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    """Wait until a program has ended, without taking its exit code; False where it has not."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        how = os.WEXITED | os.WNOWAIT | os.WNOHANG
+        if os.waitid(os.P_PID, process.pid, how) is not None:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def _shell_words(command: Sequence[str]) -> str:

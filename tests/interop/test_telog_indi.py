@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A telescope that we did not write: the one of INDI, behind its own server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.indi import IndiServer
+from nightjar.clock import SystemClock
+from nightjar.das.telinfo import FIELDS, pack, unpack
+from nightjar.errors import DeviceNotFound, NightjarError
+from nightjard.telogd.config import IndiTelescope
+from nightjard.telogd.drivers.indi import IndiSource
+
+pytestmark = pytest.mark.needs("indiserver", "indi_simulator_telescope")
+
+
+@pytest.fixture
+def server(tmp_path: Path, free_port: int) -> Iterator[IndiServer]:
+    made = IndiServer(tmp_path, free_port, "indi_simulator_telescope")
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_what_indi_knows_is_in_the_record_and_the_rest_is_null(server: IndiServer) -> None:
+    source = IndiSource(IndiTelescope(port=server.port, timeout_s=2.0), SystemClock())
+    first = source.read()
+    assert {name for name, _, _ in FIELDS} <= set(first)
+    assert 0 <= first["apparent_ra_h"] < 24
+    assert -90 <= first["apparent_dec_deg"] <= 90
+    assert first["tau225"] is None
+    assert first["source_name"] == ""
+    second = source.read()
+    assert second["utc_ns"] > first["utc_ns"]
+    assert second["mjd"] == pytest.approx(60000, abs=5000)
+    # As bytes, as the other service sends it, it is the same to the thousandth.
+    again = unpack(pack(second))
+    assert again["apparent_ra_h"] == second["apparent_ra_h"]
+    source.close()
+
+
+def test_a_server_that_dies_is_told_and_found_again(server: IndiServer) -> None:
+    source = IndiSource(IndiTelescope(port=server.port, timeout_s=2.0), SystemClock())
+    source.read()
+    server.stop()
+    with pytest.raises(NightjarError):
+        source.read()
+    with pytest.raises(DeviceNotFound, match="is indiserver running"):
+        source.read()
+    server.start()
+    assert source.read()["apparent_ra_h"] is not None
+    source.close()
+
+
+def test_a_device_of_another_name_is_told_with_those_that_are_there(server: IndiServer) -> None:
+    config = IndiTelescope(port=server.port, device="Dome Simulator", timeout_s=1.0)
+    source = IndiSource(config, SystemClock())
+    with pytest.raises(DeviceNotFound, match="it knows Telescope Simulator"):
+        source.read()
