@@ -152,13 +152,16 @@ class Inputs:
             self._others["pointing"] = Folder(config.pointing_root, pointing_start_ns)
         if config.housekeeping_root is not None:
             self._others["housekeeping"] = Folder(config.housekeeping_root, _housekeeping_start)
+        self._all = (self._raw, self._index, *self._others.values())
         self._look = 0
+        self._looked: set[int] = set()
         self._signatures: dict[int, str] = {}
         self._versions: list[int] = []
 
     def look(self) -> None:
         """Begin a look: until the next one all is as it is now."""
         self._look += 1
+        self._looked.clear()
 
     def raw_minutes(self, first_ns: int, last_ns: int) -> list[int]:
         """Return the minutes that have a raw file, from `first_ns` to `last_ns` inclusive."""
@@ -177,10 +180,15 @@ class Inputs:
 
     def signature(self, start_ns: int) -> str:
         """Return the marks of the files that a minute is merged from, its neighbours' included."""
-        versions = [one.version for one in (self._raw, self._index, *self._others.values())]
-        if versions != self._versions:
-            self._signatures.clear()
-            self._versions = versions
+        for day in {(start_ns - MINUTE_NS) // DAY_NS, (start_ns + MINUTE_NS) // DAY_NS}:
+            if day not in self._looked:
+                self._looked.add(day)
+                for folder in self._all:
+                    folder.marks(day_of(day * DAY_NS), self._look)
+                versions = [one.version for one in self._all]
+                if versions != self._versions:
+                    self._signatures.clear()
+                    self._versions = versions
         found = self._signatures.get(start_ns)
         if found is None:
             found = self._signatures[start_ns] = ".".join(self._marks(start_ns))

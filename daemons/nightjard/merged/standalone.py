@@ -205,7 +205,8 @@ class Standalone:
                 f"{len(self._failed)} minutes could not be written, {done} are merged; the first: "
                 f"{first.message}", code=first.code,
             )  # fmt: skip
-        self._session.note(f"{done} minutes merged into {self._config.merged_root}")
+        minutes = "1 minute" if done == 1 else f"{done} minutes"
+        self._session.note(f"{minutes} merged into {self._config.merged_root}")
 
     # --- what it tells ---
 
