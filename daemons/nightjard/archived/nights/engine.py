@@ -18,6 +18,7 @@ from nightjar.api.nights import NightState, StepState
 from nightjar.errors import Busy, Cancelled, NightjarError, Refused
 from nightjar.files import locked
 from nightjard.archived.nights.finding import Listing
+from nightjard.archived.nights.ids_following import complete_exchange
 from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.steps.checking import Check
 from nightjard.archived.nights.steps.compressing import Compress
@@ -198,6 +199,7 @@ class Engine:
         results: dict[str, Any] = {}
         with self.held(context):
             context.refresh()
+            complete_exchange(context)
             for step in STEPS:
                 if not step.is_wanted(context):
                     continue

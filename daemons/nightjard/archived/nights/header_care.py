@@ -13,7 +13,8 @@ from nightjar.fits.cards import Card
 from nightjar.fits.hdus import read_headers
 from nightjard.archived.nights.dictionary import Finding, check_files, fixes_of, repair
 from nightjard.archived.nights.engine import Engine
-from nightjard.archived.nights.papers import Tell, product_folders, say_nothing
+from nightjard.archived.nights.ids_following import product_folders
+from nightjard.archived.nights.papers import Tell, say_nothing
 from nightjard.archived.nights.steps.checking import Headers, telemetry
 from nightjard.archived.nights.steps.context import Context, Progress, Tools
 from nightjard.archived.nights.store import Row

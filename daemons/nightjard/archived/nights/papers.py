@@ -13,7 +13,8 @@ from nightjar import __version__
 from nightjar.api.night_results import MAX_LISTED
 from nightjar.errors import Refused
 from nightjard.archived.nights.engine import Engine
-from nightjard.archived.nights.ids import Change, check, fix
+from nightjard.archived.nights.ids import check, fix
+from nightjard.archived.nights.ids_following import complete_exchange, follow, product_folders
 from nightjard.archived.nights.manifest import (
     Entry,
     entries_of_night,
@@ -32,7 +33,6 @@ from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.steps.context import Context, Progress, Tools
 from nightjard.archived.nights.steps.listing import prefixes_of
 from nightjard.archived.nights.store import Row
-from nightjard.archived.nights.writing import file_hash
 
 Tell = Callable[[Progress], None]
 
@@ -202,37 +202,17 @@ class Papers:
         """Put IDs right by exchanging them; return IDS_KEYS."""
         self._require_ids([context.night])
         with self._engine.held(context):
+            if not dry_run:
+                complete_exchange(context)
             changes = fix(product_folders(context), dry_run=dry_run, clock=self._tools.clock)
             if changes and not dry_run:
-                self._follow(context, changes)
+                follow(context)
         listed = [
             {"path": str((each.folder / each.old).relative_to(context.folder)),
              "old": each.old_id or None, "new": each.new_id}
             for each in changes
         ]  # fmt: skip
         return self._ids(context, listed)
-
-    def _follow(self, context: Context, changes: Sequence[Change]) -> None:
-        """Take what files are called now into the database."""
-        night = context.night
-        by_path = {str((each.folder / each.old).relative_to(context.folder)): each
-                   for each in changes}  # fmt: skip
-        rows = [row for row in context.store.products(context.identity)
-                if row["path"] in by_path]  # fmt: skip
-        self._tools.ids.rebind(
-            night["family"], night["date"],
-            {row["name"]: by_path[row["path"]].new_id for row in rows},
-        )  # fmt: skip
-        given = self._tools.ids.assigned(night["family"], night["date"])
-        for row in rows:
-            change = by_path[row["path"]]
-            path = change.folder / change.new
-            context.store.set_products([(row["id"], {
-                "frame_id": given[row["name"]].frame_id, "exp_id": given[row["name"]].exp_id,
-                "path": str(path.relative_to(context.folder)), "size": path.stat().st_size,
-                "file_hash": file_hash(path),
-            })])  # fmt: skip
-        context.store.set_night(context.identity, transferred_ns=None, safe_ns=None)
 
     def _ids(self, context: Context, changes: list[dict[str, Any]]) -> dict[str, Any]:
         rows = check(folder for folder in product_folders(context) if folder.is_dir())
@@ -257,12 +237,6 @@ class Papers:
             "is_good": not problems,
             "omitted": max(0, len(problems) - MAX_LISTED) + max(0, len(changes) - MAX_LISTED),
         }  # fmt: skip
-
-
-def product_folders(context: Context) -> list[Path]:
-    """Return the folders of a night that hold products."""
-    names = sorted({stream.folder for stream in context.config.streams.values()})
-    return [context.folder / name for name in names if (context.folder / name).is_dir()]
 
 
 def _record(path: Path) -> Path:

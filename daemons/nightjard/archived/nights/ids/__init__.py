@@ -14,10 +14,10 @@ from nightjard.archived.nights.ids.changes import read_name_changes, write_name_
 from nightjard.archived.nights.ids.existing import Row, check
 from nightjard.archived.nights.ids.gen2 import Gen2Allocator
 from nightjard.archived.nights.ids.names import exp_id, frame_id, parse, parse_file_name
-from nightjard.archived.nights.ids.renaming import Change, complete, fix
+from nightjard.archived.nights.ids.renaming import Change, complete, fix, take_up
 
 __all__ = [
     "Allocator", "Assigned", "Change", "FrameIds", "Gen2Allocator", "Item", "LocalAllocator",
     "Row", "check", "complete", "exp_id", "fix", "frame_id", "parse", "parse_file_name",
-    "read_name_changes", "write_name_changes",
+    "read_name_changes", "take_up", "write_name_changes",
 ]  # fmt: skip

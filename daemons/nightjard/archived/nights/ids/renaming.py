@@ -131,6 +131,17 @@ def fix(
     return done
 
 
+def take_up(folder: Path, *, clock: Clock | None = None) -> bool:
+    """Complete what an interrupted call left in a folder; False where there was nothing.
+
+    Errors as :func:`fix`.
+    """
+    if not (folder / JOURNAL).exists():
+        return False
+    with _held(folder):
+        return complete(folder, clock=clock)
+
+
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Hold the folder against another fix; the kernel lets go when the program ends."""
