@@ -225,7 +225,7 @@ class Rig:
         config: dict[str, Any] | None = None,
         **parameters: Any,
     ) -> None:
-        self.clock = clock or ManualClock()
+        self.clock = clock or protocol_simulated.SteppingClock()
         self.history: list[tuple[int, float]] = []
         self.mechanics = mechanics or Mechanics(
             self.clock, Parameters(**parameters), seed=seed,

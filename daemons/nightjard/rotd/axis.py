@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nightjar.clock import NS_PER_S, Clock
-from nightjar.errors import NightjarError
+from nightjar.errors import DeviceError, NightjarError
 from nightjard.rotd.config import Geometry
 from nightjard.rotd.drivers.base import (
     Encoder,
@@ -24,6 +24,8 @@ from nightjard.rotd.drivers.base import (
 
 _RESTORE_DEG = 0.2
 _REOPEN_NS = 2 * NS_PER_S
+_DOUBTS = 4
+_SAME_DEG = 0.01
 _ODD_DEG = 3.0  # more than the rotator turns between two readings: a garbled answer?
 
 
@@ -65,6 +67,11 @@ class Zero:
 
     position_deg: float
     motor_deg: float
+
+
+def _flags(state: MotorState) -> MotorState:
+    """Return what a doubt is about."""
+    return replace(state, counts=0, is_home=None, is_answering=True)
 
 
 class Axis:
@@ -155,7 +162,7 @@ class Axis:
                 self._next_open_ns = now_ns + _REOPEN_NS
                 if now_ns - self._silent_since_ns > _REOPEN_NS:
                     self.motor.open()
-            state = self.motor.state()
+            state = self._sure_state()
         except NightjarError as error:
             if self._last_motor is None:
                 raise
@@ -169,6 +176,26 @@ class Axis:
         self._silent_since_ns, self.motor_trouble = None, ""
         self._last_motor = state
         return state
+
+    def _sure_state(self) -> MotorState:
+        """Read the motor; news that means something is believed when it is told twice.
+
+        A digit may be changed on its way without anybody noticing: it must not look like a power
+        cut or the end of a motion. The homing sensor is believed at once: a tab is passed quickly,
+        and homing makes sure of it by itself.
+        """
+        seen: list[MotorState] = [] if self._last_motor is None else [self._last_motor]
+        for _ in range(_DOUBTS):
+            state = self.motor.state()
+            if not seen or any(self._is_like(state, one) for one in seen):
+                return state
+            seen.append(state)
+        raise DeviceError("the motor tells something else each time that it is asked")
+
+    def _is_like(self, one: MotorState, other: MotorState) -> bool:
+        """Tell whether two states differ by no more than a motion that goes on."""
+        apart = abs(one.counts - other.counts) / self._geometry.motor_counts_per_deg
+        return apart <= _ODD_DEG and _flags(one) == _flags(other)
 
     @property
     def motor_silent_s(self) -> float:
@@ -287,7 +314,13 @@ class Axis:
     ) -> None:
         """Start a move by an angle from where the motor is."""
         per_deg = self._geometry.motor_counts_per_deg
-        target = reading.motor.counts + round(self._geometry.motor_sign * degrees * per_deg)
+        counts = reading.motor.counts
+        for _ in range(_DOUBTS):  # one wrong digit would be a wrong target
+            state = self.motor.state()
+            if state.is_moving or abs(state.counts - counts) <= _SAME_DEG * per_deg:
+                break
+            counts = state.counts
+        target = counts + round(self._geometry.motor_sign * degrees * per_deg)
         self.motor.move_to(target, speed_deg_s * per_deg, acceleration_deg_s2 * per_deg)
 
     def stop(self, deceleration_deg_s2: float) -> None:

@@ -22,8 +22,8 @@ class SerialPort(StrictModel):
         "socket://HOST:PORT, rfc2217://HOST:PORT.",
     )  # fmt: skip
     baud: int = Field(9600, ge=300, le=1_000_000, description="Bits per second.")
-    timeout_s: float = Field(0.5, ge=0.05, le=1.5, description="Longest wait for an answer, s.")
-    tries: int = Field(3, ge=1, le=10, description="How often a question is asked.")
+    timeout_s: float = Field(0.3, ge=0.05, le=1.5, description="Longest wait for an answer, s.")
+    tries: int = Field(4, ge=1, le=10, description="How often a question is asked.")
 
 
 class SmartMotor(SerialPort):
@@ -219,9 +219,13 @@ class Homing(StrictModel):
     """How the tab is sought."""
 
     speed_deg_s: float = Field(2.0, gt=0, le=20, description="Of the search.")
-    approach_speed_deg_s: float = Field(0.5, gt=0, le=5, description="Towards the tab.")
-    edge_speed_deg_s: float = Field(0.1, gt=0, le=2, description="Over its edge.")
-    clockwise_deg: float = Field(30.0, gt=0, le=360, description="Search first so far clockwise,")
+    approach_speed_deg_s: float = Field(1.0, gt=0, le=5, description="Towards the tab.")
+    edge_speed_deg_s: float = Field(0.15, gt=0, le=2, description="Over its edge.")
+    clockwise_deg: float = Field(
+        28.0, gt=0, le=360,
+        description="Search first so far clockwise: a little more than from the limit switch of "
+        "the other end to the tab,",
+    )  # fmt: skip
     counterclockwise_deg: float = Field(75.0, gt=0, le=360, description="then so far back.")
     clear_deg: float = Field(2.0, gt=0, le=20, description="How far it goes off the tab.")
     proofs: int = Field(3, ge=1, le=10, description="Approaches that prove the zero point.")

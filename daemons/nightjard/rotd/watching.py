@@ -13,7 +13,7 @@ from nightjard.rotd.axis import Axis, Reading
 from nightjard.rotd.config import RotdConfig
 
 _SLIP_READINGS = 3
-_JUMP_READINGS = 3
+_MOVE_READINGS = 2
 _JUMP_DEG = 2.0
 _FORGIVEN_S = 1.5  # a lost answer or two in a row is no lost device
 _COASTING_S = 2.0
@@ -52,7 +52,7 @@ class Watch:
         self._difference: float | None = None
         self._rest: float | None = None
         self._last: Reading | None = None
-        self._slips = self._jumps = 0
+        self._slips = self._moves = 0
         self._lost_since: float | None = None
         self._expected_until = 0.0
 
@@ -61,7 +61,7 @@ class Watch:
         self._difference = reading.motor_deg - reading.position_deg
         self._rest = reading.position_deg
         self._last = reading
-        self._slips = self._jumps = 0
+        self._slips = self._moves = 0
 
     def expect_motion(self, now_s: float) -> None:
         """Note that a motion was asked for."""
@@ -105,7 +105,6 @@ class Watch:
         other = reading.motor_deg - last.motor_deg
         most = 2 * self._motion.speed_deg_s * seconds + _JUMP_DEG
         if abs(step) <= most or abs(step - other) <= self._motion.slip_deg:
-            self._jumps = 0
             return None
         return Found(
             f"the encoder jumped by {step:+.2f} deg in {seconds:.2f} s: look at its cable and gear",
@@ -115,10 +114,11 @@ class Watch:
     def _moved_alone(self, reading: Reading, now_s: float, is_at_work: bool) -> str:
         """Return what to say of motion without a command."""
         if is_at_work or reading.motor.is_moving or now_s < self._expected_until:
-            self._rest = reading.position_deg
+            self._rest, self._moves = reading.position_deg, 0
             return ""
         moved = reading.position_deg - (self._rest or 0.0)
-        if abs(moved) <= self._motion.uncommanded_deg:
+        self._moves = self._moves + 1 if abs(moved) > self._motion.uncommanded_deg else 0
+        if self._moves < _MOVE_READINGS:  # one may be a wrong answer
             return ""
         self._rest = reading.position_deg
         return f"the rotator moved by {moved:+.2f} deg without a command"

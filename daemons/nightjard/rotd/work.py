@@ -21,7 +21,12 @@ Part = Generator[State, None, None]
 _START_S = 2.0  # a motion must have begun by then
 _MOVED_DEG = 0.05
 _STILL_READINGS = 3
-_EDGE_BACK_DEG = 0.5
+_EDGE_BACK_DEG = 0.8
+_EDGE_SLOW_DEG = 0.2
+_SPARE_EDGES = 5
+_SEEN_WITHIN_DEG = 0.3  # of its edge, when it was approached quickly
+_SEARCHES = 3
+_COARSE_TRIES = 2
 _REENTRIES = 2
 _MARGIN_DEG = 5.0
 
@@ -122,17 +127,22 @@ def coarse(hands: Hands, angle: float) -> Part:
     DeviceError
         It did not get there: the motor does not turn, or does not turn the rotator.
     """
-    way = angle - hands.angle
-    began = hands.reading
-    hands.drive_by(way, hands.config.motion.speed_deg_s)
-    yield from until_rest(hands, State.COARSE)
-    missed = angle - hands.angle
-    if abs(missed) > max(1.0, hands.config.motion.slip_deg):
+    for _ in range(_COARSE_TRIES):  # the angle that it began with may have been a wrong answer
+        way = angle - hands.angle
+        began = hands.reading
+        hands.drive_by(way, hands.config.motion.speed_deg_s)
+        yield from until_rest(hands, State.COARSE)
+        missed = angle - hands.angle
+        if abs(missed) <= max(1.0, hands.config.motion.slip_deg):
+            return
         turned = hands.reading.motor_deg - began.motor_deg
-        raise DeviceError(
+        told = (
             f"a move by {way:+.2f} deg ended {missed:+.2f} deg before its end (the motor turned by "
             f"{turned:+.2f}): look at motor and belt"
         )
+        if abs(turned - way) > _MOVED_DEG:
+            break
+    raise DeviceError(told)
 
 
 # --- moves ---------------------------------------------------------------------------------------
@@ -195,17 +205,26 @@ def home(hands: Hands) -> Work:
     sense = -1.0 if hands.config.geometry.approach == "cw" else 1.0
     began = hands.now_s()
     hands.tell("seeking the tab", 0.0)
-    yield from _find_tab(hands, sense)
-    yield from _leave_tab(hands, -sense)
-    found = yield from _seek(
-        hands, sense * 4 * (h.clear_deg + _MARGIN_DEG), h.approach_speed_deg_s, True
-    )
-    if not found:
+    for _ in range(_SEARCHES):  # what looked like the tab may have been a wrong answer
+        yield from _find_tab(hands, sense)
+        yield from _leave_tab(hands, -sense)
+        way = sense * (h.clear_deg + _MARGIN_DEG)
+        if (yield from _seek(hands, way, h.approach_speed_deg_s, True)):
+            break
+    else:
         raise DeviceError("the homing tab was there and is not found again: look at tab and sensor")
     edges: list[tuple[float, float]] = []
-    for number in range(h.proofs + 1):
+    number = spare = 0
+    about = hands.reading.position_deg - sense * _SEEN_WITHIN_DEG
+    while len(edges) <= h.proofs:
         hands.tell(f"approach {number + 1} of {h.proofs + 1}", 0.3 + 0.7 * number / (h.proofs + 1))
-        edges.append((yield from _edge(hands, sense)))
+        position, motor, unsure = yield from _edge(hands, sense, about)
+        is_sure = unsure <= h.spread_deg and hands.reading.motor.is_home
+        if not is_sure and spare < _SPARE_EDGES:
+            spare += 1  # an answer was late just then, or wrong
+            continue
+        number, about = number + 1, position
+        edges.append((position, motor))
     positions = [position for position, _ in edges]
     spread = max(positions) - min(positions)
     if spread > h.spread_deg:
@@ -229,21 +248,45 @@ def _find_tab(hands: Hands, sense: float) -> Part:
     h = hands.config.homing
     if hands.reading.motor.is_home:
         return
-    ways = [sense * h.clockwise_deg, -sense * h.counterclockwise_deg]
     guess = hands.estimate
     if guess is not None:
         # Where it is is known well enough not to run into the switch of the wrong end.
         way = hands.config.geometry.home_angle_deg - guess
-        ways = [way + (_MARGIN_DEG if way > 0 else -_MARGIN_DEG), *ways]
-    for way in ways:
-        hands.tell(f"seeking the tab over {way:+.0f} deg")
-        found = yield from _seek(hands, way, h.speed_deg_s, True)
-        if found:
+        far = abs(way) - _MARGIN_DEG
+        if far > _MARGIN_DEG:
+            hands.tell(f"going near the tab, {way:+.0f} deg from here")
+            yield from _hurry(hands, far if way > 0 else -far)
+        hands.tell("seeking the tab where it was before")
+        rest = min(abs(way), _MARGIN_DEG) + _MARGIN_DEG
+        if (yield from _seek(hands, rest if way > 0 else -rest, h.speed_deg_s, True)):
             return
+    began = hands.reading.motor_deg
+    hands.tell(f"seeking the tab over {sense * h.clockwise_deg:+.0f} deg")
+    if (yield from _seek(hands, sense * h.clockwise_deg, h.speed_deg_s, True)):
+        return
+    # It was not where it has just looked.
+    yield from _hurry(hands, 0.9 * (began - hands.reading.motor_deg))
+    hands.tell(f"seeking the tab over {-sense * h.counterclockwise_deg:+.0f} deg")
+    if (yield from _seek(hands, -sense * h.counterclockwise_deg, h.speed_deg_s, True)):
+        return
     raise DeviceError(
-        f"the homing tab was not found within {' and '.join(f'{way:+.0f}' for way in ways)} deg: "
-        "look at tab and sensor"
+        f"the homing tab was not found within {sense * h.clockwise_deg:+.0f} and "
+        f"{-sense * h.counterclockwise_deg:+.0f} deg: look at tab and sensor"
     )
+
+
+def _hurry(hands: Hands, way: float) -> Part:
+    """Go fast where the tab is not; stop on it where it is."""
+    hands.drive_by(way, hands.config.motion.speed_deg_s)
+    began, before = hands.now_s(), hands.reading.motor_deg
+    yield State.HOMING
+    while hands.reading.motor.is_moving or (
+        hands.reading.motor_deg == before and hands.now_s() - began < _START_S
+    ):
+        if hands.reading.motor.is_home:
+            hands.halt()
+        yield State.HOMING
+    yield from until_still(hands)
 
 
 def _leave_tab(hands: Hands, sense: float) -> Part:
@@ -264,12 +307,26 @@ def _leave_tab(hands: Hands, sense: float) -> Part:
         )
 
 
-def _edge(hands: Hands, sense: float) -> Generator[State, None, tuple[float, float]]:
-    """Go off the tab a little and meet its edge slowly; return what both encoders read there."""
+def _edge(
+    hands: Hands, sense: float, about: float
+) -> Generator[State, None, tuple[float, float, float]]:
+    """Go off the tab and meet its edge slowly.
+
+    Parameters
+    ----------
+    about
+        Where the encoder is known to read about there.
+
+    Returns
+    -------
+    tuple of float
+        What the encoder read there, what the motor, and how far apart the two readings of the
+        encoder were between which it was met, degrees.
+    """
     h = hands.config.homing
-    yield from _seek(hands, -sense * h.clear_deg, h.approach_speed_deg_s, False)
-    hands.drive_by(-sense * _EDGE_BACK_DEG, h.approach_speed_deg_s)
-    yield from until_rest(hands, State.HOMING)
+    # Further off the tab than belt and gear have play, then near it on the side of homing.
+    yield from _until_off(hands, about - sense * _EDGE_BACK_DEG, h.speed_deg_s)
+    yield from _until_off(hands, about - sense * _EDGE_SLOW_DEG, h.approach_speed_deg_s)
     hands.drive_by(sense * 3 * h.clear_deg, h.edge_speed_deg_s)
     before = hands.reading
     yield State.HOMING
@@ -283,7 +340,16 @@ def _edge(hands: Hands, sense: float) -> Generator[State, None, tuple[float, flo
     yield from until_rest(hands, State.HOMING)
     return (
         (before.position_deg + after.position_deg) / 2, (before.motor_deg + after.motor_deg) / 2,
+        abs(after.position_deg - before.position_deg),
     )  # fmt: skip
+
+
+def _until_off(hands: Hands, position: float, speed: float) -> Part:
+    """Go to a reading of the encoder where the sensor must be free."""
+    hands.drive_by(position - hands.reading.position_deg, speed)
+    yield from until_rest(hands, State.HOMING)
+    if hands.reading.motor.is_home:
+        raise DeviceError("the homing sensor is occluded beside the tab: look at tab and sensor")
 
 
 def _seek(

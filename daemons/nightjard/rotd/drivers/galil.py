@@ -24,10 +24,15 @@ from nightjard.rotd.drivers.serial_link import BadAnswer, NoAnswer, SerialLink
 T = TypeVar("T")
 _MARK = 4711
 _LARGEST = 2**31 - 1
-_NUMBER = re.compile(r"-?\d{1,10}\.\d{4}\Z")
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,9})\.0000\Z")
 _REVISION = b"\x12\x16"  # control-R control-V
 _RATE_STEP = 1024  # accelerations are rounded to multiples of it
+_UNRECOGNIZED = "rejected: 1 "
 _FORWARD_LIMIT, _REVERSE_LIMIT, _OFF_ON_ERROR = 2, 3, 8  # stop codes
+_ALLOWED = {
+    "_BG": (0, 1), "_MO": (0, 1), "_LF": (0, 1), "_LR": (0, 1), "@IN": (0, 1),
+    "NJM": (0, _MARK),
+}  # fmt: skip
 _FAULTS = {
     _OFF_ON_ERROR: "the position error grew too large (stop code 8)",
     6: "its abort input (stop code 6)",
@@ -121,14 +126,22 @@ class GalilMotor:
             return error.message
 
     def _report(self, *operands: str) -> list[int]:
-        """Return the numbers that operands have, in one question."""
+        """Return the numbers that operands have, in one question.
+
+        What can be 0 or 1 only must be so, the mark too: else the answer was damaged.
+        """
         command = "MG " + ",".join(operands)
 
         def parse(text: str) -> list[int]:
             words = text.split()
             if len(words) != len(operands) or not all(_NUMBER.match(word) for word in words):
                 raise BadAnswer(f"{self._link.name}: {command} was answered by {text!r}")
-            return [int(float(word)) for word in words]
+            values = [int(float(word)) for word in words]
+            for operand, value in zip(operands, values, strict=True):
+                allowed = _ALLOWED.get(operand[:3])
+                if allowed is not None and value not in allowed:
+                    raise BadAnswer(f"{self._link.name}: {operand} was answered by {value}")
+            return values
 
         return self._ask(command.encode(), parse)
 
@@ -162,8 +175,6 @@ class GalilMotor:
             self._silence_echo()
             found = [*self._report(*asked[:-1]), self._mark()]
         counts, moving, off, forward, reverse, stop_code, home, mark = found
-        if any(value not in (0, 1) for value in (moving, off, forward, reverse, home)):
-            raise BadAnswer(f"{self._link.name}: flags {found[1:5]}, input {home}: not 0 or 1")
         return MotorState(
             counts=counts, is_moving=bool(moving), is_powered=not off,
             is_home=home == options.home_level,
@@ -195,10 +206,9 @@ class GalilMotor:
             try:
                 self._command(f"BG{a}")
                 return
-            except Rejected:
-                if self._report(f"_BG{a}")[0]:
-                    return
-                raise
+            except Rejected as error:
+                if _UNRECOGNIZED not in error.message:  # else a byte was lost
+                    raise
             except NoAnswer:
                 self._resync()
             if self._report(f"_BG{a}")[0] or self._report(f"_TP{a}")[0] == counts:

@@ -9,7 +9,7 @@ are turns. What is wrong is answered by silence. The resolution is set with the 
 from __future__ import annotations
 
 from nightjar.clock import Clock
-from nightjar.errors import DeviceError, DeviceNotFound, NightjarError
+from nightjar.errors import DeviceNotFound, NightjarError
 from nightjard.rotd.config import SeiEncoder as Options
 from nightjard.rotd.drivers.base import EncoderReading
 from nightjard.rotd.drivers.serial_link import BadAnswer, SerialLink
@@ -80,5 +80,5 @@ class SeiEncoder:
                 f"{self._link.name}: {counts} of {self._options.counts_per_turn} counts"
             )
         if status & 0x80:
-            raise DeviceError(f"{self._link.name}: tells a fault, status {status:#04x}")
+            raise BadAnswer(f"{self._link.name}: tells a fault, status {status:#04x}")
         return counts, self._clock.now_ns()

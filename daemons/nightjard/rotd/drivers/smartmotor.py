@@ -27,7 +27,8 @@ from nightjard.rotd.drivers.serial_link import BadAnswer, NoAnswer, SerialLink
 T = TypeVar("T")
 _MARK = 4711
 _LARGEST = 2**31 - 1
-_NUMBER = re.compile(r"-?\d{1,10}\Z")
+_ALLOWED = {b"RB": (0, 1), b"RU": (0, 1), b"Rm": (0, _MARK)}  # else an answer was damaged
+_NUMBER = re.compile(r"(-?[1-9]\d{0,9}|0)\Z")
 
 
 class SmartMotor:
@@ -116,18 +117,17 @@ class SmartMotor:
         def check(words: list[str]) -> list[int]:
             if not all(_NUMBER.match(word) and abs(int(word)) <= _LARGEST for word in words):
                 raise BadAnswer(f"{self._link.name}: {line.decode()} was answered by {words}")
-            return [int(word) for word in words]
+            values = [int(word) for word in words]
+            for command, value in zip(commands, values, strict=True):
+                if value not in _ALLOWED.get(command[:2], (value,)):
+                    name = command.decode()
+                    raise BadAnswer(f"{self._link.name}: {name} was answered by {value}")
+            return values
 
         return self._ask(line, check)
 
     def _report(self, command: bytes) -> int:
         return self._reports(command)[0]
-
-    def _flag(self, command: bytes) -> bool:
-        value = self._report(command)
-        if value not in (0, 1):
-            raise BadAnswer(f"{self._link.name}: {command.decode()} was answered by {value}")
-        return bool(value)
 
     def _put(self, variable: str, value: int) -> None:
         """Set a user variable, and see that it holds the value."""
@@ -147,10 +147,6 @@ class SmartMotor:
         counts, moving, off, low, high, home, mark = self._reports(
             b"RP", b"RBt", b"RBo", b"RBl", b"RBr", f"R{options.home_input}".encode(), b"Rm"
         )
-        if any(value not in (0, 1) for value in (moving, off, low, high, home)):
-            raise BadAnswer(
-                f"{self._link.name}: flags {moving} {off} {low} {high}, input {home}: not 0 or 1"
-            )
         return MotorState(
             counts=counts, is_moving=bool(moving), is_powered=not off,
             is_home=home == options.home_level, is_limit_low=bool(low), is_limit_high=bool(high),
@@ -166,7 +162,7 @@ class SmartMotor:
         self._set_acceleration(acceleration_counts_s2)
         for _ in range(self._options.tries):
             self._tell(b"P=p V=v MP G")
-            if self._flag(b"RBt") or self._report(b"RP") == counts:
+            if self._report(b"RBt") or self._report(b"RP") == counts:
                 return
         # Without a motion to be seen it says so itself: the drive is off, or a limit holds it.
 
@@ -188,7 +184,7 @@ class SmartMotor:
             except (NoAnswer, BadAnswer) as trouble:
                 error = trouble
         if error is not None:
-            self._flag(b"RBt")
+            self._report(b"RBt")
 
     def set_counts(self, counts: int) -> None:
         """Call the present position so."""

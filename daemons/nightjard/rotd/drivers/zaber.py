@@ -24,6 +24,7 @@ _ACCELERATION = 1.6384e-4
 _LARGEST = 2**31 - 1
 _REPLY = re.compile(r"@(\d\d) (\d) (\d\d) (OK|RJ) (BUSY|IDLE) (\S\S) ?(.*)\Z")
 _OFF = {"FD", "FO"}  # the driver is off, by itself or by a command
+_GARBLED = ("BADCOMMAND", "BADDATA")  # or what was sent was damaged
 _NUMBER = re.compile(r"-?\d{1,10}(\.\d+)?\Z")
 
 
@@ -52,17 +53,19 @@ class ZaberMotor:
         self._link = SerialLink(options, "motor", clock)
         self._numbers = itertools.cycle(range(1, 99))
         self._known: dict[str, int] = {}
+        self._has_checksums = False
 
     # --- opening ---
 
     def open(self) -> MotorCapabilities:
         """Open the port and find the device; a motion that goes on does."""
         self._link.open()
-        self._known = {}
+        self._known, self._has_checksums = {}, False
         try:
             self._resync()
             try:
                 self._ask("set comm.checksum 1", axis=0)
+                self._has_checksums = True
             except Rejected:
                 pass  # an old one: its replies are believed without
             firmware = self._ask("get version", axis=0)[1]
@@ -88,13 +91,14 @@ class ZaberMotor:
         error: NightjarError | None = None
         for _ in range(self._options.tries):
             number = next(self._numbers)
-            body = f"{self._options.address} {at} {number:02d} {command}".encode()
+            # The space: were the colon lost, the checksum would be further digits of a number.
+            body = f"{self._options.address} {at} {number:02d} {command} ".encode()
             self._link.send(b"/" + body + b":" + checksum(body) + b"\n")
             try:
                 return self._check(self._link.receive(self._has_reply), number, command)
-            except Rejected:
-                raise
             except (NoAnswer, BadAnswer) as trouble:
+                if isinstance(trouble, Rejected) and not trouble.message.endswith(_GARBLED):
+                    raise
                 error = trouble
                 self._resync()
         assert error is not None
@@ -108,7 +112,7 @@ class ZaberMotor:
         lines = [line for line in got.splitlines() if b"@" in line]
         line = lines[-1][lines[-1].index(b"@") :]
         body, colon, told = line.rpartition(b":")
-        if colon and len(told) == 2:
+        if colon or self._has_checksums:
             if checksum(body[1:]) != told.upper():
                 raise BadAnswer(f"{self._link.name}: {line!r} has a wrong checksum")
         else:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from nightjar.clock import NS_PER_S, Clock
 
 _STEP_S = 0.02  # longest part that is followed at once while something moves
+_NO_LAG_DEG = 1e-4
 _HANG_DEG = -66.0
 _HANG_TIME_S = 1.0
 _HANG_SPEED_DEG_S = 3.0
@@ -37,9 +38,9 @@ class Parameters:
         Motor encoder counts per degree of the load.
     encoder_counts_per_turn, gear
         Of the rotator's encoder; its turns per turn of the load (512 : 64 teeth).
-    belt_play_deg, stiction_deg, stretch_s2
+    belt_play_deg, stiction_deg, stretch_s2, stretch_time_s
         Dead band between shaft and load, half the further difference before it moves, lag per
-        acceleration.
+        acceleration and how long the belt takes to get there.
     encoder_play_deg
         Dead band of the encoder's gear.
     tab_width_deg, tab_hysteresis_deg
@@ -60,6 +61,7 @@ class Parameters:
     belt_play_deg: float = 0.15
     stiction_deg: float = 0.02
     stretch_s2: float = 0.05 / 5.0
+    stretch_time_s: float = 0.1
     encoder_play_deg: float = 0.1
     tab_width_deg: float = 0.3
     tab_hysteresis_deg: float = 0.05
@@ -117,6 +119,15 @@ class _Profile:
     def duration(self) -> float:
         """Seconds until rest."""
         return sum(part[0] for part in self._parts)
+
+    def boundary_after(self, time: float) -> float:
+        """Return when the acceleration changes next; infinity for never."""
+        end = 0.0
+        for duration, *_ in self._parts:
+            end += duration
+            if end > time + 1e-9:
+                return end
+        return math.inf
 
     def at(self, time: float) -> tuple[float, float, float] | None:
         """Return position, velocity, acceleration; None where there is no way to go."""
@@ -180,9 +191,10 @@ class Mechanics:
         self._t = self._now()
         start = self.parameters.start_deg
         self._shaft = start  # degrees of the load, by the motor
-        self._shaft_v = self._shaft_a = 0.0
+        self._shaft_v = 0.0
         self._shaft_zero = start  # where the motor's counter is 0
         self._load = self._geared = start
+        self._lag = 0.0  # what the stretched belt holds back
         self._slip = 0.0  # shaft minus belt: what a slip has lost
         self._profile = _Profile(start, 0, start, 1, 1)
         self._began = self._t
@@ -378,7 +390,7 @@ class Mechanics:
 
     def _cut(self) -> None:
         self._is_powered = False
-        self._shaft_v = self._shaft_a = 0.0
+        self._shaft_v = self._lag = 0.0
         self._profile = _Profile(self._shaft, 0, self._shaft, 1, 1)
         short = self._random.uniform(0.0, 20.0)
         way = _HANG_DEG - self._load
@@ -388,31 +400,39 @@ class Mechanics:
         """Follow everything up to now."""
         now = self._now()
         is_quiet = self._hang_to is None and (
-            not self._is_powered or self._t - self._began >= self._profile.duration
+            not self._is_powered
+            or (self._t - self._began >= self._profile.duration and abs(self._lag) < _NO_LAG_DEG)
         )
         if is_quiet:
             self._t = max(self._t, now)
             return
         while self._t < now:
-            step = min(_STEP_S, now - self._t)
-            self._t += step
+            turn = self._profile.boundary_after(self._t - self._began) + self._began - self._t
+            step = min(_STEP_S, now - self._t, turn)
+            before, self._t = self._t, self._t + step
             if not self._is_powered:
                 self._swing(step)
             else:
-                self._drive()
+                self._drive((before + self._t) / 2, step)
             self._follow_gear()
             self._tab = self._tab_now(self._tab)
             if self._on_angle is not None:
                 behind_ns = round((now - self._t) * NS_PER_S)
                 self._on_angle(self._clock.now_ns() - behind_ns, self._load)
 
-    def _drive(self) -> None:
-        found = self._profile.at(self._t - self._began)
-        if found is None:
-            return
-        self._shaft, self._shaft_v, self._shaft_a = found
+    def _drive(self, middle: float, step: float) -> None:
         p = self.parameters
-        pulled = self._shaft - self._slip - p.stretch_s2 * self._shaft_a
+        found = self._profile.at(self._t - self._began)
+        acceleration = 0.0
+        if found is not None:
+            self._shaft, self._shaft_v, _ = found
+            inside = self._profile.at(middle - self._began)  # not at a boundary
+            if inside is not None and middle - self._began < self._profile.duration:
+                acceleration = inside[2]
+        # The belt takes a while to stretch: a stop of milliseconds does not throw the load.
+        goal = p.stretch_s2 * acceleration
+        self._lag = goal + (self._lag - goal) * math.exp(-step / p.stretch_time_s)
+        pulled = self._shaft - self._slip - self._lag
         half = p.belt_play_deg / 2 + p.stiction_deg / 2
         if pulled - self._load > half:
             self._load = pulled - half

@@ -11,8 +11,16 @@ from __future__ import annotations
 
 import serial
 
-from nightjar.clock import Clock
+from nightjar.clock import Clock, ManualClock
 from nightjard.simulators.rotator.wire import Wire
+
+class SteppingClock(ManualClock):
+    """A clock that goes on by itself as far as somebody sleeps: for one thread alone."""
+
+    def sleep(self, seconds: float) -> None:
+        """Go on."""
+        self.advance(max(0.0, seconds))
+
 
 _ports: dict[str, tuple[Wire, Clock]] = {}
 

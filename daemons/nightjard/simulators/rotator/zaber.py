@@ -157,4 +157,4 @@ class ZaberDevice:
     def _io(self, words: list[str]) -> str:
         if len(words) != 3 or words[:2] != ["get", "di"]:
             raise _Refused("BADCOMMAND")
-        return str(int(int(words[2]) == self._home_input and self._mechanics.is_home))
+        return str(int(words[2] == str(self._home_input) and self._mechanics.is_home))
