@@ -108,8 +108,8 @@ def observe(environment: dict[str, str], telescope: Telescope, seconds: float) -
     run(environment, "das", "watch", "--timeout", "3")
     wait_for(
         "the end of the observation", seconds + 90,
-        lambda: " left_s= " in f"{telescope.say('status')} " and "busy=0" in telescope.say("status"),
-    )  # fmt: skip
+        lambda: {"left_s=", "busy=0"} <= set(telescope.say("status").split()),
+    )
     run(environment, "telog", "status")
     heading("Stop the acquisition: the last minute is published, copied and merged")
     run(environment, "das", "stop")
@@ -133,7 +133,10 @@ def merge(environment: dict[str, str], folder: Path) -> Path:
     run(environment, "dasmerge", "slice", *files, "--output", str(slices), "--force")
     newest = max(slices.glob("*_raw.nc"), key=lambda path: path.stat().st_mtime)
     picture = folder / "planet.png"
-    found = ask(environment, "dasmerge", "map", str(newest), "--png", str(picture))
+    answer = ask(environment, "dasmerge", "map", str(newest), "--png", str(picture))
+    if not isinstance(answer, list):
+        raise DemoError("dasmerge map gave no list")
+    found = answer[0]
     print(f"$ dasmerge map {newest.name} --png {picture.name}")
     print(
         f"  {found['source']}: {found['peak_v'] * 1e3:.1f} mV at {found['peak_x_arcsec']:+.2f}, "
@@ -174,7 +177,7 @@ def main() -> int:
     """Run the demonstration; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("demo-das"))
-    parser.add_argument("--seconds", type=float, default=70.0, help="of scanning")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of scanning")
     options = parser.parse_args()
     folder = options.folder.resolve()
     if folder.exists() and any(folder.iterdir()) and not (folder / "env").is_file():
