@@ -177,7 +177,7 @@ def main() -> int:
     """Run the demonstration; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("demo-das"))
-    parser.add_argument("--seconds", type=float, default=60.0, help="of scanning")
+    parser.add_argument("--seconds", type=float, default=45.0, help="of scanning")
     options = parser.parse_args()
     folder = options.folder.resolve()
     if folder.exists() and any(folder.iterdir()) and not (folder / "env").is_file():
