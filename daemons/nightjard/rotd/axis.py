@@ -106,17 +106,16 @@ class Axis:
 
     # --- opening ---
 
-    def open(self) -> tuple[MotorCapabilities, str]:
-        """Open both; return what the motor is and what the encoder calls itself.
+    def open_motor(self) -> MotorCapabilities:
+        """Open the motor; return what it is.
 
         Raises
         ------
         DeviceNotFound, DeviceError
-            One of them is not there.
+            It is not there.
         """
         self._last_motor, self._silent_since_ns, self.motor_trouble = None, None, ""
-        capabilities = self.motor.open()
-        return capabilities, self.encoder.open()
+        return self.motor.open()
 
     def close(self) -> None:
         """Close both."""
