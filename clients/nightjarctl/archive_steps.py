@@ -267,13 +267,17 @@ def restore(
     found = work(session, identity, "restore_night", asked, f"look at {night}")
     size = render.size_text(found["bytes"])
     what = f"{found['files']} files ({size}) that were made in {found['folder']}"
+    kept = found["kept"] and (
+        f"; {found['kept']} in superseded/ stay: raw may not hold their frames any more"
+    )
     if dry_run:
-        session.result(found, f"would remove {what}; {found['ids']} frame IDs stay given")
+        session.result(found, f"would remove {what}; {found['ids']} frame IDs stay given"
+                       f"{kept or ''}")  # fmt: skip
         return
     confirm(f"Remove {what} for ever?", yes, f"night {found['night']} was not restored")
     asked |= {"dry_run": False, "confirm": found["confirm"]}
     done = work(session, identity, "restore_night", asked, f"restoring of {night}")
-    session.done(done, f"{done['files']} files removed; night {done['night']} is "
+    session.done(done, f"{done['files']} files removed{kept or ''}; night {done['night']} is "
                        f"{done['state']}")  # fmt: skip
 
 

@@ -198,6 +198,7 @@ RESTORE_KEYS: dict[str, str] = {
     "state": "one of NightState",
     "files": "that are removed: products and what goes with them",
     "bytes": "of them",
+    "kept": "earlier products that stay in superseded/: raw may not hold their frames any more",
     "ids": "frame IDs that stay given: products get the same again",
     "confirm": "to be given back, after a dry run; null else",
 }

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nightjar.errors import Refused, StorageError
+from nightjar.errors import NightjarError, Refused, StorageError
 from nightjar.files import fsync_folder, is_temporary
+from nightjar.fits.hdus import read_headers
 from nightjard.archived.nights.engine import Engine
 from nightjard.archived.nights.ids.changes import NAME as NAME_CHANGES
 from nightjard.archived.nights.plan import FOLDER
@@ -43,7 +44,7 @@ class Restoring:
         """
         with self._engine.held(context):
             context.refresh()
-            paths = list(self._made(context))
+            paths, kept = self._made(context)
             size = sum(path.stat().st_size for path in paths)
             rows = context.store.products(context.identity)
             token = hash_of(context.night["plan_hash"], sorted(map(str, paths)), size)[:16]
@@ -56,19 +57,45 @@ class Restoring:
                         confirm=token,
                     )
                 self._require_content(context)
-                self._remove(context, paths, who)
+                self._remove(context, paths, who, kept)
         names = [row["name"] for row in rows if row["frame_id"]]
-        kept = self._tools.ids.withdraw(context.night["family"], context.night["date"], names)
+        reserved = self._tools.ids.withdraw(context.night["family"], context.night["date"], names)
         return {
             "night": context.night["date"], "family": context.night["family"],
             "folder": str(context.folder),
             "state": "waiting" if not dry_run else context.night["state"],
-            "files": len(paths), "bytes": size, "ids": len(kept),
+            "files": len(paths), "bytes": size, "kept": len(kept), "ids": len(reserved),
             "confirm": token if dry_run else None,
         }  # fmt: skip
 
-    def _made(self, context: Context) -> Iterable[Path]:
-        """Yield what the pipeline made in a night's folder."""
+    def _made(self, context: Context) -> tuple[list[Path], list[Path]]:
+        """Return what the pipeline made in a night's folder: what goes, and what stays.
+
+        What was set aside stays where raw does not hold its frames any more, or where raw was taken
+        as it was although it had changed: then it may be all that is left of them.
+
+        Raises
+        ------
+        Refused
+            A raw cube is gone of which a product has frames, whatever the database says.
+        """
+        gone, kept = [], []
+        was_forced = context.store.was_forced(context.identity)
+        for path in self._all_made(context):
+            missing = _missing_raw(context.folder, path)
+            if path.parent.name == SUPERSEDED and (missing or (was_forced and is_ours(path))):
+                kept.append(path)
+                continue
+            if missing:
+                raise Refused(
+                    f"night {context.night['date']}: {path.relative_to(context.folder)} has frames "
+                    f"of the raw cube {missing}, which is not there: they are in the products "
+                    "only, which therefore stay"
+                )
+            gone.append(path)
+        return gone, kept
+
+    def _all_made(self, context: Context) -> Iterable[Path]:
         folders = {stream.folder for stream in context.config.streams.values()}
         known = {row["path"] for row in context.store.products(context.identity)}
         for name in sorted({*folders, FOLDER, SUPERSEDED}):
@@ -110,12 +137,18 @@ class Restoring:
                     "when its frames went into products, which therefore stay"
                 )
 
-    def _remove(self, context: Context, paths: Sequence[Path], who: str) -> None:
+    def _remove(
+        self, context: Context, paths: Sequence[Path], who: str, kept: Sequence[Path]
+    ) -> None:
         # The database first: after a crash in between, files of no plan are set aside, not used.
         context.store.forget(context.identity)
         now_ns = self._tools.clock.now_ns()
         context.store.say(
-            context.identity, now_ns, "restore", f"{len(paths)} files removed; raw is as it was",
+            context.identity, now_ns, "restore",
+            f"{len(paths)} files removed; raw is as it was" + (
+                f"; {len(kept)} stay in {SUPERSEDED}/: raw may not hold their frames any more"
+                if kept else ""
+            ),
             who,
         )  # fmt: skip
         try:
@@ -132,3 +165,21 @@ class Restoring:
                 "restore it again"
             ) from error
         context.refresh()
+
+
+def _missing_raw(folder: Path, path: Path) -> str:
+    """Return the first raw cube that a product of ours has frames of and that is not there."""
+    if not path.name.endswith((".fits", ".fits.fz")):
+        return ""
+    try:
+        headers = read_headers(path)
+    except NightjarError:
+        return ""  # it holds nothing that could be read
+    for header in headers:
+        if "PLANHASH" not in header:
+            continue
+        for number in range(1, int(str(header.get("NSRC", 0))) + 1):
+            name = str(header.get(f"SRC{number}", "")).strip()
+            if name and not (folder / name).is_file():
+                return name
+    return ""

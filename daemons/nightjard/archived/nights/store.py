@@ -88,6 +88,15 @@ class NightStore(StepStore):
         with self.database.read() as connection:
             return list(connection.execute(statement).mappings())[::-1]
 
+    def was_forced(self, identity: int) -> bool:
+        """Tell whether raw of a night was ever taken by force although it had changed."""
+        event = night_event.c
+        query = sa.select(event.id).where(
+            event.night_id == identity, event.kind == "damaged", event.text.contains("by force")
+        ).limit(1)  # fmt: skip
+        with self.database.read() as connection:
+            return connection.execute(query).first() is not None
+
     # --- cubes ---
 
     def put_cubes(self, identity: int, files: Sequence[RawFile]) -> None:
