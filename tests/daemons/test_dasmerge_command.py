@@ -131,7 +131,7 @@ def test_long_words_are_the_same(hand: Hand) -> None:
         (["-cs", "no/such.json", "-r", "."], 2, "no/such.json"),
         (["-r", "/no/such"], 2, "/no/such is not a folder"),
         (["-zz"], 2, "No such option"),
-        (["frob"], 2, "no command 'frob'; there are: clear, map, merge, show, slice, status"),
+        (["frob"], 2, "no command 'frob'; there are: again, clear, map, merge, minutes, pause, resume, show"),
         (["--night", "2026"], 2, "must be a UT day as YYYYMMDD"),
         (["--follow", "20261399"], 2, "must be a UT day as YYYYMMDD"),
         (["--night", DAY, "-nstart", "5", "-nend", "3"], 2, "-nstart 5 is behind -nend 3"),

@@ -326,8 +326,13 @@ def _map_lines(found: dict[str, Any]) -> list[str]:
     ]
 
 
+# --- the daemon ---------------------------------------------------------------------------------
+
+_with_id = click.option("--id", "identity", metavar="ID", help="Which merge daemon.")
+
+
 @dasmerge.command()
-@click.option("--id", "identity", metavar="ID", help="Which merge daemon.")
+@_with_id
 @pass_session
 def status(session: Session, identity: str | None) -> None:
     """Show what the merge daemon is doing."""
@@ -335,6 +340,58 @@ def status(session: Session, identity: str | None) -> None:
 
     found = ask_daemon(identity, session.call_timeout_s)
     session.result(found, status_lines(found))
+
+
+@dasmerge.command()
+@click.argument("night", metavar="YYYYMMDD")
+@_with_id
+@pass_session
+def minutes(session: Session, night: str, identity: str | None) -> None:
+    """Show what became of each minute of a UT day."""
+    from nightjard.merged.looking import ask_daemon, minutes_lines
+
+    found = ask_daemon(identity, session.call_timeout_s, "minutes", night=night)
+    session.result(found, minutes_lines(found))
+
+
+@dasmerge.command()
+@click.argument("night", metavar="YYYYMMDD")
+@click.argument("first", type=click.IntRange(0, 1439), default=0)
+@click.argument("last", type=click.IntRange(0, 1439), default=1439)
+@_with_id
+@pass_session
+def again(session: Session, night: str, first: int, last: int, identity: str | None) -> None:
+    """Have the daemon merge minutes FIRST to LAST of a UT day once more; all by default.
+
+    Minutes one of whose files is not there any more are left as they are.
+    """
+    from nightjard.merged.looking import ask_daemon
+
+    found = ask_daemon(
+        identity, session.call_timeout_s, "again", night=night, first=first, last=last
+    )
+    count = found["minutes"]
+    session.done(found, f"{count} minute{'s' * (count != 1)} will be merged again")
+
+
+@dasmerge.command()
+@_with_id
+@pass_session
+def pause(session: Session, identity: str | None) -> None:
+    """Have the daemon merge nothing until it is resumed."""
+    from nightjard.merged.looking import ask_daemon
+
+    session.done(ask_daemon(identity, session.call_timeout_s, "pause"), "paused")
+
+
+@dasmerge.command()
+@_with_id
+@pass_session
+def resume(session: Session, identity: str | None) -> None:
+    """Have the daemon go on; what came meanwhile is merged."""
+    from nightjard.merged.looking import ask_daemon
+
+    session.done(ask_daemon(identity, session.call_timeout_s, "resume"), "resumed")
 
 
 if __name__ == "__main__":

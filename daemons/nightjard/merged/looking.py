@@ -19,7 +19,8 @@ from nightjard.merged.model import status_name
 from nightjard.merged.products import reading, start_ns
 
 _MARKS = {"complete": "#", "raw_gaps": "=", "no_pointing": "p", "no_housekeeping": "h",
-          "raw_only": "r", "no_raw": "-", "pending": "?", "new": "."}  # fmt: skip
+          "raw_only": "r", "no_raw": "-", "pending": "?", "waiting": "w", "failed": "!",
+          "new": "."}  # fmt: skip
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -76,8 +77,10 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def ask_daemon(identity: str | None, timeout_s: float) -> dict[str, Any]:
-    """Return the status of the merge daemon.
+def ask_daemon(
+    identity: str | None, timeout_s: float, command: str = "status", **arguments: Any
+) -> dict[str, Any]:
+    """Return what the merge daemon answers to a command, its status by default.
 
     Raises
     ------
@@ -85,6 +88,8 @@ def ask_daemon(identity: str | None, timeout_s: float) -> dict[str, Any]:
         Which one is not clear.
     Unreachable
         It does not answer.
+    NightjarError
+        It refuses, or failed.
     """
     names = config_names("merged")
     if identity is None and len(names) == 1:
@@ -96,8 +101,28 @@ def ask_daemon(identity: str | None, timeout_s: float) -> dict[str, Any]:
         entry = Registry.find(path).daemon(str(read_json(path).get("daemon")))
     else:
         entry = Registry.find().daemon(identity)
-    found: dict[str, Any] = Client(entry, timeout_s).call("status", is_safe=True)
+    client = Client(entry, timeout_s)
+    try:
+        found: dict[str, Any] = client.call(command, arguments, is_safe=True)
+    finally:
+        client.close()
     return found
+
+
+def minutes_lines(found: dict[str, Any]) -> list[str]:
+    """Return what became of a day's minutes: a row of marks an hour, then what is not complete."""
+    minutes = {one["minute"]: one for one in found["minutes"]}
+    if not minutes:
+        return [f"no raw minute of {found['night']}, and nothing merged"]
+    counts = Counter(one["status"] for one in minutes.values())
+    lines = [f"{found['night']}: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+    for hour in sorted({minute // 60 for minute in minutes}):
+        row = (minutes.get(60 * hour + one, {}).get("status") for one in range(60))
+        lines.append(f"   {hour:02d} |{''.join(_MARKS.get(one or 'new', '!') for one in row)}|")
+    return lines + [
+        f"   {minute:04d} {one['status']}: {one['reason']}"
+        for minute, one in sorted(minutes.items()) if one["reason"]
+    ]  # fmt: skip
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
