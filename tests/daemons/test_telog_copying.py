@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from kit.das import bench as das_bench
 from kit.site import eventually
 from kit.sshd import PROGRAMS, Sshd
-from kit.telog import MINUTE0_NS, S, Told, manual
+from kit.telog import MINUTE0_NS, S, Told, freeze, manual
 from nightjar.das.naming import MINUTE_NS, day_of, minute_start_ns, raw_path
 from nightjar.das.raw import index_path, read_raw
 from nightjar.errors import NightjarError, StorageError, Unreachable
@@ -255,6 +254,32 @@ def test_a_verified_minute_is_not_replaced_by_one_with_less(mounted: Bench) -> N
     assert "holds less than ours" in note["reason"]
 
 
+def test_many_files_come_in_parts_and_who_asked_is_told_at_the_end(mounted: Bench) -> None:
+    raw = mounted.record()
+    for k in range(1, 45):
+        target = raw_path(mounted.far, MINUTE0_NS - k * MINUTE_NS)
+        target.write_bytes(raw.read_bytes())
+        index_path(target).write_bytes(index_path(raw).read_bytes())
+    told: list[tuple[int, str]] = []
+    mounted.copier.look_back(lambda count, why: told.append((count, why)))
+    assert mounted.look() < 0.1
+    assert told == []
+    assert mounted.look() < 0.1
+    mounted.look()
+    assert told == [(90, "")]
+    mounted.same()
+
+
+def test_a_database_that_is_away_holds_up_no_copy(mounted: Bench) -> None:
+    mounted.record()
+    mounted.copier.close()
+    mounted.ledger = Ledger(f"sqlite:///{mounted.folder}/none/ledger.db", mounted.clock)
+    mounted.copier = mounted.new()
+    mounted.look()
+    mounted.same()
+    assert mounted.ledger.waiting > 0
+
+
 def test_a_file_deleted_here_comes_again(mounted: Bench) -> None:
     mounted.record()
     mounted.look()
@@ -344,7 +369,7 @@ def test_a_mount_that_hangs_is_told(mounted: Bench) -> None:
     mounted.look()
     mounted.source.reader.limit_s = 0.3
     pid = mounted.source.reader.pid
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     with pytest.raises(StorageError, match="does the mount hang"):
         mounted.look()
     eventually(lambda: not Path(f"/proc/{pid}").exists(), 5, "the stuck reader is gone")

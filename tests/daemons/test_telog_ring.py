@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kit.site import eventually
-from kit.telog import MINUTE0_NS, Ring, S, Told, manual, records
+from kit.telog import MINUTE0_NS, Ring, S, Told, freeze, manual, records
 from nightjar.das.naming import MINUTE_NS, day_of, minute_of, minute_start_ns, pointing_path
 from nightjar.das.pointing import RECORD, read_pointing
 from nightjar.errors import StorageError
@@ -181,7 +179,11 @@ def test_a_missing_minute_is_told_and_others_are_copied(make: Callable[..., Benc
     bench.ring.put(MINUTE0_NS - 2 * MINUTE_NS)
     bench.look()
     assert bench.copier.missing == [MINUTE0_NS - MINUTE_NS]
+    assert bench.copier.behind == [], "it closed before we looked, and the ring has it not"
     assert len(bench.files()) == 2
+    bench.clock.advance(60)
+    bench.look()
+    assert bench.copier.behind == [MINUTE0_NS + MINUTE_NS], "this one should have come"
 
 
 def test_a_verified_file_is_never_replaced_by_a_smaller_one(make: Callable[..., Bench]) -> None:
@@ -323,7 +325,7 @@ def test_a_mount_that_hangs_costs_its_reader_and_nothing_else(
     bench.look(1)
     pid = bench.source.reader.pid
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)  # what a hard mount without its server does to a process
+    freeze(pid)
     with pytest.raises(StorageError, match=r"did not answer within 0\.3 s: does the mount hang"):
         bench.copier.tick()
     eventually(lambda: not Path(f"/proc/{pid}").exists(), 5, "the stuck reader is gone")

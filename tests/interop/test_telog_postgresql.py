@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The ledger of the telescope logs in a real PostgreSQL server: as in SQLite, also over a restart."""
+"""The ledger in a real PostgreSQL server: as in SQLite, and it waits while that is away."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import struct
 import threading
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.site import Daemon
+from kit.site import Daemon, eventually
 from nightjar.access import AccessPolicy
 from nightjar.api.commands import COMMON_COMMANDS, Command
 from nightjar.clock import ManualClock, SystemClock
@@ -207,7 +209,7 @@ def telog_config(folder: Path, **changes: Any) -> TelogdConfig:
 
 
 class TelogSite:
-    """A folder with a registry of `telog` and `rotator`, and real daemons."""
+    """A folder with a registry of `telog`, `rotator` and `das`, and real daemons."""
 
     def __init__(self, folder: Path, ports: list[int]) -> None:
         self.folder, self.etc = folder, folder / "etc"
@@ -217,7 +219,7 @@ class TelogSite:
             "machines": {"LocalHost": ["127.0.0.1"]},
             "daemons": {
                 name: {"machine": "LocalHost", "port": port}
-                for name, port in zip(("telog", "rotator"), ports, strict=True)
+                for name, port in zip(("telog", "rotator", "das"), ports, strict=False)
             },
         }
         (self.etc / "nightjar/registry.json").write_text(json.dumps(value))
@@ -248,6 +250,17 @@ class TelogSite:
             if daemon.process.poll() is None:
                 daemon.stop()
             daemon.client.close()
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, all its threads, as a hard mount without its server does."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def is_stopped() -> bool:
+        tasks = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(one.read_text().rpartition(")")[2].split()[0] == "T" for one in tasks)
+
+    eventually(is_stopped, 5, f"process {pid} is stopped")
 
 
 def manual(start_ns: int = MINUTE0_NS) -> ManualClock:

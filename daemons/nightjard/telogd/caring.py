@@ -45,6 +45,8 @@ class Care:
         self.lag: dict[str, float] = {}
         self.free: dict[str, int | None] = {}
         self.days: list[str] = []
+        self._version = -1
+        self._was_running = False
         self._disk_ns = self._marked_ns = -(1 << 62)
 
     def round(self) -> None:
@@ -57,17 +59,37 @@ class Care:
         if now - self._marked_ns > _MARK_S * NS_PER_S and logs.running:
             self._marked_ns = now
             self._mark()
-        self._measure_lag()
-        self._tell_health()
+        if logs.ledger.version != self._version:
+            self._version = logs.ledger.version
+            self._look_at_days()
+        if logs.running:
+            self._measure_lag()
+            self._tell_health()
+            self._was_running = True
+        elif self._was_running:
+            self._was_running = False
+            self._forget()
+
+    def _look_at_days(self) -> None:
+        try:
+            self.days = self._logs.ledger.days()
+        except NightjarError as error:
+            self._health.set("markers", Level.DEGRADED, error.message)
 
     def _mark(self) -> None:
         logs = self._logs
         try:
             logs.completeness.tick(24 * max(1, logs.config.days_back))
-            self.days = logs.ledger.days()
             self._health.ok("markers")
         except NightjarError as error:
             self._health.set("markers", Level.DEGRADED, error.message)
+
+    def _forget(self) -> None:
+        """Take back what was told of helpers that were stopped."""
+        self.lag = {}
+        for part in self._health.snapshot()["parts"]:
+            if part not in ("disk", "ledger", "markers"):
+                self._health.ok(part)
 
     def _look_at_disks(self) -> None:
         logs = self._logs
@@ -88,13 +110,10 @@ class Care:
     def _measure_lag(self) -> None:
         """Find the oldest closed minute of each stream that is not here yet."""
         logs = self._logs
-        if not logs.running:
-            self.lag = {}
-            return
         oldest: dict[str, int | None] = {
             "pointing": min(
                 [
-                    *([] if logs.ring is None else logs.ring.missing),
+                    *([] if logs.ring is None else logs.ring.behind),
                     *([] if logs.pointing is None or logs.pointing.first_open_ns is None
                       else [logs.pointing.first_open_ns]),
                 ], default=None,

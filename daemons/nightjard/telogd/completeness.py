@@ -41,6 +41,7 @@ _START_NS = {
 }  # fmt: skip
 _MOST = 60  # files judged in one go
 _LATE_NS = 30 * NS_PER_S
+_Day = dict[str, tuple[dict[int, Path], dict[int, tuple[str, int | None]]]]
 
 
 def marker_path(root: Path, hour_ns: int) -> Path:
@@ -117,22 +118,30 @@ class Completeness:
         """
         now = self._clock.now_ns() - _LATE_NS
         last = now // HOUR_NS * HOUR_NS
+        known: dict[str, _Day] = {}
         for k in range(1, hours_back + 1):
             hour_ns = last - k * HOUR_NS
             if hour_ns in self._done:
                 continue
             marker = marker_path(self.roots["housekeeping"], hour_ns)
-            if marker.exists() or self._mark(hour_ns, marker):
-                self._done.add(hour_ns)
+            day = day_of(hour_ns)
+            if not marker.exists():
+                if day not in known:
+                    known[day] = {
+                        one: (self._here(one, day), self._ledger.states(one, day))
+                        for one in STREAMS
+                    }
+                if not self._mark(hour_ns, marker, known[day]):
+                    continue
+            self._done.add(hour_ns)
         self._done = {hour for hour in self._done if hour >= last - (hours_back + 1) * HOUR_NS}
 
-    def _mark(self, hour_ns: int, marker: Path) -> bool:
+    def _mark(self, hour_ns: int, marker: Path, known: _Day) -> bool:
         day = day_of(hour_ns)
         span = range(hour_ns, hour_ns + HOUR_NS, MINUTE_NS)
         is_whole = True
         for stream in STREAMS:
-            here = self._here(stream, day)
-            states = self._ledger.states(stream, day)
+            here, states = known[stream]
             unknown = [s for s in span if s in here and s not in states]
             for start in unknown[:_MOST]:
                 self._judge(stream, day, start, here[start])

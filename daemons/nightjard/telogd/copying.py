@@ -25,12 +25,12 @@ from nightjar.files import fsync_folder, rename_new, require_space
 from nightjard.telogd.drivers.base import DasSource, Facts
 from nightjard.telogd.minutes import MinuteFile
 from nightjard.telogd.quarantine import Quarantine
-from nightjard.telogd.raw_files import BATCH, Day, Group, groups_of, judge, key_of
+from nightjard.telogd.raw_files import BATCH, Day, Group, groups_of, judge, key_of, load
 
 log = logging.getLogger(__name__)
 
 INCOMING = ".incoming"
-_QUICK_S, _CALM_S = 1.0, 5.0
+_BUSY_S, _QUICK_S, _CALM_S = 0.02, 1.0, 5.0
 _BACK_S = 60.0
 _EXPECT_NS = 12 * NS_PER_S
 _UNPAIRED_NS = 30 * NS_PER_S
@@ -77,7 +77,7 @@ class RawCopier:
         self._quarantine, self._on_file, self._load = quarantine, on_file, known
         self._days: dict[str, Day] = {}
         self._back_ns: int | None = None
-        self._after: list[Callable[[int, str], None]] = []
+        self._asked: list[tuple[Callable[[int, str], None], int]] = []
         self._newest = 0
         self.waiting: set[int] = set()
         self.last_lag_s: float | None = None
@@ -92,26 +92,28 @@ class RawCopier:
         NightjarError
             The host is away, or there is no room here; look again.
         """
-        now, after, before = self._clock.now_ns(), self._after, self.counts["copied"]
-        self._after = []
+        now, mono = self._clock.now_ns(), self._clock.monotonic_ns()
+        asked, self._asked = self._asked, []
         days = [day_of(now)]
-        mono = self._clock.monotonic_ns()
-        is_back = self._back_ns is None or mono - self._back_ns > _BACK_S * NS_PER_S or after
+        is_back = bool(asked) or self._back_ns is None or (
+            mono - self._back_ns > _BACK_S * NS_PER_S
+        )  # fmt: skip
         if is_back:
-            back = [day_of(now - k * 86400 * NS_PER_S) for k in range(1, self._days_back + 1)]
-            days += back
+            days += [day_of(now - k * 86400 * NS_PER_S) for k in range(1, self._days_back + 1)]
         try:
-            for day in days:
-                self._sync(day)
+            has_more = any(self._sync(day) for day in days)
         except NightjarError as error:
-            for each in after:
-                each(self.counts["copied"] - before, error.message)
+            for then, before in asked:
+                then(self.counts["copied"] - before, error.message)
             raise
+        self.counts["looks"] += 1
+        if has_more:
+            self._asked += asked
+            return _BUSY_S
         if is_back:
             self._back_ns = mono
-        self.counts["looks"] += 1
-        for each in after:
-            each(self.counts["copied"] - before, "")
+        for then, before in asked:
+            then(self.counts["copied"] - before, "")
         return self._pause()
 
     def _pause(self) -> float:
@@ -125,16 +127,12 @@ class RawCopier:
 
     def look_back(self, then: Callable[[int, str], None]) -> None:
         """Look at all days in the next tick; `then` is told how many were copied, and trouble."""
-        self._after.append(then)
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether the next tick should not wait."""
-        return bool(self._after)
+        self._asked.append((then, self.counts["copied"]))
 
     # --- one day -----------------------------------------------------------------------------
 
-    def _sync(self, day: str) -> None:
+    def _sync(self, day: str) -> bool:
+        """Make a day equal, some files at a time; tell whether there are more."""
         facts = {one.name: one for one in self._source.scan(day)}
         here = self._day(day)
         local = self._local(day)
@@ -150,12 +148,12 @@ class RawCopier:
             if self._is_resting(group, facts):
                 wanted.append(group)
         self.waiting = waiting | {start for start in self.waiting if day_of(start) != day}
-        for offset in range(0, len(wanted), BATCH):
-            self._copy(here, wanted[offset : offset + BATCH], facts, local)
+        self._copy(here, wanted[:BATCH], facts, local)
+        return len(wanted) > BATCH
 
     def _day(self, day: str) -> Day:
         if day not in self._days:
-            self._days[day] = Day(day, self._load(day))
+            self._days[day] = Day(day, load(self._load, day))
             for old in sorted(self._days)[: -self._days_back - 2]:
                 del self._days[old]
         return self._days[day]

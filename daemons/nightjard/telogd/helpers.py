@@ -19,6 +19,7 @@ from nightjard.telogd.pointing import PointingGarbage, PointingLog
 log = logging.getLogger(__name__)
 
 _JOIN_S = 15.0
+_LONGEST_S = 120.0
 _RECEIVE_S = 0.25
 _FAULT_PAUSE_S = 1.0
 _TEL_NS, _ROT_NS = NS_PER_S, NS_PER_S // 10
@@ -41,6 +42,8 @@ class Helper:
         Done first, tried until it works; done last.
     fault_pause
         Returns the pause after a failure, s.
+    longest_s
+        A round that takes longer is stuck.
 
     Attributes
     ----------
@@ -55,9 +58,10 @@ class Helper:
     def __init__(
         self, name: str, work: Work, clock: Clock, begin: Callable[[], None] = lambda: None,
         end: Callable[[], None] = lambda: None, fault_pause: Work = lambda: _FAULT_PAUSE_S,
+        longest_s: float = _LONGEST_S,
     ) -> None:  # fmt: skip
         self.name, self._work, self._clock, self._begin, self._end = name, work, clock, begin, end
-        self._fault_pause = fault_pause
+        self._fault_pause, self._longest_s = fault_pause, longest_s
         self.trouble = ""
         self.beat_ns = clock.monotonic_ns()
         self.wake = threading.Event()
@@ -68,6 +72,12 @@ class Helper:
     def is_running(self) -> bool:
         """Whether its thread lives."""
         return self._thread.is_alive()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether its thread has died, or its round takes too long."""
+        age_s = (self._clock.monotonic_ns() - self.beat_ns) / NS_PER_S
+        return not self.is_running or age_s > self._longest_s
 
     def start(self) -> None:
         """Begin."""

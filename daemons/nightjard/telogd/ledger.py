@@ -72,6 +72,8 @@ class Ledger:
     ----------
     trouble
         Why entries wait in memory; "" when none does.
+    version
+        Counts the times that something was written.
     """
 
     def __init__(self, url: str, clock: Clock) -> None:
@@ -82,7 +84,7 @@ class Ledger:
         self._url = url
         self._engine: Engine | None = None
         self.trouble = ""
-        self.dropped = 0
+        self.dropped = self.version = 0
 
     @property
     def waiting(self) -> int:
@@ -120,6 +122,7 @@ class Ledger:
             with self._lock:
                 for _ in rows:
                     self._waiting.popleft()
+            self.version += 1
 
     @contextlib.contextmanager
     def _transaction(self, what: str) -> Iterator[Connection]:

@@ -13,7 +13,7 @@ from typing import Any
 from nightjar.api.telog import TelogState as State
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.das.naming import day_of, minute_start_ns
-from nightjar.errors import Code, NightjarError, Refused, StorageError, TimedOut
+from nightjar.errors import Code, NightjarError, Refused, TimedOut
 from nightjar.health import Health
 from nightjar.operations import Operation, Operations
 from nightjar.times import iso
@@ -33,7 +33,7 @@ from nightjard.telogd.ring import RingCopier
 
 log = logging.getLogger(__name__)
 
-_STUCK_S = 120.0
+_COPY_S = 3600.0  # rsync itself gives up when nothing moves
 _DISK_S, _MARK_S = 5.0, 20.0
 _AHEAD_S = 2.0
 
@@ -117,8 +117,8 @@ class TelescopeLogs:
         for root in self.roots.values():
             try:
                 root.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StorageError(f"{root} cannot be made: {error.strerror}") from error
+            except OSError as error:  # its helper tells it, too, and tries again and again
+                log.error("%s cannot be made: %s", root, error.strerror)
 
     def _build(self) -> list[Helper]:
         config, sources, clock = self.config, self.sources, self.clock
@@ -174,7 +174,7 @@ class TelescopeLogs:
                 self.sources.das(), config.raw_root, config.days_back, config.space.stop_bytes,
                 clock, self.quarantine, self.ledger.note, known,
             )  # fmt: skip
-            return Helper("raw", raw.tick, clock, end=raw.close)
+            return Helper("raw", raw.tick, clock, end=raw.close, longest_s=_COPY_S)
         watcher = RawWatcher(config.raw_root, clock, self.ledger.note, known)
         return Helper("raw", watcher.tick, clock)
 
@@ -355,11 +355,7 @@ class TelescopeLogs:
 
     def stuck(self) -> list[str]:
         """Return helpers that have not gone round for long, or have died."""
-        now = self.clock.monotonic_ns()
-        return [
-            one.name for one in self._helpers
-            if not one.is_running or now - one.beat_ns > _STUCK_S * NS_PER_S
-        ]  # fmt: skip
+        return [one.name for one in self._helpers if one.is_stuck]
 
     def close(self) -> None:
         """Stop everything."""

@@ -92,6 +92,21 @@ class Group:
     start_ns: int | None
 
 
+Rows = dict[str, tuple[str, int | None, int | None]]
+
+
+def load(known: Callable[[str], Rows], day: str) -> Rows:
+    """Return what the ledger knows of a day; nothing where it cannot be read.
+
+    Then files that are here are judged anew: a database that is away holds up no copy.
+    """
+    try:
+        return known(day)
+    except NightjarError as error:
+        log.error("%s; files of %s are looked at anew", error.message, day)
+        return {}
+
+
 def key_of(facts: Facts) -> tuple[int, int]:
     """Return size and second of change: what tells a file from its next version."""
     return facts.size, facts.mtime_ns // NS_PER_S
@@ -134,7 +149,7 @@ class RawWatcher:
         count = 0
         for day in (day_of(now), day_of(now - 86400 * NS_PER_S)):
             if day not in self._days:
-                self._days[day] = Day(day, self._load(day))
+                self._days[day] = Day(day, load(self._load, day))
             here = self._days[day]
             for start, path in minutes_in(self.root / day, raw_start_ns).items():
                 facts = path.stat()

@@ -72,7 +72,9 @@ class RingCopier:
     newest, newest_mono_ns, newest_name
         The newest record of the file that grows, when it was first seen (monotonic), its name.
     missing
-        Closed minutes of the look-back that neither the ring nor we have, ns UTC.
+        Closed minutes of the look-back that are not here, ns UTC.
+    behind
+        Those of them that should be: the ring has them, or they closed since we look.
     """
 
     def __init__(
@@ -90,6 +92,8 @@ class RingCopier:
         self.newest_mono_ns = 0
         self.newest_name = ""
         self.missing: list[int] = []
+        self.behind: list[int] = []
+        self._since_ns = clock.now_ns()
         self.locked: list[str] = []
         self.stale: dict[str, str] = {}
         self.trouble = ""
@@ -116,6 +120,11 @@ class RingCopier:
             if not self._consider(start, found, by_content=False):
                 missing.append(start)
         self.missing = missing
+        names = {start: f"{minute_of(start):04d}" for start in missing}
+        self.behind = [
+            start for start, name in names.items() if start + MINUTE_NS > self._since_ns
+            or (name in found and name not in self.stale)
+        ]  # fmt: skip
         self._go_on()
         self._follow(found, last)
 
