@@ -37,9 +37,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from kit.merge import START_NS, World, copy_hour, make_config, minute_ns
 from nightjar.executor.choosing import ExecutorConfig, executor_of
 from nightjard.merged import netcdf
-from nightjard.merged.alignment import as_json
+from nightjard.merged.alignment import align_minutes, as_json
 from nightjard.merged.config import MergedConfig
-from nightjard.merged.hour import TASKS, align_minutes, merge_hour, merge_hours
+from nightjard.merged.hour import TASKS, merge_hour, merge_hours
 from nightjard.merged.minute import merge_minute
 from nightjard.merged.netcdf import HOUR_NS
 

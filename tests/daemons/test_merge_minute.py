@@ -19,9 +19,9 @@ from nightjar.das.lines import Line
 from nightjar.das.raw import MISSING, read_raw
 from nightjar.errors import InvalidArgument, NightjarError, Refused
 from nightjard.merged import quality
-from nightjard.merged.alignment import as_json
+from nightjard.merged.alignment import align_minutes, as_json
 from nightjard.merged.config import MergedConfig
-from nightjard.merged.hour import align_minutes, merge_hour
+from nightjard.merged.hour import merge_hour
 from nightjard.merged.minute import merge_minute
 
 MINUTES = range(4)

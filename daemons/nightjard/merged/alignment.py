@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightjar.das.naming import MINUTE_NS
 from nightjard.merged.clusters import Clusters, cluster
-from nightjard.merged.config import AlignmentConfig, LevelsConfig
+from nightjard.merged.config import AlignmentConfig, LevelsConfig, MergedConfig
+from nightjard.merged.edges import Known, minutes_edges
 from nightjard.merged.pairing import Pairs, pairs_of
 
 Floats = NDArray[np.float64]
@@ -31,6 +33,9 @@ DRIFT_SIGMA_PPM = 50.0
 """What is known of a quartz before."""
 FALSE_GATE_S = 0.03
 """A pair further from the line is none."""
+AROUND_S = 1800.0
+"""How far an hour that is merged alone looks for edges outside: more files would cost more than
+the hour itself. A night (:func:`.hour.merge_hours`) has the edges of all its hours."""
 HOLD_S = 12 * 3600.0
 """How long the last fit is carried on where there are no edges."""
 
@@ -169,6 +174,28 @@ def fit(
         if pieces:
             found[minute] = pieces
     return found
+
+
+def align_minutes(
+    config: MergedConfig, minutes: list[int], known: Known | None = None
+) -> Alignment:
+    """Return the alignment of minutes from their files and those of half an hour around them.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    minutes
+        Starts, ns UTC, one after the other.
+    known
+        What needs not be read from files.
+    """
+    if config.alignment.align == "off":
+        return {}
+    around = round(min(config.alignment.window_s / 2, AROUND_S) // 60) * MINUTE_NS
+    span = range(minutes[0] - around, minutes[-1] + around + 1, MINUTE_NS)
+    edges = minutes_edges(config, list(span), known)
+    return fit(edges, minutes, config.alignment, config.levels)
 
 
 @dataclass(slots=True, eq=False)

@@ -19,7 +19,7 @@ from nightjar.das.raw import MISSING
 from nightjard.merged import quality
 from nightjard.merged.calibration import arcseconds, entry_at, ohms
 from nightjard.merged.config import MergedConfig
-from nightjard.merged.interpolation import bracket
+from nightjard.merged.interpolation import bracket, wrapped
 from nightjard.merged.netcdf import HourFile, hour_of, text_rows
 from nightjard.merged.raw_minutes import RawPart
 from nightjard.merged.reading import HousekeepingPart, PointingPart
@@ -220,7 +220,8 @@ def _take_pointing(
     az, el = near.circular(records.az_deg, 360.0), near.linear(records.el_deg)
     eaz, eel = near.linear(records.eaz_deg), near.linear(records.eel_deg)
     x, y = near.linear(records.x_offset_deg), near.linear(records.y_offset_deg)
-    values["az"], values["el"], values["lst"] = az % 360, el, near.circular(records.lst_h, 24) % 24
+    values["az"], values["el"] = wrapped(az, 360.0), el
+    values["lst"] = wrapped(near.circular(records.lst_h, 24.0), 24.0)
     for name, degrees in (("eaz", eaz), ("eel", eel), ("x_offset", x), ("y_offset", y)):
         values[name] = (degrees * 3600).astype(np.float32)
     is_followed = has_bit(records.flags, FLAG_BITS["cele_tel"])
@@ -274,21 +275,20 @@ def beam(config: MergedConfig, sky: Sky, utc_ns: NDArray[np.int64], request: Req
     along azimuth and elevation, plus the errors. Else requested azimuth and elevation plus errors.
     """
     meant = config.pointing
-    errors = 1.0 if meant.use_errors else 0.0
-    along_radec = np.where(request.is_equatorial, 1.0, 0.0)
-    along_azel = 1.0 - along_radec
-    to_radec = 0.0 if meant.is_xy_in_radec else 1.0
-    dec = request.dec + to_radec * along_radec * request.y
-    ra = request.ra + to_radec * along_radec * request.x / np.cos(np.radians(request.dec))
-    to_azel = 0.0 if meant.is_xy_in_azel else 1.0
-    el = request.el + errors * request.eel + to_azel * along_azel * request.y
-    az = request.az + errors * request.eaz
-    az += to_azel * along_azel * request.x / np.cos(np.radians(request.el))
-    return sky.places(
-        utc_ns, request.is_celestial, ra, dec, az, el,
-        moved=(errors * request.eaz, to_radec * along_azel * request.x,
-               errors * request.eel + to_radec * along_azel * request.y),
-    )  # fmt: skip
+    nothing = np.zeros(utc_ns.size)
+    eaz, eel = (request.eaz, request.eel) if meant.use_errors else (nothing, nothing)
+    x, y = request.x, request.y
+    ra, dec, az, el = request.ra, request.dec, request.az + eaz, request.el + eel
+    if request.is_equatorial.any():
+        if not meant.is_xy_in_radec:
+            ra = ra + np.where(request.is_equatorial, x, 0) / np.cos(np.radians(dec))
+            dec = dec + np.where(request.is_equatorial, y, 0)
+        x, y = (np.where(request.is_equatorial, 0, one) for one in (x, y))
+    if not meant.is_xy_in_azel:
+        az += x / np.cos(np.radians(request.el))
+        el += y
+    moved = (eaz, nothing, eel) if meant.is_xy_in_radec else (eaz, x, eel + y)
+    return sky.places(utc_ns, request.is_celestial, ra, dec, az, el, moved=moved)
 
 
 def _no_pointing(columns: Columns, has_ra_hours: bool) -> None:

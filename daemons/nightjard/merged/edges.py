@@ -8,6 +8,7 @@ the time within the rise.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from nightjar.das.naming import MINUTE_NS, pointing_path, raw_path
 from nightjar.das.raw import HEADER_BYTES, MISSING, RawDamaged, parse_header, read_index
 from nightjar.errors import NightjarError
 from nightjard.merged.config import MergedConfig, config_of
+from nightjard.merged.raw_minutes import RawPart, minute_bytes, timing_of
+from nightjard.merged.reading import PointingPart
 
 FIND_EDGES = "nightjard.merged.edges:find_edges"
 """The task's name, for the executor's table of functions."""
@@ -31,10 +34,10 @@ SPARSE_RECORDS = 5
 IN_RAMP = 0.15
 """A sample this part of the swing away from both levels lies in the rise."""
 
-_Volts = tuple[NDArray[np.float64], NDArray[np.int16], list[float]]
+LineSamples = tuple[NDArray[np.float64], NDArray[np.int16], list[float]]
 """Times by the DAS's clock, s from the minute's start, (n,); counts of the lines, (n, lines); ends
 of gaps."""
-_Flags = tuple[NDArray[np.int64], NDArray[np.uint32]]
+FlagWords = tuple[NDArray[np.int64], NDArray[np.uint32]]
 """Ticks from the minute's start and flag words, (n,)."""
 Edge = list[float]
 """[number of the line in the configuration, 1 rise or 0 fall, s from the minute's start, half]"""
@@ -60,24 +63,54 @@ def find_edges(config: str, start_ns: int) -> dict[str, Any]:
     return minutes_edges(config_of(config), [start_ns])[0]
 
 
-def minutes_edges(config: MergedConfig, starts: list[int]) -> list[dict[str, Any]]:
-    """Return the edges of minutes in order of time; each as of :func:`find_edges`."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was read of minutes already, by their start, ns UTC.
+
+    Attributes
+    ----------
+    das, tel
+        As :func:`lines_of` and :func:`flags_of` return them.
+    """
+
+    das: dict[int, LineSamples | None] = field(default_factory=dict)
+    tel: dict[int, FlagWords | None] = field(default_factory=dict)
+
+
+def minutes_edges(
+    config: MergedConfig, starts: list[int], known: Known | None = None
+) -> list[dict[str, Any]]:
+    """Return the edges of minutes in order of time; each as of :func:`find_edges`.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    starts
+        Starts of the minutes, ns UTC.
+    known
+        What needs not be read from files.
+    """
+    known = known or Known()
     found = []
-    volts: tuple[int, _Volts | None] = (-1, None)
-    flags: tuple[int, _Flags | None] = (-1, None)
+    das, tel = dict(known.das), dict(known.tel)
     for start in starts:
         before = start - MINUTE_NS
-        volts_before = volts[1] if volts[0] == before else _raw_samples(config, before)
-        flags_before = flags[1] if flags[0] == before else _flags(config, before)
-        volts = (start, _raw_samples(config, start))
-        flags = (start, _flags(config, start))
-        das = None if volts[1] is None else _das_edges(config, volts[1], volts_before)
-        tel = None if flags[1] is None else _tel_edges(config, flags[1], flags_before)
-        gaps = [] if volts[1] is None else volts[1][2]
+        for minute in (before, start):
+            if minute not in das:
+                das[minute] = _lines_in_file(config, minute)
+            if minute not in tel:
+                tel[minute] = _flags_in_file(config, minute)
+        volts, flags = das[start], tel[start]
+        gaps = [] if volts is None else volts[2]
         found.append(
-            {"minute_ns": start, "das": das or [], "tel": tel or [], "gaps": gaps,
-             "has_das": das is not None, "has_tel": tel is not None}
+            {"minute_ns": start,
+             "das": [] if volts is None else _das_edges(config, volts, das[before]),
+             "tel": [] if flags is None else _tel_edges(config, flags, tel[before]),
+             "gaps": gaps, "has_das": volts is not None, "has_tel": flags is not None}
         )  # fmt: skip
+        # The next needs this one only.
+        del das[before], tel[before]
     return found
 
 
@@ -91,28 +124,47 @@ def _lines(config: MergedConfig) -> list[tuple[int, ChannelGroup, Line]]:
     ]  # fmt: skip
 
 
-def _das_edges(config: MergedConfig, now: _Volts, before: _Volts | None) -> list[Edge]:
-    times, lines, _ = now
+def _das_edges(config: MergedConfig, now: LineSamples, before: LineSamples | None) -> list[Edge]:
+    times, counts, _ = now
     if before is not None:  # its last second: an edge may lie between the minutes
         keep = config.rate_hz
         times = np.concatenate((before[0][-keep:] - 60, times))
-        lines = np.concatenate((before[1][-keep:], lines))
+        counts = np.concatenate((before[1][-keep:], counts))
     found: list[Edge] = []
     spread = SPARSE_SAMPLES / config.rate_hz
+    volts = counts * config.volts_per_lsb
+    is_high = volts > config.levels.high_v
+    is_plain = is_high | ((volts < config.levels.low_v) & (counts != MISSING))
+    is_quiet = is_plain.all(axis=0) & (is_high == is_high[0]).all(axis=0)
     for column, (number, group, _) in enumerate(_lines(config)):
-        counts = lines[:, column]
-        is_valid = counts != MISSING
-        volts = counts[is_valid] * config.volts_per_lsb
+        if is_quiet[column]:
+            continue
+        is_valid = counts[:, column] != MISSING
         skew = group.first * config.convert_interval_s
         delay = config.alignment.delays_s.get(group.name, 0.0)
-        for rise, t_s, half in _of_volts(config, volts, times[is_valid], spread):
+        for rise, t_s, half in _of_volts(config, volts[is_valid, column], times[is_valid], spread):
             at = t_s + skew - delay
             if 0 <= t_s < 60:
                 found.append([number, rise, at, half])
     return sorted(found, key=lambda edge: edge[2])
 
 
-def _raw_samples(config: MergedConfig, start_ns: int) -> _Volts | None:
+def lines_of(config: MergedConfig, raw: RawPart, start_ns: int) -> LineSamples | None:
+    """Return what a raw minute that was read has of the lines, as edges are found in its file."""
+    if raw.samples is None or not raw.has_timing or raw.size != minute_bytes(config):
+        return _lines_in_file(config, start_ns)
+    return _of_samples(config, raw.samples, raw.offsets_s, raw.gaps_s)
+
+
+def _of_samples(
+    config: MergedConfig, samples: NDArray[np.int16], offsets_s: NDArray[np.float64],
+    gaps_s: list[float],
+) -> LineSamples:  # fmt: skip
+    counts = samples[:, [group.first for _, group, _ in _lines(config)]]
+    return np.arange(len(samples)) / config.rate_hz + offsets_s, counts, gaps_s
+
+
+def _lines_in_file(config: MergedConfig, start_ns: int) -> LineSamples | None:
     """Return what a raw file has of the lines; None where it cannot be used."""
     path = raw_path(config.raw_root, start_ns)
     rows, width = config.minute_samples, config.channels.count
@@ -121,18 +173,12 @@ def _raw_samples(config: MergedConfig, start_ns: int) -> _Volts | None:
             header = parse_header(file.read(HEADER_BYTES), path.name)
         if (header["n_slots"], header["n_channels"]) != (rows, width):
             return None
-        if path.stat().st_size != HEADER_BYTES + rows * width * 2:
+        if path.stat().st_size != minute_bytes(config):
             return None
         samples = np.memmap(path, "<i2", "r", HEADER_BYTES, (rows, width))
         index = read_index(path)
-        offsets = np.zeros(rows)
-        gaps: list[float] = []
-        if index is not None and index["marks"]:
-            marks = np.array(index["marks"], np.float64)
-            offsets = np.interp(np.arange(rows), marks[:, 0], marks[:, 1] / 1e9)
-            gaps = [(gap["slot"] + gap["count"]) / config.rate_hz for gap in index["gaps"]]
-        lines = samples[:, [group.first for _, group, _ in _lines(config)]]
-        return np.arange(rows) / config.rate_hz + offsets, lines, gaps
+        offsets, gaps = (np.zeros(rows), []) if index is None else timing_of(config, index)
+        return _of_samples(config, samples, offsets, gaps)
     except (OSError, RawDamaged, ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -185,16 +231,18 @@ def _crossing(
     return float(t_s[1] + (0.5 - done[1]) / slope), float(t_s[1] - t_s[0]) / 4
 
 
-def _tel_edges(config: MergedConfig, now: _Flags, before: _Flags | None) -> list[Edge]:
+def _tel_edges(config: MergedConfig, now: FlagWords, before: FlagWords | None) -> list[Edge]:
     ticks, flags = now
     if before is not None:
         ticks = np.concatenate((before[0][-10:] - 60 * log_format.RATE_HZ, ticks))
         flags = np.concatenate((before[1][-10:], flags))
-    changed = flags[1:] ^ flags[:-1]
+    places = np.flatnonzero(flags[1:] != flags[:-1])
     apart = np.diff(ticks)
+    places = places[apart[places] <= SPARSE_RECORDS]
+    changed = flags[places + 1] ^ flags[places]
     found: list[Edge] = []
     for number, _, line in _lines(config):
-        at = np.flatnonzero(has_bit(changed, line.bit) & (apart <= SPARSE_RECORDS))
+        at = places[has_bit(changed, line.bit)]
         rises = has_bit(flags[at + 1], line.bit)
         for index, rise in zip(at.tolist(), rises.tolist(), strict=True):
             t_s = (ticks[index] + ticks[index + 1]) / (2 * log_format.RATE_HZ)
@@ -203,7 +251,16 @@ def _tel_edges(config: MergedConfig, now: _Flags, before: _Flags | None) -> list
     return sorted(found, key=lambda edge: edge[2])
 
 
-def _flags(config: MergedConfig, start_ns: int) -> _Flags | None:
+def flags_of(pointing: PointingPart, start_ns: int) -> FlagWords | None:
+    """Return the flag words of a minute whose log was whole; None for others."""
+    here = pointing.whole.get(start_ns)
+    if here is None or pointing.records is None:
+        return None
+    flags = pointing.records.flags[here]
+    return np.arange(flags.size), flags
+
+
+def _flags_in_file(config: MergedConfig, start_ns: int) -> FlagWords | None:
     """Return what is sound of a pointing log; None where nothing is."""
     if config.pointing_root is None:
         return None

@@ -19,9 +19,6 @@ MERGE_HOUR = "nightjard.merged.hour:merge_hour"
 FIND_HOUR_EDGES = "nightjard.merged.hour:find_hour_edges"
 TASKS = frozenset({MERGE_MINUTE, FIND_EDGES, MERGE_HOUR, FIND_HOUR_EDGES})
 """Functions that an executor must allow."""
-AROUND_S = 1800.0
-"""How far an hour that is merged alone looks for edges outside: more files would cost more than
-the hour itself. A night (:func:`merge_hours`) has the edges of all its hours."""
 HOUR_MEMORY = 400_000_000
 """What the merge of an hour holds, bytes."""
 
@@ -59,17 +56,8 @@ def merge_hour(
     if hour_of(wanted[0]) != hour_ns or hour_of(wanted[-1]) != hour_ns:
         raise InvalidArgument("minutes: must all be of the hour")
     known = config_of(config)
-    pieces = pieces_of(alignment) if alignment is not None else align_minutes(known, wanted)
+    pieces = None if alignment is None else pieces_of(alignment)
     return merge_span(Span(known, wanted, pieces, is_late))
-
-
-def align_minutes(config: MergedConfig, minutes: list[int]) -> Alignment:
-    """Return the alignment of minutes from their files and those of half an hour around them."""
-    if config.alignment.align == "off":
-        return {}
-    around = round(min(config.alignment.window_s / 2, AROUND_S) // 60) * MINUTE_NS
-    span = range(minutes[0] - around, minutes[-1] + around + 1, MINUTE_NS)
-    return fit(minutes_edges(config, list(span)), minutes, config.alignment, config.levels)
 
 
 def find_hour_edges(config: str, hour_ns: int) -> list[dict[str, Any]]:

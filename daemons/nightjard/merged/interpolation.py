@@ -17,6 +17,11 @@ GAP_S = 0.1
 """Nothing is interpolated between records further apart."""
 
 
+def wrapped(values: Floats, period: float) -> Floats:
+    """Return values brought into 0 to a period: as ``values % period``, much faster."""
+    return values - period * np.floor(values * (1 / period))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Bracket:
     """Between which records each time lies.
@@ -54,8 +59,8 @@ class Bracket:
     def circular(self, values: Floats, period: float) -> Floats:
         """Return angles at the times, the short way between records; not brought into a range."""
         first = values[self.before]
-        half = period / 2
-        step = (values[self.after] - first + half) % period - half
+        step = values[self.after] - first
+        step -= period * np.rint(step * (1 / period))
         found = first + step * self.share
         found[~self.has_value] = np.nan
         return found

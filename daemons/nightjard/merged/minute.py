@@ -19,9 +19,10 @@ from nightjar.das.naming import MINUTE_NS, raw_path
 from nightjar.das.raw import HEADER_BYTES, MISSING
 from nightjar.errors import InvalidArgument, NightjarError
 from nightjard.merged import columns, netcdf, quality
-from nightjard.merged.alignment import Piece, offsets_at, pieces_of
+from nightjard.merged.alignment import Alignment, Piece, align_minutes, offsets_at, pieces_of
 from nightjard.merged.config import MergedConfig, config_of
-from nightjard.merged.raw_minutes import RawPart, read_raw_part
+from nightjard.merged.edges import Known, flags_of, lines_of
+from nightjard.merged.raw_minutes import RawPart, buffer_for, read_raw_part
 from nightjard.merged.reading import (
     HousekeepingPart,
     PointingPart,
@@ -47,14 +48,15 @@ class Span:
     minutes
         Starts, ns UTC, one after the other without a hole.
     alignment
-        Pieces by minute start, as :func:`.alignment.fit` returns them; {} for none.
+        Pieces by minute start, as :func:`.alignment.fit` returns them; {} for none. None: fitted
+        from the edges of these minutes, found on the way, and of those around them.
     is_late
         They were merged before, and their files came late: quality tells it.
     """
 
     config: MergedConfig
     minutes: list[int]
-    alignment: dict[int, list[Piece]] = field(default_factory=dict)
+    alignment: Alignment | None = field(default_factory=dict)
     is_late: bool = False
 
     @property
@@ -165,8 +167,10 @@ def _write(span: Span, streams: Streams, clock: Clock) -> dict[str, Any]:
             raise netcdf.DamagedFile(f"{file.path} was left unreadable by a crash in mid-minute")
         file.begin(numbers)
         part = _Part.of(span)
+        buffer = buffer_for(config)
         for number, start in zip(numbers, span.minutes, strict=True):
-            _write_raw(file, span, number, read_raw_part(config, start), part, start)
+            _write_raw(file, span, number, read_raw_part(config, start, buffer), part, start)
+        _align(span, part, streams)
         columns.write_sky(file, config, span.minutes, part.columns, streams.pointing,
                           streams.housekeeping)  # fmt: skip
         columns.write_housekeeping(file, span.hour_ns, span.minutes, streams.housekeeping)
@@ -185,6 +189,8 @@ class _Part:
 
     columns: columns.Columns
     raw: list[RawPart] = field(default_factory=list)
+    known: Known = field(default_factory=Known)
+    alignment: Alignment = field(default_factory=dict)
 
     @classmethod
     def of(cls, span: Span) -> _Part:
@@ -204,12 +210,9 @@ def _write_raw(
     gathered = part.columns
     gathered.quality[here] = raw.quality | np.uint16(quality.LATE if span.is_late else 0)
     gathered.is_valid[here] = raw.is_valid
-    nominal = (np.arange(rows) + number * rows) / config.rate_hz
-    clock: NDArray[np.float64] | float = 0.0
-    if config.alignment.align == "apply":
-        clock = offsets_at(span.alignment.get(start, []), start, nominal + raw.offsets_s,
-                           span.hour_ns)  # fmt: skip
-    gathered.das_offset[here] = raw.offsets_s - clock
+    gathered.das_offset[here] = raw.offsets_s
+    if span.alignment is None:
+        part.known.das[start] = lines_of(config, raw, start)
     _write_bolometers(file, config, number * rows, raw, gathered.quality[here])
     gathered.take_channels(config, here, raw, lambda: _last_row(config, start))
     raw.samples = None  # its megabytes are in the file now
@@ -218,6 +221,25 @@ def _write_raw(
         told = "true" if raw.is_simulated else "false"
         if getattr(file.dataset, "simulated", "") != told:
             file.dataset.simulated = told
+
+
+def _align(span: Span, part: _Part, streams: Streams) -> None:
+    """Fit the difference of the clocks where it is not given, and take it off."""
+    config = span.config
+    if span.alignment is None:
+        flags = {one: flags_of(streams.pointing, one) for one in streams.pointing.whole}
+        known = Known(part.known.das, flags)
+        part.alignment = align_minutes(config, span.minutes, known)
+    else:
+        part.alignment = span.alignment
+    if config.alignment.align != "apply":
+        return
+    rows = config.minute_samples
+    for index, start in enumerate(span.minutes):
+        offsets = part.columns.das_offset[index * rows : (index + 1) * rows]
+        nominal = (np.arange(rows) + (span.first + index) * rows) / config.rate_hz
+        pieces = part.alignment.get(start, [])
+        offsets -= offsets_at(pieces, start, nominal + offsets, span.hour_ns)
 
 
 def _write_bolometers(
@@ -279,11 +301,13 @@ def _close_minutes(
              "samples": int(raw.is_valid.sum()), "raw": raw.source,
              "pointing": sources[0].name, "housekeeping": sources[1].name}
         )  # fmt: skip
-    _write_minutes(file, span, found)
+    _write_minutes(file, span, part.alignment, found)
     return found
 
 
-def _write_minutes(file: netcdf.HourFile, span: Span, found: list[dict[str, Any]]) -> None:
+def _write_minutes(
+    file: netcdf.HourFile, span: Span, alignment: Alignment, found: list[dict[str, Any]]
+) -> None:
     first = span.first
     for name in ("raw", "pointing", "housekeeping"):
         rows = netcdf.text_rows([one[name] for one in found], FILE_TEXT)
@@ -293,7 +317,7 @@ def _write_minutes(file: netcdf.HourFile, span: Span, found: list[dict[str, Any]
     values: dict[str, list[float]] = {name: [] for name in ("offset", "drift", "sigma", "residual")}
     edges, applied = [], []
     for start in span.minutes:
-        pieces = span.alignment.get(start, [])
+        pieces = alignment.get(start, [])
         piece = pieces[-1] if pieces else Piece.unknown(start)
         middle = start + MINUTE_NS // 2
         values["offset"].append(piece.offset_at(middle))

@@ -37,6 +37,10 @@ class RawPart:
         Time of each slot by the DAS's clock minus its nominal time, (n_slots,) s.
     quality
         Bits that the raw file alone sets, (n_slots,) uint16.
+    size
+        Bytes of the file.
+    has_timing
+        Whether a sidecar tells the times.
     saturated
         Channels at the rails by the sidecar; None where nothing tells.
     gaps_s
@@ -53,6 +57,8 @@ class RawPart:
     is_valid: NDArray[np.bool_]
     offsets_s: NDArray[np.float64]
     quality: NDArray[np.uint16]
+    size: int = 0
+    has_timing: bool = False
     saturated: list[int] | None = None
     gaps_s: list[float] = field(default_factory=list)
     source: str = ""
@@ -68,7 +74,31 @@ def _nothing(config: MergedConfig, reason: str) -> RawPart:
     )  # fmt: skip
 
 
-def read_raw_part(config: MergedConfig, start_ns: int, *, check: bool = True) -> RawPart:
+def minute_bytes(config: MergedConfig) -> int:
+    """Return the bytes of a whole raw file."""
+    return HEADER_BYTES + config.minute_samples * config.channels.count * 2
+
+
+def buffer_for(config: MergedConfig) -> bytearray:
+    """Return a buffer for a raw file; one more byte tells that a file is larger."""
+    return bytearray(minute_bytes(config) + 1)
+
+
+def _read(path: Path, buffer: bytearray) -> memoryview:
+    """Return a file's content; it is in the buffer until the next is read, if it has room."""
+    with path.open("rb", buffering=0) as file:
+        size = 0
+        while count := file.readinto(memoryview(buffer)[size:]):
+            size += count
+        if size < len(buffer):
+            return memoryview(buffer)[:size]
+        file.seek(0)
+        return memoryview(file.readall())
+
+
+def read_raw_part(
+    config: MergedConfig, start_ns: int, buffer: bytearray, *, check: bool = True
+) -> RawPart:
     """Read the raw file of a minute; a damaged one gives what is sound and says why.
 
     Parameters
@@ -77,31 +107,34 @@ def read_raw_part(config: MergedConfig, start_ns: int, *, check: bool = True) ->
         Where it is and what it should be.
     start_ns
         Start of the minute, ns UTC.
+    buffer
+        Of :func:`buffer_for`: the samples stay in it until it is used again.
     check
         Compare the CRC-32 of the data with the sidecar's.
     """
     path = raw_path(config.raw_root, start_ns)
     try:
-        data = path.read_bytes()
+        data = _read(path, buffer)
     except FileNotFoundError:
         return _nothing(config, f"no {path.name}")
     except OSError as error:
         return _nothing(config, f"{path.name} cannot be read: {error.strerror}")
     try:
-        header = parse_header(data[:HEADER_BYTES], path.name)
+        header = parse_header(bytes(data[:HEADER_BYTES]), path.name)
         reasons = _unlike(config, header, start_ns)
     except (RawDamaged, ValueError, KeyError, TypeError) as error:
         return _nothing(config, str(error))
     if isinstance(reasons, str):
         return _nothing(config, f"{path.name}: {reasons}")
     samples, index = _samples(config, path, data, header, reasons)
-    crc = zlib.crc32(memoryview(data)[HEADER_BYTES:])
+    crc = zlib.crc32(data[HEADER_BYTES:])
     if check and index is not None and samples.size and crc != index.get("crc32_data"):
         if len(data) == HEADER_BYTES + samples.nbytes:
             return _nothing(
                 config, f"{path.name} was changed: the CRC-32 of its data is not the sidecar's"
             )
     part = _part(config, samples, index, header, reasons)
+    part.size = len(data)
     part.source = f"{path.name} crc32 {crc:08x}"
     return part
 
@@ -130,7 +163,7 @@ def _unlike(config: MergedConfig, header: dict[str, Any], start_ns: int) -> list
 
 
 def _samples(
-    config: MergedConfig, path: Path, data: bytes, header: dict[str, Any], reasons: list[str]
+    config: MergedConfig, path: Path, data: memoryview, header: dict[str, Any], reasons: list[str]
 ) -> tuple[NDArray[np.int16], dict[str, Any] | None]:
     """Return the samples, MISSING behind the end of a file cut short, and the sidecar."""
     rows, width = config.minute_samples, config.channels.count
@@ -168,6 +201,7 @@ def _part(
             _timing(config, part, index)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             reasons.append(f"the sidecar lacks sense ({error!r}): sample times are nominal")
+            part.has_timing = False
             part.offsets_s = np.zeros(rows)
             part.quality |= np.uint16(quality.CLOCK_UNLOCKED)
     if not is_valid.all():
@@ -178,13 +212,27 @@ def _part(
 
 
 def _timing(config: MergedConfig, part: RawPart, index: dict[str, Any]) -> None:
-    rows = part.is_valid.size
-    marks = np.array(index["marks"], np.float64)
-    if marks.size:
-        part.offsets_s = np.interp(np.arange(rows), marks[:, 0], marks[:, 1] / 1e9)
+    part.has_timing = True
+    part.offsets_s, part.gaps_s = timing_of(config, index)
     flags = np.zeros(60, np.int64)
     for number, second in enumerate(index["seconds"]):  # one a second, with samples or without
         flags[number] = int(second["flags"])
     part.quality |= quality.of_seconds(flags, config.rate_hz)
     part.saturated = sorted(int(channel) for channel in index["saturated"])
-    part.gaps_s = [(g["slot"] + g["count"]) / config.rate_hz for g in index["gaps"]]
+
+
+def timing_of(
+    config: MergedConfig, index: dict[str, Any]
+) -> tuple[NDArray[np.float64], list[float]]:
+    """Return what a sidecar tells of times: offsets of the slots, s, and ends of the gaps, s.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, IndexError
+        It lacks sense.
+    """
+    offsets = np.zeros(config.minute_samples)
+    marks = np.array(index["marks"], np.float64)
+    if marks.size:
+        offsets = np.interp(np.arange(offsets.size), marks[:, 0], marks[:, 1] / 1e9)
+    return offsets, [(gap["slot"] + gap["count"]) / config.rate_hz for gap in index["gaps"]]

@@ -7,16 +7,15 @@ whether it is merged alone or with its hour.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import re
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from nightjar.clock import NS_PER_S
@@ -32,7 +31,6 @@ from nightjar.das.naming import (
 )
 from nightjar.das.pointing import Pointing
 from nightjar.errors import NightjarError
-from nightjar.times import parse_iso
 from nightjard.merged.config import MergedConfig
 
 log = logging.getLogger(__name__)
@@ -64,12 +62,15 @@ class PointingPart:
         None where there is not one.
     t_s
         Their times by the telescope's clock, s from the start of the hour, (n,).
+    whole
+        Start of a minute, ns -> where its records are; only of minutes that have all of them.
     sources
         Start of a minute, ns -> what became of its file.
     """
 
     records: Pointing | None
     t_s: NDArray[np.float64]
+    whole: dict[int, slice]
     sources: dict[int, Source]
 
 
@@ -115,16 +116,19 @@ def read_pointing_part(config: MergedConfig, minutes: list[int], hour_ns: int) -
     hour_ns
         Zero point of the times, ns UTC.
     """
-    parts, sources = [], {}
+    parts, sources, whole, count = [], {}, {}, 0
     for start in minutes:
         source, records = _pointing_minute(config, start)
         sources[start] = source
         if records is not None and len(records):
             parts.append(records)
+            if not source.reason:
+                whole[start] = slice(count, count + len(records))
+            count += len(records)
     if not parts:
-        return PointingPart(None, np.zeros(0), sources)
+        return PointingPart(None, np.zeros(0), whole, sources)
     records = log_format.join(parts)
-    return PointingPart(records, (records.utc_ns - hour_ns) / 1e9, sources)
+    return PointingPart(records, (records.utc_ns - hour_ns) / 1e9, whole, sources)
 
 
 def _pointing_minute(config: MergedConfig, start: int) -> tuple[Source, Pointing | None]:
@@ -203,7 +207,7 @@ def _housekeeping_minute(config: MergedConfig, start: int, hour_ns: int, rows: _
     if config.housekeeping_root is None:
         return Source(reason="no folder of housekeeping is configured")
     path = housekeeping_path(config.housekeeping_root, start)
-    old = path.with_name(f"{day_of(start)}_{minute_of(start):04d}_rpc.bin")
+    old = path.with_name(f"{path.parent.name}_{minute_of(start):04d}_rpc.bin")
     for one, reader in ((path, _lines), (old, _records)):
         try:
             data = one.read_bytes()
@@ -224,20 +228,48 @@ def _lines(path: Path, data: bytes, start: int, hour_ns: int, rows: _Rows) -> st
     base = (start - hour_ns) / 1e9
     stamp = _minute_text(start)
     try:
-        plain, others = _plain_rot(data, stamp, base)
-        # One call for all the others: a file is whole as a rule, and its lines are objects.
-        found = json.loads(b"[" + b",".join(others) + b"]")
-        lines = [(_seconds(one["t"], stamp, base, hour_ns), one) for one in found]
-        numbers = {one["seq"] for one in found}.union(plain[:, 5].tolist())
-        if len(numbers) != len(found) + len(plain):
+        # A file is whole as a rule, and its lines are objects: one call for all of them.
+        found = orjson.loads(b"[" + data.rstrip(b"\n").replace(b"\n", b",") + b"]")
+        if len({one["seq"] for one in found}) != len(found):
             raise ValueError("duplicates")
-        rows.rot.append(plain[:, :5])
-        bad = 0
-    except (ValueError, KeyError, TypeError, NightjarError):
-        kept, bad = read_housekeeping(path)
-        lines = [((one["utc_ns"] - hour_ns) / 1e9, one) for one in kept]
+        texts = [one["t"] for one in found]
+        if texts and not (min(texts).startswith(stamp) and max(texts).startswith(stamp)):
+            raise ValueError("lines of another minute")
+        rot, tel = (
+            [one for one in found if one["kind"] == kind and one[key] is not None]
+            for kind, key in (("rot", "angle_deg"), ("tel", "record"))
+        )
+        block = _rot_block(rot, base)
+        records = [(base + _second(one), one["record"]) for one in tel]
+    except (ValueError, KeyError, TypeError):
+        return _doubtful_lines(path, base, hour_ns, rows)
+    rows.rot.append(block)
+    rows.tel += records
+    return ""
+
+
+def _second(one: dict[str, Any]) -> float:
+    return float(one["t"][17:].rstrip("Z"))
+
+
+def _rot_block(lines: list[dict[str, Any]], base: float) -> NDArray[np.float64]:
+    """Return rows of :class:`_Rows` of the rotator's lines; they have an angle."""
+    block = np.empty((len(lines), 5))
+    block[:, 0] = base + np.array([_second(one) for one in lines])
+    block[:, 0] -= np.array([one.get("age_s") or 0.0 for one in lines])
+    for column, key in ((1, "angle_deg"), (2, "error_deg")):  # None becomes NaN
+        block[:, column] = np.array([one[key] for one in lines], np.float64)
+    for column, key in ((3, "is_busy"), (4, "is_limit")):
+        block[:, column] = np.array([one[key] for one in lines], bool)
+    return block
+
+
+def _doubtful_lines(path: Path, base: float, hour_ns: int, rows: _Rows) -> str:
+    """Take JSON lines one by one; return what is wrong with them."""
+    kept, bad = read_housekeeping(path)
     strange = 0
-    for t_s, one in lines:
+    for one in kept:
+        t_s = (one["utc_ns"] - hour_ns) / 1e9
         if not base - 1 <= t_s < base + 61:
             strange += 1  # of another minute: its clock or its name is wrong
             continue
@@ -250,48 +282,10 @@ def _lines(path: Path, data: bytes, start: int, hour_ns: int, rows: _Rows) -> st
     return ", ".join(faults)
 
 
-_NUMBER = rb"(-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
-_ROT = re.compile(
-    rb'^\{"t":"(.{17})(\d\d\.\d{3})Z?","seq":(\d+),"kind":"rot","angle_deg":' + _NUMBER
-    + rb',"raw_counts":[^,]*,"motor_counts":[^,]*,"motor_angle_deg":[^,]*,"state":[^,]*,'
-    rb'"is_homed":[^,]*,"is_limit":(true|false),"is_busy":(true|false),"target_deg":[^,]*,'
-    rb'"error_deg":' + _NUMBER + rb',"age_s":' + _NUMBER + rb"\}$",
-    re.MULTILINE,
-)  # fmt: skip
-
-
-def _plain_rot(data: bytes, stamp: str, base: float) -> tuple[NDArray[np.float64], list[bytes]]:
-    """Return rows of the rotator's lines that are as telogd writes them, and all other lines.
-
-    Nine lines of ten are of one form: as numbers by one expression they cost a third of JSON. A
-    row is time, angle, error, is busy, is limit, number.
-    """
-    # What stands between the matches, and their groups, by turns.
-    parts = _ROT.split(data)
-    others = [one for one in b"".join(parts[:: _ROT.groups + 1]).splitlines() if one]
-    heads, *texts = (parts[group :: _ROT.groups + 1] for group in range(1, _ROT.groups + 1))
-    if set(heads) - {stamp.encode()} or not heads:
-        return np.zeros((0, 6)), data.splitlines()
-    seconds, numbers, angles, limits, busy, errors, ages = (np.array(one) for one in texts)
-    plain = [one.astype(np.float64) for one in (seconds, ages, angles, errors, numbers)]
-    rows = np.column_stack(
-        (base + plain[0] - plain[1], plain[2], plain[3], busy == b"true", limits == b"true",
-         plain[4])
-    )  # fmt: skip
-    return rows, others
-
-
 def _minute_text(start: int) -> str:
     seconds = start // NS_PER_S
     day = day_of(start)
     return f"{day[:4]}-{day[4:6]}-{day[6:]}T{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:"
-
-
-def _seconds(text: str, stamp: str, base: float, hour_ns: int) -> float:
-    # Nearly all lines begin with the date and minute of the file: the rest is a plain number.
-    if text.startswith(stamp):
-        return base + float(text[17:].rstrip("Z"))
-    return (parse_iso(text) - hour_ns) / 1e9
 
 
 def _take(rows: _Rows, t_s: float, one: dict[str, Any]) -> None:
