@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kit.sshd import PROGRAMS, Sshd, machine_id
-from kit.tiny_nights import DATE, RAW, Site, make_tiny, site
+from kit.tiny_nights import DATE, EVENING_NS, RAW, Site, make_tiny, site
 from nightjar import files
 from nightjar.errors import NightjarError, Refused
 from nightjard.archived.nights.transfer import quarantine as quarantine_module
@@ -201,3 +201,20 @@ def test_cubes_that_come_after_the_release_are_told_of(here: Site) -> None:
     here.run()
     assert any(late.name in each["path"] for each in here.store.cubes(here.row()["id"]))
     assert here.row()["state"] == "safe"
+
+
+@pytest.mark.parametrize("name", ["vcam1_05:00:09.000000001.fits.77.78.tmp", "old.fits.gz"])
+def test_frames_that_a_dead_recorder_left_make_no_night_safe(here: Site, name: str) -> None:
+    assert here.row()["safe_ns"] is not None
+    left = night(here) / "vcam1" / name
+    left.write_bytes(b"frames")
+    os.utime(left, ns=(EVENING_NS, EVENING_NS))
+    done = here.call("resend", **ASKED)
+    assert all(copy["is_good"] for copy in done.values())
+    assert here.row()["safe_ns"] is None
+    said = here.call("night_status", **ASKED)["next"]
+    assert f"vcam1/{name}" in said
+    assert "not safe until" in said
+    left.unlink()
+    here.call("resend", **ASKED)
+    assert here.row()["safe_ns"] is not None

@@ -14,11 +14,12 @@ from nightjar.times import iso
 from nightjard.archived.nights import answers
 from nightjard.archived.nights.care import Care
 from nightjard.archived.nights.engine import Engine, Standing
-from nightjard.archived.nights.finding import Finder, released_text
+from nightjard.archived.nights.finding import Finder, Listing, released_text
 from nightjard.archived.nights.jobs import Jobs
 from nightjard.archived.nights.manifest.taken import taken
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.steps.context import Tools
+from nightjard.archived.nights.steps.copying import unheld, unheld_text
 from nightjard.archived.nights.steps.planning import Sync
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.summary import summary
@@ -97,8 +98,16 @@ class Looking:
                 for each in self._store.events(row["id"], _EVENTS)
             ],
             "operation": operation,
-            "next": _next(row, standing, activity.text, operation, self._finder.late(row)),
+            "next": _next(row, standing, activity.text, operation, self._finder.late(row),
+                          self._unheld(row, listing)),
         }  # fmt: skip
+
+    def _unheld(self, night: Row, listing: Listing) -> list[str]:
+        if night["family"] not in self._config.families or self._plan(night) is None:
+            return []
+        context = self._engine.context(night, listing=listing)
+        context.keep(self._plans[night["folder"], night["plan_hash"]], night["plan_hash"])
+        return unheld(context)
 
     def _ingested(self, night: Row) -> dict[str, Any] | None:
         family = self._config.families.get(night["family"])
@@ -158,7 +167,7 @@ class Looking:
 
 def _next(
     night: Row, standing: Sequence[Standing], activity: str, operation: str | None,
-    late: Sequence[str],
+    late: Sequence[str], left: Sequence[str],
 ) -> str:  # fmt: skip
     date = night["date"]
     due = [each.name for each in standing if not each.is_settled]
@@ -178,6 +187,8 @@ def _next(
         return f"put right what failed, then: archive run {date}"
     if due:
         return f"archive run {date} (from step {due[0]}), or the next process-all"
+    if night["safe_ns"] is None and left:
+        return f"all steps are done, but {unheld_text(left)}"
     if night["safe_ns"] is None:
         return "all steps are done; no destination has proven a copy"
     return "nothing: it is safe"

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nightjar.errors import Refused, StorageError, Unreachable
 from nightjar.files import is_temporary
+from nightjard.archived.nights.finding import list_raw
 from nightjard.archived.nights.records import Reason
 from nightjard.archived.nights.steps.context import Context, Progress, hash_of
 from nightjard.archived.nights.steps.making import SUPERSEDED
@@ -67,19 +69,40 @@ def expected_files(context: Context) -> Expected:
 def is_night_safe(context: Context, expected: Expected) -> bool:
     """Tell whether all that a night holds is proven elsewhere.
 
-    A raw file that is no image is in no product and is not copied: the night then is not safe.
+    A raw file that is in no product is not copied: the night then is not safe.
     """
-    return not unreadable(context) and context.tools.transfers.is_safe(
-        context.identity, expected
+    return not unheld(context) and context.tools.transfers.is_safe(context.identity, expected)
+
+
+def unheld(context: Context) -> list[str]:
+    """Return the raw files that no product can hold: no images, and what a recorder left behind.
+
+    Errors as :meth:`Context.plan`.
+    """
+    if context.night["plan_hash"] is None:
+        return []
+    found = [line.path for line in context.plan().ledger if line.reason == Reason.UNREADABLE.name]
+    seen = context.listing
+    if seen is None:
+        seen = list_raw(context.folder, tuple(context.config.streams))
+    return sorted(found + [f"{stream}/{name}" for stream, name, _, _ in seen if _is_left(name)])
+
+
+def unheld_text(paths: Sequence[str]) -> str:
+    """Say it to a person."""
+    return (
+        f"{len(paths)} raw files are in no product and are not copied, first {paths[0]}: the "
+        "night is not safe until they are mended, or taken out of the folder"
     )
 
 
-def unreadable(context: Context) -> list[str]:
-    """Return the raw files that no product can hold."""
-    if context.night["plan_hash"] is None:
-        return []
-    return [line.path for line in context.plan().ledger
-            if line.reason == Reason.UNREADABLE.name]  # fmt: skip
+def _is_left(name: str) -> bool:
+    """Tell whether frames may lie in a file that is no cube: a recorder died, somebody packed it.
+
+    ``NAME.fits.PID.THREAD.tmp`` of milk, ``.NAME.fits.PID.tmp`` of our logger, ``NAME.fits.gz``.
+    """
+    is_cube = name[0] != "." and name.endswith((".fits", ".fits.fz"))
+    return ".fits" in name and not is_cube and not name.endswith(".txt")
 
 
 def teller(context: Context, what: str, destination: str, files: int) -> Tell:
@@ -157,6 +180,9 @@ class Transfer:
     def _note(self, context: Context, expected: Expected, *, is_whole: bool) -> None:
         now_ns = context.tools.clock.now_ns()
         is_safe = is_night_safe(context, expected)
+        left = unheld(context)
+        if left:
+            context.say("not safe", unheld_text(left))
         night = context.night
         context.store.set_night(
             context.identity,
