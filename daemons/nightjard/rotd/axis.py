@@ -101,6 +101,7 @@ class Axis:
         self._last_motor: MotorState | None = None
         self._silent_since_ns: int | None = None
         self._next_open_ns = 0
+        self._is_motor_shut = False
         self.motor_trouble = ""
         self.zero: Zero | None = None
 
@@ -115,6 +116,7 @@ class Axis:
             It is not there.
         """
         self._last_motor, self._silent_since_ns, self.motor_trouble = None, None, ""
+        self._is_motor_shut = False
         return self.motor.open()
 
     def close(self) -> None:
@@ -156,25 +158,28 @@ class Axis:
 
     def _motor_state(self) -> MotorState:
         now_ns = self._clock.monotonic_ns()
+        is_time = self._silent_since_ns is not None and now_ns >= self._next_open_ns
         try:
-            if self._silent_since_ns is not None and now_ns >= self._next_open_ns:
+            if is_time:
                 self._next_open_ns = now_ns + _REOPEN_NS
-                if now_ns - self._silent_since_ns > _REOPEN_NS:
-                    self.motor.open()
-            state = self._sure_state()
+                self._is_motor_shut = True
+                self.motor.open()
+                self._is_motor_shut = False
+            if not self._is_motor_shut:
+                state = self._sure_state()
+                self._silent_since_ns, self.motor_trouble = None, ""
+                self._last_motor = state
+                return state
         except NightjarError as error:
             if self._last_motor is None:
                 raise
             if self._silent_since_ns is None:
                 self._silent_since_ns, self._next_open_ns = now_ns, now_ns + _REOPEN_NS
             self.motor_trouble = error.message
-            return replace(
-                self._last_motor, is_moving=False, is_powered=False,
-                is_answering=False,
-            )  # fmt: skip
-        self._silent_since_ns, self.motor_trouble = None, ""
-        self._last_motor = state
-        return state
+        assert self._last_motor is not None
+        return replace(
+            self._last_motor, is_moving=False, is_powered=False, is_answering=False
+        )
 
     def _sure_state(self) -> MotorState:
         """Read the motor; news that means something is believed when it is told twice.

@@ -72,7 +72,7 @@ class Machine(Parts):
                 self._lose_devices(error)
             return False
         self._watch.heard()
-        if self.estimate is not None and self._reading.motor.is_answering:
+        if self.estimate is not None:
             self._recent.append((self.now_s(), self.estimate))
         self._trouble["encoder"], self._trouble["motor"] = "", self._axis.motor_trouble
         if self._axis.motor_silent_s > _SILENT_S:
@@ -87,7 +87,7 @@ class Machine(Parts):
             self._give_up(
                 DeviceLost(f"{error.message}; without the encoder nothing is moved"), stop=True
             )
-        self._is_open = False
+        self._is_open = self._is_stopping = False
         self._memory = self._memory_now()
         self._axis.close()
         self._capabilities = None
@@ -127,7 +127,8 @@ class Machine(Parts):
             if is_mid_move and self._axis.motor_silent_s > _SILENT_S:
                 self._lose_motor()
             return
-        if (motor.is_limit_low or motor.is_limit_high) and not self._is_limit:
+        is_reset = self._job is not None and self._job.name == "reset"  # it looks for itself
+        if (motor.is_limit_low or motor.is_limit_high) and not (self._is_limit or is_reset):
             end = "clockwise" if motor.is_limit_low else "counter-clockwise"
             self._is_limit = True
             self._lose_home("a limit switch was hit")

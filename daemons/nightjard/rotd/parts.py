@@ -252,7 +252,10 @@ class Parts:
         part = "motor"
         try:
             capabilities = self._axis.open_motor()
-            part = "encoder"
+            self._trouble["motor"], part = "", "encoder"
+            if self._axis.motor.state().is_moving:  # nobody may see where it goes
+                self._axis.stop(self.config.motion.stop_deceleration_deg_s2)
+                self._log.warning("the motor was moving when it was found, and was stopped")
             self._encoder_model = self._axis.encoder.open()
             self._axis.miss_turns()
             reading = self._axis.read()
@@ -268,9 +271,6 @@ class Parts:
         self._recall(reading)
         self._reading = reading
         self._watch.rest(reading, self._axis)
-        if reading.motor.is_moving:
-            self._axis.stop(self.config.motion.stop_deceleration_deg_s2)
-            self._log.warning("the motor was moving when it was found, and was stopped")
 
     def _recall(self, reading: Reading) -> None:
         """Take the zero points of an earlier life or connection, if they are borne out."""

@@ -107,7 +107,8 @@ class Watch:
         if abs(step) <= most or abs(step - other) <= self._motion.slip_deg:
             return None
         return Found(
-            f"the encoder jumped by {step:+.2f} deg in {seconds:.2f} s: look at its cable and gear",
+            f"the encoder jumped by {step:+.2f} deg in {seconds:.2f} s: the belt has slipped, or "
+            "look at its cable and gear",
             is_position_lost=True,
         )  # fmt: skip
 

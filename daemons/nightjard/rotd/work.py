@@ -261,6 +261,7 @@ def _swept(up: list[tuple[float, float]], down: list[tuple[float, float]]) -> di
         for (motor, there), (back_motor, back) in zip(up, down, strict=True)
     ]  # fmt: skip
     plays = [row["play_deg"] for row in rows[1:-1]] or [row["play_deg"] for row in rows]
+    up = up[1:] if len(up) > 3 else up  # the first was reached downwards: it has the play in it
     motors = [motor for motor, _ in up]
     mean_m, mean_a = sum(motors) / len(up), sum(angle for _, angle in up) / len(up)
     spread = sum((motor - mean_m) ** 2 for motor in motors)
