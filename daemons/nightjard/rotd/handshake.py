@@ -2,14 +2,14 @@
 """The handshake with the telescope: it raises ROTATE, we raise ROTATING, rotate, and let it fall.
 
 The telescope waits until ROTATING has been up and is down again. Both loggers must see the pulse:
-it lasts at least 0.2 s, ten samples of the DAS, also where nothing is to be moved.
+it lasts more than 0.2 s, ten samples of the DAS, also where nothing is to be moved.
 """
 
 from __future__ import annotations
 
 from nightjard.rotd.drivers.base import Lines
 
-SHORTEST_S = 0.2
+SHORTEST_S = 0.25
 FAULT_S = 2.0
 PATIENCE_S = 30.0
 
