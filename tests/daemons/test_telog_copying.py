@@ -14,8 +14,8 @@ from kit.das import bench as das_bench
 from kit.site import eventually
 from kit.sshd import PROGRAMS, Sshd
 from kit.telog import MINUTE0_NS, S, Told, freeze, manual
-from nightjar.das.naming import MINUTE_NS, day_of, minute_start_ns, raw_path
-from nightjar.das.raw import index_path, read_raw
+from nightjar.das.naming import MINUTE_NS, day_of, index_path, minute_start_ns, raw_path
+from nightjar.das.raw import read_raw
 from nightjar.errors import NightjarError, StorageError, Unreachable
 from nightjard.telogd.config import MountedDas, SshDas
 from nightjard.telogd.copying import INCOMING, RawCopier
@@ -149,6 +149,9 @@ def test_a_restart_knows_by_the_ledger_what_is_here(mounted: Bench) -> None:
     mounted.record()
     mounted.look()
     mounted.copier.close()
+    left = mounted.root / INCOMING / "20200101"
+    left.mkdir(parents=True)
+    (left / "half").write_text("of a copy that was killed")
     mounted.copier = mounted.new()
     mounted.look()
     assert mounted.copier.counts["copied"] == 0

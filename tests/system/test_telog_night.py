@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit import ports
 from kit.das import config_value as das_config_value
 from kit.observatory import RunningTelescope
 from kit.site import Daemon, eventually
@@ -133,11 +135,24 @@ def test_a_night_begins_with_telog_start_and_then_das_start(
 def test_the_ring_alone_gives_pointing_and_says_where_it_was_read(
     telescope: RunningTelescope, site: TelogSite
 ) -> None:
-    daemon = site.start(**sources(telescope, pointing_stream=None, rotator_daemon=None))
+    (port,) = ports.free_ports(1)
+    daemon = site.start(
+        **sources(telescope, pointing_stream=None, rotator_daemon=None, metrics_port=port)
+    )
     assert daemon.finish(daemon.call("start"))["state"] == "done"
     pointing = daemon.status()["pointing"]
     assert pointing["age_s"] < 3
     assert "of the ring, locked and growing" in pointing["source"]
+
+    def metrics() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    eventually(lambda: "nightjar_telog_pointing_age_seconds{" in metrics(), 10, "metrics")
+    text = metrics()
+    assert 'nightjar_telog_lag_seconds{daemon="telog",stream="pointing"}' in text
+    assert "nightjar_telog_ring_looks{" in text
+    assert "nightjar_telog_housekeeping_lines{" in text
 
 
 def test_every_command_of_the_daemon_has_one_of_the_client_with_help(

@@ -92,6 +92,8 @@ class RawCopier:
         NightjarError
             The host is away, or there is no room here; look again.
         """
+        if not self.counts["looks"]:  # what a killed daemon left is unproven, and still there
+            shutil.rmtree(self.root / INCOMING, ignore_errors=True)
         now, mono = self._clock.now_ns(), self._clock.monotonic_ns()
         asked, self._asked = self._asked, []
         days = [day_of(now)]

@@ -118,8 +118,10 @@ class Growing:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(live, flags, 0o644)
         there = live.read_bytes()
-        # What a killed daemon wrote is kept where it is the beginning of what we have.
-        self._written = len(there) if self.content.startswith(there) else 0
+        # What a killed daemon wrote stays, but for the end that the kill has cut: never is the
+        # file emptied to be written again.
+        is_ours = self.content.startswith(there) or there.startswith(self.content)
+        self._written = min(len(there), len(self.content)) if is_ours else 0
         os.ftruncate(self._descriptor, self._written)
 
     def _drop_unfinished(self) -> None:
