@@ -75,7 +75,7 @@ COMMANDS: tuple[Command, ...] = (
             _CHANNELS, _SECONDS,
             Parameter("kind", "str", "What is drawn.", default="time", choices=PLOTS),
         ),
-        access="query", is_operation=True,
+        access="query", is_safe=True, is_operation=True,
     ),
     Command(
         "plot_data", "Return {data, next}: a part of a PNG in base64, and where the next begins.",
