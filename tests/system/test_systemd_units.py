@@ -17,7 +17,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 UNITS = PROJECT / "systemd"
 SERVICES = {
     "camd": "test", "obslogd": "log", "archived": "pipeline", "fitslogd": "vampires",
-    "streamlinkd": "recv",
+    "streamlinkd": "recv", "rotd": "bolorot", "telogd": "bolotel", "merged": "bolomerge",
+    "dasd": "bolodas",
 }  # fmt: skip
 MORNING = "archived-process-all"
 MOST_EXPOSURE = 3.0
