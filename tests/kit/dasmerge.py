@@ -172,8 +172,14 @@ class Bench:
         return self.follower.memory.get(self.at(minute))
 
     def hours(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return all variables of all products."""
-        return {path.name: stored(path) for path in sorted((self.root / "merged").glob("*.nc"))}
+        """Return all variables of all products, in the quarter of an hour from minute 0 on."""
+        found = {}
+        for path in sorted((self.root / "merged").glob("*.nc")):
+            hour = int(path.stem[-2:])
+            begin_hour, begin_minute = divmod(self.start_ns // MINUTE_NS % 1440, 60)
+            first = begin_minute if begin_hour == hour else 0
+            found[path.name] = stored(path, slice(first, first + 15))
+        return found
 
 
 def link(source: Path, target: Path) -> None:
@@ -186,14 +192,18 @@ def link(source: Path, target: Path) -> None:
     hidden.replace(target)
 
 
-def stored(path: str | Path) -> dict[str, np.ndarray]:
-    """Return all variables as stored."""
+def stored(path: str | Path, minutes: slice | None = None) -> dict[str, np.ndarray]:
+    """Return all variables as stored; of samples only those of some minutes, if they are given."""
     import netCDF4
 
     with netCDF4.Dataset(path) as dataset:
         dataset.set_auto_maskandscale(False)
         dataset.set_auto_chartostring(False)
-        return {name: np.asarray(one[...]) for name, one in dataset.variables.items()}
+        here = slice(None) if minutes is None else slice(3000 * minutes.start, 3000 * minutes.stop)
+        return {
+            name: np.asarray(one[here] if one.dimensions[:1] == ("time",) else one[...])
+            for name, one in dataset.variables.items()
+        }
 
 
 def assert_same(

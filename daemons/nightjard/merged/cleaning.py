@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 _BASELINE_S = 10.0
 _GLITCH_SIGMAS = 8.0
+_LEAST_SHARE = 0.2  # of a stretch's samples, for its level
 _LEAST_DETECTORS = 12  # for a plane over the array
 Floats = NDArray[np.float64]
 Samples = NDArray[np.float32]
@@ -93,14 +94,18 @@ def _drifts(bolos: NDArray[Any], rate_hz: float) -> NDArray[np.float32]:
     stretch = max(1, round(_BASELINE_S * rate_hz))
     count = max(1, bolos.shape[0] // stretch)
     bounds = np.linspace(0, bolos.shape[0], count + 1).astype(int)
-    medians = np.nan_to_num(
-        np.stack([_median(bolos[low:high], 0) for low, high in itertools.pairwise(bounds)])
-    )
+    pieces = [bolos[low:high] for low, high in itertools.pairwise(bounds)]
+    medians = np.stack([_median(piece, 0) for piece in pieces])
+    shares = np.stack([np.isfinite(piece).mean(axis=0) for piece in pieces])
     middles = (bounds[:-1] + bounds[1:]) / 2
     samples = np.arange(bolos.shape[0])
-    return np.stack(
-        [np.interp(samples, middles, medians[:, n]) for n in range(bolos.shape[1])], axis=1
-    ).astype(np.float32)
+    found = np.zeros(bolos.shape, np.float32)
+    for number in range(bolos.shape[1]):
+        # A detector that stands on the source has no stretch of its own: those beside it tell.
+        known = shares[:, number] > _LEAST_SHARE
+        if known.any():
+            found[:, number] = np.interp(samples, middles[known], medians[known, number])
+    return found
 
 
 def glitches(signal: NDArray[Any], noise: NDArray[Any]) -> NDArray[np.bool_]:
