@@ -80,8 +80,8 @@ def test_without_auto_mode_it_pulses_and_stays(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("known", "why"),
-    [(None, "not known"), ({**KNOWN, "age_s": 7.0}, "7.0 s ago"), ({**KNOWN, "age_s": None}, "never"),
-     ({**KNOWN, "apparent_ra_deg": None}, "not known")],
+    [(None, "not known"), ({**KNOWN, "age_s": 7.0}, "7.0 s ago"),
+     ({**KNOWN, "age_s": None}, "never"), ({**KNOWN, "apparent_ra_deg": None}, "not known")],
 )  # fmt: skip
 def test_an_unknown_or_stale_target_is_a_pulse_and_an_error(
     rig: Rig, telescope: Telescope, known: dict[str, Any] | None, why: str

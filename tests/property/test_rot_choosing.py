@@ -78,7 +78,7 @@ def test_the_wanted_angle_is_where_brute_force_finds_equal_tracks() -> None:
 def test_the_choice_is_the_best_of_all_angles(
     axis: str, tilt: float, q: float, fiducial: float, sign: int, present: float | None
 ) -> None:
-    """Brute force over all angles in steps of 0.01 deg: none near enough to a row angle is nearer."""
+    """Brute force over all angles in steps of 0.01 deg: no good one is nearer."""
     scan = Scan(axis, tilt, q, 0.0)  # type: ignore[arg-type]
     array = Array(fiducial, sky_sign=sign)
     found = choosing.choose(scan, array, LIMITS, present)

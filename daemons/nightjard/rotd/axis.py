@@ -22,7 +22,7 @@ from nightjard.rotd.drivers.base import (
     MotorState,
 )
 
-_RESTORE_DEG = 0.2
+_RESTORE_DEG = 0.5  # the plays of belt and gear together, and a little
 _REOPEN_NS = 2 * NS_PER_S
 _DOUBTS = 4
 _SAME_DEG = 0.01
@@ -256,13 +256,25 @@ class Axis:
 
     # --- memory ---
 
-    def memory(self, reading: Reading) -> dict[str, Any]:
-        """Return what :meth:`recall` needs after a restart, as plain JSON values."""
+    def memory(self, reading: Reading, difference_deg: float | None) -> dict[str, Any]:
+        """Return what :meth:`recall` needs after a restart, as plain JSON values.
+
+        Parameters
+        ----------
+        reading
+            The newest.
+        difference_deg
+            Motor minus encoder at rest: in motion it is also how fast and how far apart in time
+            they were read. None where it is not known.
+        """
         zero = self.zero
+        ahead = None
+        if zero is not None and difference_deg is not None:
+            ahead = difference_deg - (zero.motor_deg - zero.position_deg)
         return {
             "utc_ns": reading.utc_ns, "counts": reading.counts,
             "motor_counts": reading.motor.counts, "angle_deg": self.angle_deg(reading),
-            "motor_angle_deg": self.motor_angle_deg(reading),
+            "ahead_deg": ahead,
             "zero_counts": None if zero is None else self._counts_of(zero.position_deg),
             "zero_motor_deg": None if zero is None else zero.motor_deg,
         }  # fmt: skip
@@ -291,8 +303,7 @@ class Axis:
         )
         self._resolve_turn(memory, reading, motor_angle)
         angle = self.angle_deg(reading)
-        motor_before, before = memory.get("motor_angle_deg"), memory.get("angle_deg")
-        offset = 0.0 if motor_before is None or before is None else motor_before - before
+        offset = memory.get("ahead_deg") or 0.0
         if angle is None or abs(motor_angle - angle - offset) > _RESTORE_DEG:
             return (
                 f"motor and encoder disagree by {motor_angle - (angle or 0.0) - offset:+.2f} deg "

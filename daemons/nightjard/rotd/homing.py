@@ -46,7 +46,14 @@ def home(hands: Hands) -> Work:
     about = hands.reading.position_deg - sense * _SEEN_WITHIN_DEG
     while len(edges) <= h.proofs:
         hands.tell(f"approach {number + 1} of {h.proofs + 1}", 0.3 + 0.7 * number / (h.proofs + 1))
-        position, motor, unsure = yield from _edge(hands, sense, about)
+        met = yield from _edge(hands, sense, about)
+        if met is None:
+            if spare >= _SPARE_EDGES:
+                raise DeviceError("the homing sensor is occluded beside the tab: look at both")
+            about -= sense * _SEEN_WITHIN_DEG * 2**spare  # it was seen late: the edge is further
+            spare += 1
+            continue
+        position, motor, unsure = met
         is_sure = unsure <= h.spread_deg and hands.reading.motor.is_home
         if not is_sure and spare < _SPARE_EDGES:
             spare += 1  # an answer was late just then, or wrong
@@ -145,7 +152,7 @@ def _leave_tab(hands: Hands, sense: float) -> Part:
 
 def _edge(
     hands: Hands, sense: float, about: float
-) -> Generator[State, None, tuple[float, float, float]]:
+) -> Generator[State, None, tuple[float, float, float] | None]:
     """Go off the tab and meet its edge slowly.
 
     Parameters
@@ -155,14 +162,18 @@ def _edge(
 
     Returns
     -------
-    tuple of float
+    tuple of float, or None
         What the encoder read there, what the motor, and how far apart the two readings of the
-        encoder were between which it was met, degrees.
+        encoder were between which it was met, degrees; None where the tab is still in the sensor
+        on its side of approach.
     """
     h = hands.config.homing
     # Further off the tab than belt and gear have play, then near it on the side of homing.
-    yield from _until_off(hands, about - sense * _EDGE_BACK_DEG, h.speed_deg_s)
-    yield from _until_off(hands, about - sense * _EDGE_SLOW_DEG, h.approach_speed_deg_s)
+    for back, speed in ((_EDGE_BACK_DEG, h.speed_deg_s), (_EDGE_SLOW_DEG, h.approach_speed_deg_s)):
+        hands.drive_by(about - sense * back - hands.reading.position_deg, speed)
+        yield from until_rest(hands, State.HOMING)
+        if hands.reading.motor.is_home:
+            return None
     hands.drive_by(sense * 3 * h.clear_deg, h.edge_speed_deg_s)
     before = hands.reading
     yield State.HOMING
@@ -178,14 +189,6 @@ def _edge(
         (before.position_deg + after.position_deg) / 2, (before.motor_deg + after.motor_deg) / 2,
         abs(after.position_deg - before.position_deg),
     )  # fmt: skip
-
-
-def _until_off(hands: Hands, position: float, speed: float) -> Part:
-    """Go to a reading of the encoder where the sensor must be free."""
-    hands.drive_by(position - hands.reading.position_deg, speed)
-    yield from until_rest(hands, State.HOMING)
-    if hands.reading.motor.is_home:
-        raise DeviceError("the homing sensor is occluded beside the tab: look at tab and sensor")
 
 
 def _seek(

@@ -307,8 +307,8 @@ class Parts:
         if self._reading is None:
             return self._memory
         return {
-            **self._axis.memory(self._reading), "is_homed": self._is_homed,
-            "homed_ns": self._homed_ns, "spread_deg": self._spread,
+            **self._axis.memory(self._reading, self._watch.difference_deg),
+            "is_homed": self._is_homed, "homed_ns": self._homed_ns, "spread_deg": self._spread,
             "unhomed_why": self._unhomed_why,
         }  # fmt: skip
 

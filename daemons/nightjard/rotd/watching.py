@@ -63,6 +63,11 @@ class Watch:
         self._last = reading
         self._slips = self._moves = 0
 
+    @property
+    def difference_deg(self) -> float | None:
+        """Motor minus encoder when it was last at rest, both from their arbitrary zeros."""
+        return self._difference
+
     def expect_motion(self, now_s: float) -> None:
         """Note that a motion was asked for."""
         self._expected_until = now_s + _COASTING_S
