@@ -214,6 +214,9 @@ def test_a_late_file_heals_its_hole(
     assert (late_bits(bench, 1) > 0).all()
     assert not late_bits(bench, 3).any()
     assert not late_bits(bench, LATER).any()
+    bench.follower.again([bench.at(1)])
+    assert bench.settle() == [1]
+    assert (late_bits(bench, 1) > 0).all()  # once late, always so
     healed = bench.hours()
     healed["20261121_10.nc"]["quality"] &= np.uint16(~quality.LATE & 0xFFFF)
     never = healed["20261121_10.nc"]["quality"] == (0xFFFF & ~quality.LATE)

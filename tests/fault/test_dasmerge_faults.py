@@ -114,6 +114,39 @@ def test_killed_while_it_merges_again_it_is_not_taken_for_done(
     assert_same(bench.hours(), good)
 
 
+def test_a_product_that_a_crash_of_the_machine_left_torn_is_made_anew(
+    tmp_path: Path, night: MadeNight
+) -> None:
+    bench, good = bench_of(tmp_path / "torn", night), bench_of(tmp_path / "good", night)
+    for one in (bench, good):
+        one.put(range(2))
+        one.settle()
+    product = tmp_path / "torn/merged/20261231_23.nc"
+    with product.open("r+b") as file:
+        file.truncate(product.stat().st_size // 3)
+    for one in (bench, good):
+        one.put(2)
+        one.settle()
+    assert len(list(product.parent.glob("20261231_23.nc.damaged-*"))) == 1
+    assert_same(bench.hours(), good.hours())
+
+
+def test_interrupted_it_ends_with_130_and_leaves_no_process(
+    tmp_path: Path, night: MadeNight
+) -> None:
+    bench_of(tmp_path, night).put(0)
+    program = Program(tmp_path)
+    assert program.process.stdout is not None
+    for line in program.process.stdout:  # it waits for the next raw file
+        if "waiting for the next raw file" in line:
+            break
+    program.process.send_signal(signal.SIGINT)
+    program.process.communicate(timeout=20)
+    assert program.process.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.killpg(program.process.pid, 0)
+
+
 def test_the_disk_fills_and_has_room_again(tmp_path: Path, night: MadeNight) -> None:
     (tmp_path / "disk").mkdir()
     prove("dasmerge_full_disk", tmp_path / "disk", night.folder, tmp_path)

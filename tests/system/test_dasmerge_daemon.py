@@ -115,7 +115,7 @@ def test_live_minutes_holes_and_commands(
         return code, said.out + said.err
 
     assert told("pause") == (0, "paused\n")
-    assert daemon.status()["summary"] == "STANDBY"
+    eventually(lambda: daemon.status()["summary"] == "STANDBY", 20, "what runs is finished")
     merged = daemon.status()["merged"]
     bench.put(4)
     code, said = told("status")
@@ -146,6 +146,11 @@ def test_live_minutes_holes_and_commands(
     eventually(lambda: daemon.status()["health"]["level"] == "FAILED", 20, "it says so")
     assert "mount its disk" in daemon.status()["health"]["reason"]
     away.rename(site.root / "merged")
+    eventually(lambda: daemon.status()["health"]["level"] == "OK", 20, "and goes on")
+    (site.root / "raw").rename(away)
+    eventually(lambda: daemon.status()["health"]["level"] == "DEGRADED", 20, "it says so")
+    assert "raw: not there" in daemon.status()["health"]["reason"]
+    away.rename(site.root / "raw")
     eventually(lambda: daemon.status()["health"]["level"] == "OK", 20, "and goes on")
     assert daemon.stop() == 0
 

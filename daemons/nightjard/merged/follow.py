@@ -180,9 +180,9 @@ class Follower:
             these = near(around, chosen, reach, reach)
             self._clocks.learn(these, self._inputs.signature, self._cancelled)
             alignment = self._clocks.align(near(minutes, chosen, reach, 0))
-        late = {start for start in chosen if self._is_late(start, signatures[start], step)}
         for start in self._shifted(alignment, set(chosen), step):
             signatures[start] = self._inputs.signature(start)
+        late = {start for start, one in signatures.items() if self._is_late(start, one, step)}
         try:
             self._mark(signatures)
             self._merge(signatures, late, alignment, step)
@@ -286,7 +286,7 @@ class Follower:
         known = self.memory.get(start)
         if known is not None:
             is_old = (step.newest_ns or 0) - start > _LATE_NS
-            return is_old and known.signature.lstrip(UNDER_WAY) != signature
+            return known.is_late or (is_old and known.signature.lstrip(UNDER_WAY) != signature)
         # A raw file that was not there at the look before, when much later ones were.
         return bool(self._seen) and start not in self._seen and max(self._seen) - start > _LATE_NS
 
@@ -337,7 +337,10 @@ class Follower:
             hour = task.arguments["hour_ns"]
             inode = self._products[hour] = self._inode(hour)
             for one in result["minutes"]:
-                self._take(one, inode, signatures, alignment, step)
+                merged = self._merged(one, signatures, alignment, step)
+                merged = replace(merged, product=inode, is_late=task.arguments["is_late"])
+                self.memory.put(int(one["minute_ns"]), merged)
+                step.merged.append((int(one["minute_ns"]), merged))
             self._again.difference_update(task.arguments["minutes"])
             for start in result["again"]:
                 self.memory.forget(start)
@@ -352,22 +355,18 @@ class Follower:
         step.merged.sort(key=lambda pair: pair[0])
         step.failed.sort(key=lambda pair: pair[0])
 
-    def _take(
-        self, one: dict[str, Any], inode: int, signatures: dict[int, str], alignment: Alignment,
-        step: Step,
-    ) -> None:  # fmt: skip
+    def _merged(
+        self, one: dict[str, Any], signatures: dict[int, str], alignment: Alignment, step: Step
+    ) -> Merged:
         start = int(one["minute_ns"])
+        self._failed.pop(start, None)
         before = self.memory.get(start)
-        merged = Merged(
+        return Merged(
             signature=signatures[start], status=int(one["status"]), reason=one["reason"],
             samples=int(one["samples"]), offset_s=offset_of(alignment, start),
             is_settled=(step.newest_ns or 0) - start >= self._clocks.half_ns,
             merged_ns=self._clock.now_ns(), times=1 if before is None else before.times + 1,
-            product=inode,
         )  # fmt: skip
-        self.memory.put(start, merged)
-        self._failed.pop(start, None)
-        step.merged.append((start, merged))
 
     def _save(self) -> None:
         try:

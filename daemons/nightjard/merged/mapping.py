@@ -9,6 +9,7 @@ No science product: it shows whether a source is where it should be, and round.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,14 +148,18 @@ def make_map(
         size_arcsec = 2 * max(float(reach), 60.0)
     count = max(3, round(size_arcsec / pixel_arcsec) | 1)
     samples = np.arange(x0.size, dtype=np.float64)
-    places = [
-        _detector(scan, x0, y0, samples, number, deskew) for number in range(scan.bolos.shape[1])
-    ]
-    near = np.stack([np.hypot(x, y) < _MASK_BEAMS * beam_arcsec for x, y in places], axis=1)
+
+    def place(number: int) -> tuple[Floats, Floats]:  # of an hour, all at once were 400 MB
+        return _detector(scan, x0, y0, samples, number, deskew)
+
+    near: NDArray[np.bool_] = np.zeros(scan.bolos.shape, bool)
+    for number in range(near.shape[1]):
+        x, y = place(number)
+        near[:, number] = np.hypot(x, y) < _MASK_BEAMS * beam_arcsec
     focal = np.asarray(scan.radius * np.exp(1j * np.radians(scan.azimuth)), np.complex128)
     signal, noise = cleaned(scan.bolos, near, focal, scan.rate_hz)
     used = scan.good & (_headings(scan, x0, y0) == heading) if heading else scan.good
-    sums, weight, hits = _binned(signal, noise, places, used, count, pixel_arcsec)
+    sums, weight, hits = _binned(signal, noise, place, used, count, pixel_arcsec)
     seen = hits > _LEAST_HITS * np.median(hits[hits > 0]) if hits.any() else hits > 0
     values = np.where(seen, sums / np.where(seen, weight, 1), np.nan)
     middles = (np.arange(count, dtype=np.float64) + 0.5) * pixel_arcsec - count * pixel_arcsec / 2
@@ -165,16 +170,17 @@ def make_map(
 
 
 def _binned(
-    signal: NDArray[np.float32], noise: Floats, places: list[tuple[Floats, Floats]],
+    signal: NDArray[np.float32], noise: Floats, place: Callable[[int], tuple[Floats, Floats]],
     used: NDArray[np.bool_], count: int, pixel: float,
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:  # fmt: skip
     """Return weighted sums, weights and numbers of the samples in square pixels."""
     sums, weight = np.zeros(count * count), np.zeros(count * count)
     hits = np.zeros(count * count, np.int64)
     edge = count * pixel / 2
-    for number, (x, y) in enumerate(places):
+    for number in range(signal.shape[1]):
         if not np.isfinite(noise[number]):
             continue
+        x, y = place(number)
         share = 1 / noise[number] ** 2
         with np.errstate(invalid="ignore"):
             column, row = np.floor((x + edge) / pixel), np.floor((y + edge) / pixel)

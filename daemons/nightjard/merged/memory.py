@@ -38,6 +38,8 @@ class Merged:
         How often.
     product
         Inode of the hour's file: another file holds nothing of it.
+    is_late
+        Its samples carry the quality bit: a file of it came late, once.
     """
 
     signature: str
@@ -49,6 +51,7 @@ class Merged:
     merged_ns: int
     times: int = 1
     product: int = 0
+    is_late: bool = False
 
 
 class Memory:

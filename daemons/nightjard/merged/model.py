@@ -130,7 +130,7 @@ class Merging:
     def status(self) -> dict[str, Any]:
         """Return the snapshot."""
         last = self._last
-        state = "PAUSED" if self._is_paused else "MERGING" if self._is_busy else "WAITING"
+        state = "MERGING" if self._is_busy else "PAUSED" if self._is_paused else "WAITING"
         summary = {"PAUSED": "STANDBY", "MERGING": "BUSY", "WAITING": "READY"}[state]
         return {
             "summary": summary, "state": state,
@@ -167,15 +167,13 @@ class Merging:
         self._follower.again(asked)
         self._is_busy = True
         try:
-            step = self._follower.step()
+            self._take(self._follower.step())
         except Cancelled:
             return
         except NightjarError as error:
             self._health.set("merge", Level.FAILED, error.message)
-            return
         finally:
             self._is_busy = False
-        self._take(step)
 
     def _take(self, step: Step) -> None:
         self._newest_raw = step.newest_ns
@@ -205,6 +203,13 @@ class Merging:
         self._failed = deque(kept, maxlen=_KEPT_FAILURES)
 
     def _judge(self) -> None:
+        config = self._config
+        roots = (config.raw_root, config.pointing_root, config.housekeeping_root)
+        gone = [str(root) for root in roots if root is not None and not root.is_dir()]
+        if gone:
+            self._health.set("inputs", Level.DEGRADED, f"{', '.join(gone)}: not there")
+        else:
+            self._health.ok("inputs")
         if self._failed:
             start, reason = self._failed[-1]
             self._health.set(
