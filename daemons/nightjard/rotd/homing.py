@@ -95,15 +95,16 @@ def _find_tab(hands: Hands, sense: float) -> Part:
         rest = min(abs(way), _MARGIN_DEG) + _MARGIN_DEG
         if (yield from _seek(hands, rest if way > 0 else -rest, h.speed_deg_s, True)):
             return
-    began = hands.reading.motor_deg
-    hands.tell(f"seeking the tab over {sense * h.clockwise_deg:+.0f} deg")
-    if (yield from _seek(hands, sense * h.clockwise_deg, h.speed_deg_s, True)):
-        return
-    # It was not where it has just looked.
-    yield from _hurry(hands, 0.9 * (began - hands.reading.motor_deg))
-    hands.tell(f"seeking the tab over {-sense * h.counterclockwise_deg:+.0f} deg")
-    if (yield from _seek(hands, -sense * h.counterclockwise_deg, h.speed_deg_s, True)):
-        return
+    ways = [sense * h.clockwise_deg, -sense * h.counterclockwise_deg]
+    if hands.hit * sense > 0:  # it hangs on that side: the tab is on the other
+        ways.reverse()
+    for way in ways:
+        began = hands.reading.motor_deg
+        hands.tell(f"seeking the tab over {way:+.0f} deg")
+        if (yield from _seek(hands, way, h.speed_deg_s, True)):
+            return
+        # It was not where it has just looked.
+        yield from _hurry(hands, 0.9 * (began - hands.reading.motor_deg))
     raise DeviceError(
         f"the homing tab was not found within {sense * h.clockwise_deg:+.0f} and "
         f"{-sense * h.counterclockwise_deg:+.0f} deg: look at tab and sensor"

@@ -96,6 +96,7 @@ class Machine(Parts):
     def _lose_motor(self) -> None:
         """Tell what it means that the motor is silent in mid-move: a switch, a cable, its power."""
         geometry = self.config.geometry
+        self._doubt_place(self._driven)
         for _, angle in self._recent:  # it swings away from the switch at once
             if (
                 geometry.low_switch_deg + _NEAR_SWITCH_DEG
@@ -116,6 +117,13 @@ class Machine(Parts):
             ), stop=False,
         )  # fmt: skip
 
+    def _doubt_place(self, sense: float) -> None:
+        """Take note of a switch that was hit, or may have been; while homing none should be."""
+        self._hit = sense
+        if self._job is not None and self._job.name == "home":
+            self._axis.zero = None  # it was sought where it is not
+            self._recent.clear()
+
     # --- safety ---
 
     def _guard(self, now_s: float) -> None:
@@ -131,12 +139,8 @@ class Machine(Parts):
         if (motor.is_limit_low or motor.is_limit_high) and not (self._is_limit or is_reset):
             end = "clockwise" if motor.is_limit_low else "counter-clockwise"
             self._is_limit = True
+            self._doubt_place(-1.0 if motor.is_limit_low else 1.0)
             self._lose_home("a limit switch was hit")
-            if self._axis.zero is None:  # now it is known, if roughly, where it is
-                geometry = self.config.geometry
-                at = geometry.low_switch_deg if motor.is_limit_low else geometry.high_switch_deg
-                off = geometry.home_angle_deg - at
-                self._axis.set_zero(reading.position_deg + off, reading.motor_deg + off)
             self._alarm(f"the {end} limit switch was hit and has cut the motor's power")
             return
         if motor.was_reset and self._is_homed:
@@ -194,7 +198,7 @@ class Machine(Parts):
             if asked is not None and asked.operation is not None:
                 asked.operation.fail(Cancelled(stop))
             self._give_up(Cancelled(stop), stop=True)
-        elif power is not None and self._is_open:
+        elif power is not None and (self._is_open or self._power is not None):
             try:
                 self.switch_power(power)
                 self._log.info(f"motor power {'on' if power else 'off'}")

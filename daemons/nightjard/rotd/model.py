@@ -21,7 +21,7 @@ _RESET_S = 20.0
 _RESET_BY_HAND_S = 180.0
 _SWEEP_S = 1800.0
 _WHAT_TO_DO = {
-    State.OFFLINE: "see `rot status` for which device does not answer",
+    State.OFFLINE: "see `rot status` for which device does not answer; has it power?",
     State.UNPOWERED: "switch it on: `rot power on`",
     State.UNHOMED: "home it first: `rot home`",
     State.FAULT: "see `rot status` for the reason, then `rot reset`",
@@ -110,7 +110,7 @@ class Rotator(Machine):
         """Switch the motor's power."""
         with self._lock:
             self._require_free()
-            if self._capabilities is None:
+            if self._capabilities is None and self._power is None:
                 raise self._not_ready()
             if not self.can_switch_power:
                 raise Refused(

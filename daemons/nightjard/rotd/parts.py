@@ -126,6 +126,7 @@ class Parts:
         self._stopped_s = 0.0
         self._auto = config.auto
         self._is_called = False
+        self._driven = self._hit = 0.0
         self._target: float | None = None
         self._moves = 0
         self._last_move: dict[str, Any] | None = None
@@ -163,6 +164,11 @@ class Parts:
         return None if self._reading is None else self._axis.angle_deg(self._reading)
 
     @property
+    def hit(self) -> float:
+        """Which switch was hit since it was homed: negative for the lower, 0 for none."""
+        return self._hit
+
+    @property
     def can_switch_power(self) -> bool:
         """Whether the motor's power can be switched from here.
 
@@ -180,6 +186,7 @@ class Parts:
     def drive_by(self, degrees: float, speed_deg_s: float) -> None:
         """Start a motion by an angle."""
         self._require_room(degrees)
+        self._driven = degrees
         self._watch.expect_motion(self.now_s())
         self._axis.drive_by(
             self.reading, degrees, speed_deg_s, self.config.motion.acceleration_deg_s2
@@ -221,7 +228,7 @@ class Parts:
                     f"the homing tab is {moved:+.2f} deg from where it was at the last homing: "
                     "was it touched, or the encoder's gear?"
                 )
-        self._is_homed, self._unhomed_why = True, ""
+        self._is_homed, self._unhomed_why, self._hit = True, "", 0.0
         self._homed_ns, self._spread = self._clock.now_ns(), spread_deg
         self._watch.rest(self.reading, self._axis)
 

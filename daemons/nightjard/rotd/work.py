@@ -46,6 +46,11 @@ class Hands(Protocol):
         ...
 
     @property
+    def hit(self) -> float:
+        """Which switch was hit since it was homed: negative for the lower, 0 for none."""
+        ...
+
+    @property
     def can_switch_power(self) -> bool:
         """Whether the motor's power can be switched from here."""
         ...
