@@ -30,7 +30,7 @@ What others call, all with plain arguments:
     names, types, dimensions and attributes of a file.
 
 Below them: ``raw_minutes`` and ``reading`` (files to arrays), ``calibration`` (volts to
-quantities), ``interpolation``, ``sky`` (apparent place and ICRS), ``columns`` (all of it, sample by
-sample), ``pairing`` and ``clusters`` (edges to the difference of the clocks), ``attributes``,
-``bolometers``.
+quantities), ``interpolation``, ``sky`` (apparent place and ICRS), ``columns`` (what is read, sample
+by sample), ``placing`` (pointing and rotator at the samples), ``pairing`` and ``clusters`` (edges
+to the difference of the clocks), ``attributes``, ``bolometers``.
 """

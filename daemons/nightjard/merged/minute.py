@@ -18,7 +18,7 @@ from nightjar.clock import Clock, SystemClock
 from nightjar.das.naming import MINUTE_NS, raw_path
 from nightjar.das.raw import HEADER_BYTES, MISSING
 from nightjar.errors import InvalidArgument, NightjarError
-from nightjard.merged import columns, netcdf, quality
+from nightjard.merged import columns, netcdf, placing, quality
 from nightjard.merged.alignment import Alignment, Piece, align_minutes, offsets_at, pieces_of
 from nightjard.merged.config import MergedConfig, config_of
 from nightjard.merged.edges import Known, flags_of, lines_of
@@ -171,7 +171,7 @@ def _write(span: Span, streams: Streams, clock: Clock) -> dict[str, Any]:
         for number, start in zip(numbers, span.minutes, strict=True):
             _write_raw(file, span, number, read_raw_part(config, start, buffer), part, start)
         _align(span, part, streams)
-        columns.write_sky(file, config, span.minutes, part.columns, streams.pointing,
+        placing.write_sky(file, config, span.minutes, part.columns, streams.pointing,
                           streams.housekeeping)  # fmt: skip
         columns.write_housekeeping(file, span.hour_ns, span.minutes, streams.housekeeping)
         minutes = _close_minutes(file, span, part, streams)

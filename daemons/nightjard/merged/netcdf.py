@@ -83,8 +83,10 @@ def hour_lock(config: MergedConfig, hour_ns: int) -> Iterator[None]:
 
 def text_rows(texts: list[str], length: int) -> NDArray[np.bytes_]:
     """Return texts as rows of single bytes, (n, length): UTF-8, cut, padded with zeros."""
-    cut = [one.encode()[:length].decode(errors="ignore").encode() for one in texts]
-    return np.array(cut, f"S{length}").view("S1").reshape(len(texts), length)
+    # An hour has few that differ.
+    cut = {one: one.encode()[:length].decode(errors="ignore").encode() for one in set(texts)}
+    rows = np.array([cut[one] for one in texts], f"S{length}")
+    return rows.view("S1").reshape(len(texts), length)
 
 
 class HourFile:

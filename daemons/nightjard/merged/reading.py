@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,14 @@ from nightjar.das.naming import (
 from nightjar.das.pointing import Pointing
 from nightjar.errors import NightjarError
 from nightjard.merged.config import MergedConfig
+from nightjard.merged.variables import ONEHERTZ
 
 log = logging.getLogger(__name__)
+
+TEL_KEYS = tuple(key for _, key, *_ in ONEHERTZ.values())
+"""What is kept of the telescope's records: all of an hour would fill 20 MB."""
+_taken = operator.itemgetter(*TEL_KEYS)
+_of_rot = operator.itemgetter("t", "age_s", "angle_deg", "error_deg", "is_busy", "is_limit")
 
 
 @dataclass(slots=True)
@@ -89,7 +96,7 @@ class HousekeepingPart:
     tel_t_s
         Times of the telescope's records, (m,).
     tel
-        The records by name.
+        Their values, in the order of :data:`TEL_KEYS`; None for what is not known.
     sources
         Start of a minute, ns -> what became of its file.
     """
@@ -100,7 +107,7 @@ class HousekeepingPart:
     is_busy: NDArray[np.bool_]
     is_limit: NDArray[np.bool_]
     tel_t_s: NDArray[np.float64]
-    tel: list[dict[str, Any]]
+    tel: list[tuple[Any, ...]]
     sources: dict[int, Source]
 
 
@@ -177,11 +184,11 @@ class _Rows:
     rot
         Blocks (n, 5) of time, angle, error, is busy, is limit.
     tel
-        (time, record).
+        (time, values as of :class:`HousekeepingPart`).
     """
 
     rot: list[NDArray[np.float64]] = field(default_factory=list)
-    tel: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+    tel: list[tuple[float, tuple[Any, ...]]] = field(default_factory=list)
 
 
 def read_housekeeping_part(
@@ -198,7 +205,7 @@ def read_housekeeping_part(
     return HousekeepingPart(
         rot_t_s=rot[:, 0].copy(), angle_deg=rot[:, 1].copy(), error_deg=rot[:, 2].copy(),
         is_busy=rot[:, 3] > 0, is_limit=rot[:, 4] > 0,
-        tel_t_s=np.array([t for t, _ in rows.tel]), tel=[record for _, record in rows.tel],
+        tel_t_s=np.array([t for t, _ in rows.tel]), tel=[values for _, values in rows.tel],
         sources=sources,
     )  # fmt: skip
 
@@ -240,7 +247,7 @@ def _lines(path: Path, data: bytes, start: int, hour_ns: int, rows: _Rows) -> st
             for kind, key in (("rot", "angle_deg"), ("tel", "record"))
         )
         block = _rot_block(rot, base)
-        records = [(base + _second(one), one["record"]) for one in tel]
+        records = [(base + float(one["t"][17:]), _values(one["record"])) for one in tel]
     except (ValueError, KeyError, TypeError):
         return _doubtful_lines(path, base, hour_ns, rows)
     rows.rot.append(block)
@@ -248,19 +255,24 @@ def _lines(path: Path, data: bytes, start: int, hour_ns: int, rows: _Rows) -> st
     return ""
 
 
-def _second(one: dict[str, Any]) -> float:
-    return float(one["t"][17:].rstrip("Z"))
+def _values(record: dict[str, Any]) -> tuple[Any, ...]:
+    try:
+        found: tuple[Any, ...] = _taken(record)
+        return found
+    except KeyError:
+        return tuple(record.get(key) for key in TEL_KEYS)
 
 
 def _rot_block(lines: list[dict[str, Any]], base: float) -> NDArray[np.float64]:
     """Return rows of :class:`_Rows` of the rotator's lines; they have an angle."""
+    if not lines:
+        return np.zeros((0, 5))
+    stamps, ages, angles, errors, busy, limits = zip(*map(_of_rot, lines), strict=True)
     block = np.empty((len(lines), 5))
-    block[:, 0] = base + np.array([_second(one) for one in lines])
-    block[:, 0] -= np.array([one.get("age_s") or 0.0 for one in lines])
-    for column, key in ((1, "angle_deg"), (2, "error_deg")):  # None becomes NaN
-        block[:, column] = np.array([one[key] for one in lines], np.float64)
-    for column, key in ((3, "is_busy"), (4, "is_limit")):
-        block[:, column] = np.array([one[key] for one in lines], bool)
+    block[:, 0] = base + np.array([float(one[17:]) for one in stamps])
+    block[:, 0] -= np.nan_to_num(np.array(ages, np.float64))  # None becomes NaN
+    block[:, 1], block[:, 2] = np.array(angles, np.float64), np.array(errors, np.float64)
+    block[:, 3], block[:, 4] = np.array(busy, bool), np.array(limits, bool)
     return block
 
 
@@ -299,7 +311,7 @@ def _take(rows: _Rows, t_s: float, one: dict[str, Any]) -> None:
             row = (at, float(angle), off, bool(one["is_busy"]), bool(one["is_limit"]))
             rows.rot.append(np.array([row], np.float64))
     elif kind == "tel" and one["record"] is not None:
-        rows.tel.append((t_s, one["record"]))
+        rows.tel.append((t_s, _values(one["record"])))
 
 
 def _records(path: Path, data: bytes, start: int, hour_ns: int, rows: _Rows) -> str:
@@ -316,7 +328,7 @@ def _records(path: Path, data: bytes, start: int, hour_ns: int, rows: _Rows) -> 
             bad += 1
             continue
         t_s = (record["utc_ns"] - hour_ns) / 1e9
-        rows.tel.append((t_s, record))
+        rows.tel.append((t_s, _values(record)))
         angle = record["rotator_encoder_deg"]
         if angle is not None:
             rows.rot.append(np.array([(t_s, angle, math.nan, 0, 0)]))
