@@ -26,7 +26,8 @@ _RESTORE_DEG = 0.5  # the plays of belt and gear together, and a little
 _REOPEN_NS = 2 * NS_PER_S
 _DOUBTS = 4
 _SAME_DEG = 0.01
-_ODD_DEG = 3.0  # more than the rotator turns between two readings: a garbled answer?
+_ODD_DEG = 3.0  # more than the motor turns between two readings: a garbled answer?
+_LAG_DEG = 0.7  # belt, plays, and the time between the readings of motor and encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Axis:
         self._clock = clock
         self._turns = 0
         self._last_counts: int | None = None
+        self._last_motor_deg = 0.0
         self._last_motor: MotorState | None = None
         self._silent_since_ns: int | None = None
         self._next_open_ns = 0
@@ -145,15 +147,17 @@ class Axis:
             The encoder does not answer as it must; or the motor, which never has since the opening.
         """
         state = self._motor_state()
-        found = self._encoder_reading()
-        per_turn = self.encoder.counts_per_turn
+        motor_deg = self._motor_deg(state.counts)
+        found = self._encoder_reading(motor_deg)
         if found.is_absolute and self._last_counts is not None:
-            step = (found.counts - self._last_counts + per_turn // 2) % per_turn - per_turn // 2
-            self._turns += (self._last_counts + step - found.counts) // per_turn
-        self._last_counts = found.counts
+            step = self._step(found.counts, self._last_counts)
+            self._turns += (
+                self._last_counts + step - found.counts
+            ) // self.encoder.counts_per_turn
+        self._last_counts, self._last_motor_deg = found.counts, motor_deg
         return Reading(
             found.utc_ns, self._clock.monotonic_ns(), self._position(found.counts, self._turns),
-            self._motor_deg(state.counts), found.counts, state,
+            motor_deg, found.counts, state,
         )  # fmt: skip
 
     def _motor_state(self) -> MotorState:
@@ -208,22 +212,36 @@ class Axis:
             return 0.0
         return (self._clock.monotonic_ns() - self._silent_since_ns) / NS_PER_S
 
-    def _encoder_reading(self) -> EncoderReading:
-        """Read the encoder; what is odd is believed when it is told twice."""
-        found = self.encoder.read()
-        for _ in range(2):
+    def _encoder_reading(self, motor_deg: float) -> EncoderReading:
+        """Read the encoder; what the motor does not bear out is believed when it is told twice.
+
+        Parameters
+        ----------
+        motor_deg
+            By the motor, just now.
+
+        Raises
+        ------
+        DeviceError
+            It tells something else each time.
+        """
+        seen: list[int] = []
+        for _ in range(_DOUBTS):
+            found = self.encoder.read()
             if self._last_counts is None or not found.is_absolute:
-                break
-            per_turn = self.encoder.counts_per_turn
-            step = (found.counts - self._last_counts + per_turn // 2) % per_turn - per_turn // 2
-            if abs(step) * self.count_deg <= _ODD_DEG:
-                break
-            again = self.encoder.read()
-            is_same = abs(again.counts - found.counts) * self.count_deg <= _ODD_DEG
-            found = again
-            if is_same:
-                break
-        return found
+                return found
+            turned = self._geometry.encoder_sign * self._step(found.counts, self._last_counts)
+            if abs(turned * self.count_deg - (motor_deg - self._last_motor_deg)) <= _LAG_DEG:
+                return found
+            if any(abs(self._step(found.counts, one)) * self.count_deg <= _LAG_DEG for one in seen):
+                return found
+            seen.append(found.counts)
+        raise DeviceError("the encoder tells something else each time that it is asked")
+
+    def _step(self, counts: int, before: int) -> int:
+        """Return the way from one reading to another, the shorter one."""
+        per_turn = self.encoder.counts_per_turn
+        return (counts - before + per_turn // 2) % per_turn - per_turn // 2
 
     def _position(self, counts: int, turns: int) -> float:
         per_turn = self.encoder.counts_per_turn

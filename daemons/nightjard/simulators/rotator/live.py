@@ -116,7 +116,9 @@ class Station:
             thread.start()
 
     def close(self) -> None:
-        """End it; the ports vanish."""
+        """End it; the ports vanish. Harmless when it has ended."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)

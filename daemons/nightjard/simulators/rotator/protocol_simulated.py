@@ -14,6 +14,7 @@ import serial
 from nightjar.clock import Clock, ManualClock
 from nightjard.simulators.rotator.wire import Wire
 
+
 class SteppingClock(ManualClock):
     """A clock that goes on by itself as far as somebody sleeps: for one thread alone."""
 

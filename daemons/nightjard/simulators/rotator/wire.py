@@ -154,8 +154,10 @@ class Pty(Wire):
         with suppress(OSError):
             os.write(self._waker[1], b".")
         self._thread.join(5)
-        for descriptor in self._waker:
-            os.close(descriptor)
+        waker, self._waker = self._waker, (-1, -1)
+        for descriptor in waker:
+            with suppress(OSError):
+                os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
