@@ -80,8 +80,9 @@ bench: venv  ## the figures of the README, each beside its peer or its limit
 	"archive_pass --gigabytes 10 --folders /dev/shm /var/tmp"; do set -- $$program; name=$$1; shift; \
 	echo "== benchmarks/$$name.py $$*"; $(BIN)/python benchmarks/$$name.py $$*; done
 
-soak: venv  ## one simulated night, minutes long: nothing lost, nothing left over
+soak: native  ## one simulated night, minutes long, and the tests that make test leaves out
 	$(BIN)/python tools/soak.py
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m soak -n 2 --dist worksteal $(PYTEST_ARGS)
 
 soak-streams: venv  ## ten minutes of logging at each rate, every row of every frame read back
 	@set -e; for name in 536x536@500 536x536@1000 mbi2@57; do \

