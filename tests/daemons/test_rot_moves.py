@@ -283,7 +283,7 @@ def test_a_daemon_that_died_in_mid_move_stops_the_motor_when_it_returns(tmp_path
     rig.tick(2.0)
     again = Rig(tmp_path / "a", mechanics=rig.mechanics, clock=rig.clock)  # nothing was closed
     assert rig.mechanics.is_moving
-    again.tick(1.0)
+    again.tick(3.0)
     assert not rig.mechanics.is_moving
     assert any("was stopped" in text for text in again.told.all("warning"))
     assert again.status["state"] == "READY"

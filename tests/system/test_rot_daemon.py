@@ -149,7 +149,7 @@ def test_a_night_with_the_rotator(site: RotSite, run: Callable[..., Done]) -> No
     scanned = run("scan", "--az", "--json")
     assert scanned.code == 0
     assert run("auto", "on", "--az").out.startswith("auto mode is on")
-    assert run("status", "--json").value["is_auto"] is True
+    eventually(lambda: run("status", "--json").value["is_auto"])
     assert run("auto", "off").code == 0
     log = run("log").out
     assert "home" in log

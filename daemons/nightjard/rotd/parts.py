@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _REMEMBER_S = 1.0
 _RECENT = 30  # readings
 _BEYOND_DEG = 0.5
+_SETTLED_S = 1.5
 _OPEN_PAUSES = (1.0, 10.0)  # first and longest, doubled each time
 
 
@@ -260,9 +261,13 @@ class Parts:
         try:
             capabilities = self._axis.open_motor()
             self._trouble["motor"], part = "", "encoder"
-            if self._axis.motor.state().is_moving:  # nobody may see where it goes
+            if self._axis.motor.state().is_moving:
+                # Nobody may see where it goes; and in motion the two encoders tell two moments.
                 self._axis.stop(self.config.motion.stop_deceleration_deg_s2)
+                self._axis.close()
+                self._next_open_s = now_s + _SETTLED_S
                 self._log.warning("the motor was moving when it was found, and was stopped")
+                return
             self._encoder_model = self._axis.encoder.open()
             self._axis.miss_turns()
             reading = self._axis.read()
