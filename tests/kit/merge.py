@@ -129,10 +129,15 @@ class World:
     def lst_h(self, t_s: Any) -> Any:
         import erfa
 
-        days = 2440587.5, (START_NS / 1e9 + np.asarray(t_s)) / 86400
+        # Straight lines over half a minute: nutation bends them by less than 1e-9 s.
+        t = np.asarray(t_s, float)
+        first, last = np.floor(t.min() / 30), np.ceil(t.max() / 30) + 1
+        nodes = 30 * np.arange(first, last + 1)
+        days = 2440587.5, (START_NS / 1e9 + nodes) / 86400
         tt = days[0], days[1] + (37 + 32.184) / 86400
         ut1 = days[0], days[1] + UT1_UTC / 86400
-        return (np.degrees(erfa.gst06a(*ut1, *tt)) / 15 + LONGITUDE_H) % 24
+        angle = np.unwrap(erfa.gst06a(*ut1, *tt))
+        return (np.degrees(np.interp(t, nodes, angle)) / 15 + LONGITUDE_H) % 24
 
     def offsets_arcsec(self, t_s: Any) -> tuple[Any, Any]:
         t = np.asarray(t_s)

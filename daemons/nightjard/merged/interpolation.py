@@ -15,6 +15,9 @@ SPARSE_S = 0.05
 this is how far values are carried on."""
 GAP_S = 0.1
 """Nothing is interpolated between records further apart."""
+MISSING_S = 60.0
+"""Between records further apart a minute's file is missing: they are a last one and a first one. A
+minute beside it has the same values alone, where it sees no others, and with its hour."""
 
 
 def wrapped(values: Floats, period: float) -> Floats:
@@ -86,6 +89,9 @@ def bracket(
         nothing = np.zeros(t_s.size, bool)
         return Bracket(zeros, zeros, np.zeros(t_s.size), nothing, ~nothing)
     after = np.clip(np.searchsorted(record_t_s, t_s, "right"), 1, count - 1)
+    missing = np.flatnonzero(record_t_s[after] - record_t_s[after - 1] > MISSING_S)
+    if missing.size:
+        after[missing] += _beside(record_t_s, t_s[missing], after[missing], sparse_s)
     before = after - 1
     t_before = record_t_s[before]
     apart = record_t_s[after] - t_before
@@ -96,3 +102,13 @@ def bracket(
     has_value |= np.minimum(np.abs(share), np.abs(1 - share)) * apart < 1e-6
     is_sparse = ~has_value | (apart > sparse_s + 1e-6) | (outside > 0)
     return Bracket(before, after, share, has_value, is_sparse)
+
+
+def _beside(
+    record_t_s: Floats, t_s: Floats, after: NDArray[np.int64], reach_s: float
+) -> NDArray[np.int64]:
+    """Return by how much `after` changes at times in a gap: to the pair of records at its end."""
+    to_next, since = record_t_s[after] - t_s, t_s - record_t_s[after - 1]
+    is_next = (to_next <= reach_s) & (to_next <= since) & (after + 1 < record_t_s.size)
+    is_last = (since <= reach_s) & (since < to_next) & (after > 1)
+    return is_next.astype(np.int64) - is_last.astype(np.int64)
