@@ -20,6 +20,7 @@ from nightjard.archived.nights.steps.copying import (
     night_name,
     teller,
 )
+from nightjard.archived.nights.steps.others import digest
 from nightjard.archived.nights.steps.proving import check_products
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.transfer.forecast import forecast
@@ -113,7 +114,7 @@ class Care:
 
     def _lacking(self, context: Context, names: Sequence[str]) -> dict[str, Any]:
         """Ask destinations what they have; of one that fetches by itself its last receipt tells."""
-        expected = expected_files(context)
+        expected = expected_files(context, is_kept=False)
         found = {name: each for name, each in self.copies(context.night).items() if name in names}
         for name in names:
             seen = self._tools.transfers.look(
@@ -200,6 +201,7 @@ class Care:
         context.store.set_night(
             context.identity,
             safe_ns=(context.night["safe_ns"] or now_ns) if is_safe else None,
+            safe_files=digest(context) if is_safe else None,
         )
 
     def forecast(self, nights: Sequence[Row]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from nightjar.config.load import StrictModel
 from nightjar.executor.choosing import ExecutorConfig
 from nightjar.files import is_safe_name
+from nightjard.archived.nights.transfer.patterns import is_excluded
 
 # Folders of a night that hold something else than products.
 _TAKEN = ("record", "logging", "superseded", "quarantine")
@@ -107,7 +108,12 @@ class Destination(StrictModel):
     )  # fmt: skip
     exclude: tuple[str, ...] = Field(
         ("lost+found", "vcam*/"), strict=False,
-        description="rsync patterns that are not copied; vcam*/ is raw.",
+        description="rsync patterns that are not copied. Raw folders are left out whatever stands "
+        "here, unless `raw` is set.",
+    )  # fmt: skip
+    raw: bool = Field(
+        False, description="Keep the raw cubes of the plan, too, and their texts; `exclude` does "
+        "not apply to them. A cube of which frames are in no product is released only so.",
     )  # fmt: skip
     bandwidth: float | None = Field(None, gt=0, description="Most MB/s.")
     program: str = Field(
@@ -245,7 +251,20 @@ class NightsConfig(StrictModel):
         for name, destination in self.destinations.items():
             if not destination.path.is_absolute():
                 raise ValueError(f"destinations.{name}.path: must be an absolute path")
+            if destination.counts_as_copy:
+                self._check_exclude(name, destination)
             for wanted in destination.families:
                 if wanted not in self.families:
                     raise ValueError(f"destinations.{name}: no family {wanted}")
         return self
+
+    def _check_exclude(self, name: str, destination: Destination) -> None:
+        """Refuse patterns by which no product could ever be proven there."""
+        for folder in {each.folder for each in self.streams.values()}:
+            for pattern in destination.exclude:
+                if is_excluded(f"{folder}/VMPA00000001.fits", (pattern,)):
+                    raise ValueError(
+                        f"destinations.{name}.exclude: {pattern!r} leaves out products "
+                        f"({folder}/): no night would ever be safe there; remove it, or set "
+                        "counts_as_copy to false"
+                    )

@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,12 +30,14 @@ from nightjard.archived.nights.steps.context import (
 )
 from nightjard.archived.nights.steps.copying import Transfer
 from nightjard.archived.nights.steps.listing import Manifest
-from nightjard.archived.nights.steps.making import HASHES, SUPERSEDED, Consolidate
+from nightjard.archived.nights.steps.making import Consolidate
 from nightjard.archived.nights.steps.numbering import Number
+from nightjard.archived.nights.steps.others import enter, leave, note
 from nightjard.archived.nights.steps.planning import Sync, summary_of
 from nightjard.archived.nights.steps.proving import Verify
 from nightjard.archived.nights.steps.telling import told
 from nightjard.archived.nights.store import Row
+from nightjard.archived.nights.tidying import tidy
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,6 @@ STEPS: tuple[Step, ...] = (
     Sync(), Check(), Number(), Consolidate(), Compress(), Verify(), Manifest(), Transfer(),
 )  # fmt: skip
 _BY_NAME = {step.name: step for step in STEPS}
-# NAME.PID.tmp, or NAME.PID-NUMBER.tmp; hidden
-_LEFT = re.compile(r"\..+\.(\d+)(?:-\d+)?\.tmp", re.ASCII | re.DOTALL)
 _STOPPED = "stopped"
 _GLANCE_S = 0.005  # far longer than a look at a lock takes
 _PROCESSED_BY = "verify"  # from then on the night counts as processed, as observers know it
@@ -227,8 +226,15 @@ class Engine:
                     f"night {context.night['date']} is being worked on by another process (pid "
                     f"{error.detail.get('pid')}): wait until it has ended"
                 ) from error
-            _tidy(context)
-            yield
+            tidy(context)
+            enter(context)
+            try:
+                yield
+            except Exception:
+                with contextlib.suppress(NightjarError, OSError):
+                    leave(context)  # else the next one cannot tell what is of our making
+                raise
+            leave(context)
 
     def _require_done(self, step: Step, context: Context) -> None:
         known = self._tools.store.steps(context.identity)
@@ -346,36 +352,11 @@ def _enter(stack: contextlib.ExitStack, context: Context) -> None:
             return
 
 
-def _tidy(context: Context) -> None:
-    """Remove what processes that were killed have left half-written; the night is ours alone."""
-    folders = {stream.folder for stream in context.config.streams.values()}
-    names = {"", FOLDER, HASHES, SUPERSEDED, *folders} - set(context.config.streams)
-    for name in sorted(names):
-        folder = context.folder / name
-        if not folder.is_dir():
-            continue
-        for path in list(folder.iterdir()):
-            match = _LEFT.fullmatch(path.name)
-            # One whose process lives is being written by a command that needs no lock of a night.
-            if match is not None and not Path(f"/proc/{match[1]}").exists():
-                _remove_unheld(path)
-
-
-def _remove_unheld(path: Path) -> None:
-    """Remove a file unless somebody, on whatever host, holds a lock on it."""
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-    except BlockingIOError:
-        pass
-    except OSError as error:
-        log.warning("%s was left by a killed process and stays: %s", path, error)
-
-
 def _carried_out(step: Step, context: Context) -> dict[str, Any]:
     try:
-        return step.run(context)
+        result = step.run(context)
+        note(context)
+        return result
     except OSError as error:
         raise storage_error(f"night {context.night['date']}, step {step.name}", error) from error
 

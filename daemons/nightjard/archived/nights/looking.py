@@ -18,8 +18,14 @@ from nightjard.archived.nights.finding import Finder, Listing, released_text
 from nightjard.archived.nights.jobs import Jobs
 from nightjard.archived.nights.manifest.taken import taken
 from nightjard.archived.nights.plan import Plan
-from nightjard.archived.nights.steps.context import Tools
-from nightjard.archived.nights.steps.copying import unheld, unheld_text
+from nightjard.archived.nights.steps.context import Context, Tools
+from nightjard.archived.nights.steps.copying import (
+    is_still_safe,
+    still_text,
+    unheld,
+    unheld_text,
+    unproven,
+)
 from nightjard.archived.nights.steps.planning import Sync
 from nightjard.archived.nights.store import Row
 from nightjard.archived.nights.summary import summary
@@ -43,6 +49,7 @@ class Looking:
     ) -> None:
         self._config = work.config
         self._store = work.store
+        self._transfers = work.transfers
         self._engine = engine
         self._finder = finder
         self._jobs = jobs
@@ -60,6 +67,13 @@ class Looking:
         """Return TABLE_KEYS of a night."""
         job = self._jobs.of_night(night["id"])
         row = answers.table_row(night, job.step if job is not None else None)
+        if not self._is_proven(night):
+            row.update(
+                transferred_to_scexao6=False, transferred_timestamp=None,
+                safe_on_scexao6=False, safe_timestamp=None,
+            )  # fmt: skip
+            if row["state"] in (NightState.SAFE.value, NightState.TRANSFERRED.value):
+                row["state"] = NightState.VERIFIED.value
         # Frames that came after the proof are safe nowhere; nobody need have announced them.
         if night["family"] in self._config.families and (
             self._finder.late(night) if night["released_ns"] is not None
@@ -72,6 +86,22 @@ class Looking:
                 safe_on_scexao6=False, safe_timestamp=None,
             )  # fmt: skip
         return row
+
+    def _is_proven(self, night: Row) -> bool:
+        """Tell whether a night is as safe as was written down; others may have written to it."""
+        if night["safe_ns"] is None or night["family"] not in self._config.families:
+            return True
+        try:
+            return is_still_safe(self._context(night))
+        except NightjarError:
+            return False
+
+    def _context(self, night: Row) -> Context:
+        context = self._engine.context(night)
+        plan = self._plan(night) if self._transfers.takes_raw(night["family"]) else None
+        if plan is not None:
+            context.keep(plan, night["plan_hash"])
+        return context
 
     def night_status(self, night: str, family: str) -> dict[str, Any]:
         """Return NIGHT_KEYS."""
@@ -99,7 +129,7 @@ class Looking:
             ],
             "operation": operation,
             "next": _next(row, standing, activity.text, operation, self._finder.late(row),
-                          self._unheld(row, listing)),
+                          self._unheld(row, listing), self._unproven(row)),
         }  # fmt: skip
 
     def _unheld(self, night: Row, listing: Listing) -> list[str]:
@@ -108,6 +138,14 @@ class Looking:
         context = self._engine.context(night, listing=listing)
         context.keep(self._plans[night["folder"], night["plan_hash"]], night["plan_hash"])
         return unheld(context)
+
+    def _unproven(self, night: Row) -> str:
+        if self._is_proven(night):
+            return ""
+        try:
+            return still_text(unproven(self._context(night)), night["date"])
+        except NightjarError as error:
+            return error.message
 
     def _ingested(self, night: Row) -> dict[str, Any] | None:
         family = self._config.families.get(night["family"])
@@ -167,7 +205,7 @@ class Looking:
 
 def _next(
     night: Row, standing: Sequence[Standing], activity: str, operation: str | None,
-    late: Sequence[str], left: Sequence[str],
+    late: Sequence[str], left: Sequence[str], unproven: str,
 ) -> str:  # fmt: skip
     date = night["date"]
     due = [each.name for each in standing if not each.is_settled]
@@ -185,6 +223,8 @@ def _next(
         return activity
     if night["error"]:
         return f"put right what failed, then: archive run {date}"
+    if unproven and not left and due in ([], ["transfer"]):
+        return unproven
     if due:
         return f"archive run {date} (from step {due[0]}), or the next process-all"
     if night["safe_ns"] is None and left:

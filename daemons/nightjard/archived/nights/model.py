@@ -72,7 +72,7 @@ class Nights:
             Dictionary.load(config.dictionary, archive_digits=config.archive_digits),
             FrameIds(database, allocator, tools.clock),
             Transfers(database, tools.clock, config.destinations, config.retention,
-                      machine_id=config.machine_id),
+                      machine_id=config.machine_id, raw_folders=config.streams),
             lambda: executor_of(config.executor, ALLOWED),
         )  # fmt: skip
         self._engine = Engine(work)

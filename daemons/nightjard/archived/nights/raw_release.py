@@ -13,7 +13,13 @@ from nightjar.times import NS_PER_S
 from nightjard.archived.nights.engine import Engine
 from nightjard.archived.nights.plan import Plan
 from nightjard.archived.nights.steps.context import Context, Progress, Tools
-from nightjard.archived.nights.steps.copying import expected_files, night_name
+from nightjard.archived.nights.steps.copying import (
+    expected_files,
+    is_still_safe,
+    night_name,
+    still_text,
+    unproven,
+)
 from nightjard.archived.nights.transfer.evidence import Evidence
 from nightjard.archived.nights.transfer.quarantine import MOVING, Note
 
@@ -63,6 +69,9 @@ class RawRelease:
         if note is None and context.night["released_ns"] is not None:
             return False  # deleted for ever
         plan = context.plan()
+        if context.night["safe_ns"] is not None and not is_still_safe(context):
+            row["reasons"] = [still_text(unproven(context), context.night["date"])]
+            return True
         row.update(cubes=len(plan.cubes), bytes=sum(cube.size for cube in plan.cubes))
         if note is not None and note.state != MOVING:
             self._purge(context, self._evidence(context, plan), row, dry_run=dry_run)
@@ -105,7 +114,8 @@ class RawRelease:
         elif dry_run:  # the machines are asked when it is done
             row["action"] = _REMOVE
         elif transfers.purge_due(
-            [(night, evidence, expected_files(context))], cancelled=context.cancelled
+            [(night, evidence, expected_files(context, is_kept=False))],
+            cancelled=context.cancelled,
         ):
             row["action"] = _REMOVE
         else:

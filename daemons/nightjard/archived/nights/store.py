@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nightjard.archived.nights.file_store import FileStore
 from nightjard.archived.nights.records import Product
 from nightjard.archived.nights.scan import RawFile
-from nightjard.archived.nights.step_store import StepStore
 from nightjard.archived.nights.tables import cube, night, night_event, product, step
 
 Row = sa.RowMapping
@@ -21,7 +21,7 @@ _CARRIED = ("frame_id", "exp_id", "path", "task_hash", "size", "file_hash", "pay
 _UNPROVEN = {"processed_ns": None, "transferred_ns": None, "safe_ns": None}
 
 
-class NightStore(StepStore):
+class NightStore(FileStore):
     """All access to the tables of nights; thread-safe.
 
     Raises
@@ -90,12 +90,20 @@ class NightStore(StepStore):
 
     def was_forced(self, identity: int) -> bool:
         """Tell whether raw of a night was ever taken by force although it had changed."""
-        event = night_event.c
-        query = sa.select(event.id).where(
-            event.night_id == identity, event.kind == "damaged", event.text.contains("by force")
-        ).limit(1)  # fmt: skip
-        with self.database.read() as connection:
-            return connection.execute(query).first() is not None
+        return self.get(identity)["forced_ns"] is not None
+
+    def unprove(self, identity: int) -> None:
+        """Take back that a night is safe: its files are not those that were proven."""
+        with self.database.write("note that a night is not safe") as connection:
+            mine = night.c.id == identity
+            connection.execute(
+                sa.update(night).where(mine)
+                .values(transferred_ns=None, safe_ns=None, safe_files=None)
+            )  # fmt: skip
+            connection.execute(
+                sa.update(night).where(mine, night.c.state.in_(("safe", "transferred")))
+                .values(state="verified")
+            )  # fmt: skip
 
     # --- cubes ---
 
@@ -116,7 +124,7 @@ class NightStore(StepStore):
             elif any(row[key] != value for key, value in values.items()):
                 # Its text may have come late: what its frames were hashed to is true still.
                 if any(row[key] != values[key] for key in ("size", "mtime_ns")):
-                    values["content_hash"] = None
+                    values.update(content_hash=None, file_hash=None)
                 changed.append({"b_id": row["id"], **values})
         with self.database.write("note a night's cubes") as connection:
             if new:
@@ -134,7 +142,11 @@ class NightStore(StepStore):
             row = _one(connection, sa.select(cube).where(where))
             if row is not None and row["announced_ns"] is not None and row["size"] == size:
                 return False
-            values = {"size": size, "mtime_ns": mtime_ns, "announced_ns": now_ns}
+            values: dict[str, Any] = {
+                "size": size, "mtime_ns": mtime_ns, "announced_ns": now_ns,
+            }  # fmt: skip
+            if row is not None and (row["size"], row["mtime_ns"]) != (size, mtime_ns):
+                values["file_hash"] = None
             if row is None:
                 connection.execute(sa.insert(cube).values(
                     night_id=identity, path=path, stream=stream, **values
@@ -167,6 +179,13 @@ class NightStore(StepStore):
         with self.database.write("forget raw cubes") as connection:
             for identity in identities:
                 connection.execute(sa.delete(cube).where(cube.c.id == identity))
+
+    def put_file_hash(self, cube_id: int, value: str) -> None:
+        """Keep the hash of a whole raw file, by the row's id."""
+        with self.database.write("keep the hash of a raw file") as connection:
+            connection.execute(
+                sa.update(cube).where(cube.c.id == cube_id).values(file_hash=value)
+            )
 
     def cube_totals(self, identity: int) -> dict[str, dict[str, int]]:
         """Return {stream: {files, frames, bytes, problems}} of a night."""

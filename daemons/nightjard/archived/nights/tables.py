@@ -39,6 +39,9 @@ night = sa.Table(
     sa.Column("processed_ns", _BIG),
     sa.Column("transferred_ns", _BIG),
     sa.Column("safe_ns", _BIG),
+    sa.Column("safe_files", sa.String(64)),  # of names, sizes, times of what was proven then
+    sa.Column("forced_ns", _BIG),  # when raw that had changed was last taken as it was
+    sa.Column("at_work_ns", _BIG),  # somebody has it in hand, or was killed then
     sa.Column("released_ns", _BIG),
     sa.Column("raw_frames", _BIG),
     sa.Column("lost_frames", _BIG),
@@ -126,6 +129,16 @@ night_event = sa.Table(
     sa.Column("by", sa.String(200)),
     sa.Index("ix_night_event", "night_id"),
 )  # fmt: skip
+# A file that is neither raw cube nor product, as it was when it was made or first seen.
+night_file = sa.Table(
+    "night_file", metadata, _key(), _night(),
+    sa.Column("path", sa.String(600), nullable=False),
+    sa.Column("size", _BIG, nullable=False),
+    sa.Column("mtime_ns", _BIG, nullable=False),
+    sa.Column("file_hash", sa.String(64), nullable=False),
+    sa.Column("seen_ns", _BIG, nullable=False),
+    sa.UniqueConstraint("night_id", "path", name="uq_night_file"),
+)  # fmt: skip
 # A file of a night on another host, as that host itself last read it.
 copy = sa.Table(
     "copy", metadata, _key(), _night(),
@@ -175,4 +188,6 @@ frame_id = sa.Table(
     sa.Index("ix_frame_id_batch", "batch_id"),
 )  # fmt: skip
 
-TABLES = (night, cube, product, step, attempt, night_event, receipt, copy, id_batch, frame_id)
+TABLES = (
+    night, cube, product, step, attempt, night_event, night_file, receipt, copy, id_batch, frame_id,
+)  # fmt: skip

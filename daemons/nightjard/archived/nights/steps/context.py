@@ -16,6 +16,7 @@ from nightjar.errors import Cancelled, Code, Refused, StorageError, storage_code
 from nightjar.executor.tasks import Executor
 from nightjard.archived.nights.config import Family, NightsConfig
 from nightjard.archived.nights.dictionary import Dictionary
+from nightjard.archived.nights.file_store import FileState
 from nightjard.archived.nights.finding import Listing
 from nightjard.archived.nights.ids import FrameIds
 from nightjard.archived.nights.plan import Plan
@@ -72,6 +73,8 @@ class Context:
     ----------
     listing
         What was just seen of its raw files; for looking only. None: look whenever it is needed.
+    strange
+        Files of ours that somebody else had changed before the night was taken in hand.
     """
 
     tools: Tools
@@ -83,6 +86,7 @@ class Context:
     is_forced: bool = False
     verify: str | None = None
     listing: Listing | None = None
+    strange: dict[str, FileState] = field(default_factory=dict)
     _plan: Plan | None = None
     _products: list[dict[str, Any]] | None = None
     _plan_hash: str = ""

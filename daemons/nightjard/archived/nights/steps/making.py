@@ -369,6 +369,7 @@ def _require_same_raw(context: Context, raw: dict[str, str]) -> None:
             f"{context.night['date']} --step consolidate --force",
             cubes=bad[:100],
         )
+    context.store.set_night(context.identity, forced_ns=context.tools.clock.now_ns())
     context.say("damaged", f"{text}; taken as they are by force")
 
 

@@ -139,6 +139,7 @@ def _require_known(context: Context, files: list[RawFile]) -> None:
             cubes=bad,
         )  # fmt: skip
     context.store.forget_cubes(gone)
+    context.store.set_night(context.identity, forced_ns=context.tools.clock.now_ns())
     context.say("damaged", f"{text}; planned by force as they are")
 
 

@@ -8,18 +8,19 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import Cancelled, NightjarError
 from nightjard.archived.nights.config import Destination
-from nightjard.archived.nights.transfer import process, receipts, rsync
+from nightjard.archived.nights.transfer import patterns, process, receipts, rsync
 from nightjard.archived.nights.transfer.accepting import Question
 from nightjard.archived.nights.transfer.process import Cancelled_, Progress
 
 _Result = TypeVar("_Result")
+_Value = TypeVar("_Value")
 log = logging.getLogger(__name__)
 
 TRIES = 4
@@ -38,22 +39,45 @@ class Link:
         For the pauses between tries.
     progress, is_cancelled
         Of the work that it is used for.
+    raw_folders
+        Names of the folders of a night that hold raw.
     """
 
     def __init__(
         self, name: str, destination: Destination, clock: Clock, progress: Progress,
-        is_cancelled: Cancelled_,
+        is_cancelled: Cancelled_, raw_folders: Collection[str] = (),
     ) -> None:  # fmt: skip
+        self._raw_folders = frozenset(raw_folders)
         self.name = name
         self.destination = destination
         self._clock = clock
         self.report = progress
         self.is_cancelled = is_cancelled
 
+    def wanted(self, files: Mapping[str, _Value]) -> dict[str, _Value]:
+        """Return those files that belong there: raw by `raw`, others unless they are excluded."""
+        return patterns.belonging(
+            files, self.destination.exclude, self._raw_folders, self.destination.raw
+        )
+
+    @property
+    def far_exclude(self) -> tuple[str, ...]:
+        """Patterns for a far side that fetches a whole night by itself."""
+        exclude = self.destination.exclude
+        if not self.destination.raw:
+            return (*exclude, *(f"/{name}/" for name in sorted(self._raw_folders)))
+        return tuple(
+            each for each in exclude
+            if not any(patterns.is_excluded(f"{name}/x.fits", (each,))
+                       for name in self._raw_folders)
+        )  # fmt: skip
+
     def send(
-        self, folder: Path, far: Path, *, only: Collection[str] | None = None, repair: bool = False
+        self, folder: Path, far: Path, *, only: Collection[str], repair: bool = False
     ) -> str:
-        """Send a night, or named files of it; resumed after a drop, a bounded number of times.
+        """Send named files of a night; resumed after a drop, a bounded number of times.
+
+        What belongs there was chosen by :meth:`wanted`: no pattern of rsync is asked again.
 
         Returns
         -------
@@ -74,7 +98,6 @@ class Link:
         """Bring files back into a folder of their own; errors as :meth:`send`."""
         what = f"fetching {len(only)} files of {far.name} from {self.name}"
         with _list_file(only) as listed:
-            assert listed is not None
             self._run_rsync(rsync.fetch(self.destination, far, into, listed), what, "fetch")
 
     def ask(
@@ -175,10 +198,7 @@ def _listed(paths: Collection[str]) -> bytes:
 
 
 @contextlib.contextmanager
-def _list_file(paths: Collection[str] | None) -> Iterator[Path | None]:
-    if paths is None:
-        yield None
-        return
+def _list_file(paths: Collection[str]) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(prefix="nightjar-files-") as listing:
         listing.write(_listed(paths))
         listing.flush()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 _Value = TypeVar("_Value")
@@ -53,6 +53,33 @@ def is_excluded(path: str, patterns: Iterable[str]) -> bool:
             if expression.fullmatch(subject):
                 return True
     return False
+
+
+def belonging(
+    files: Mapping[str, _Value], patterns: Iterable[str], raw_folders: Collection[str],
+    takes_raw: bool,
+) -> dict[str, _Value]:  # fmt: skip
+    """Return those files that a destination is to have.
+
+    Parameters
+    ----------
+    patterns
+        That it excludes; of no meaning for raw.
+    raw_folders
+        Names of the folders of raw, at the top of a night.
+    takes_raw
+        Whether it keeps raw.
+    """
+    found = wanted(files, patterns)
+    for path, value in files.items():
+        top, slash, _ = path.partition("/")
+        if not slash or top not in raw_folders:
+            continue
+        if takes_raw:
+            found[path] = value
+        else:
+            found.pop(path, None)
+    return found
 
 
 def wanted(files: Mapping[str, _Value], patterns: Iterable[str]) -> dict[str, _Value]:

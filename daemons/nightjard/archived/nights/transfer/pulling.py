@@ -11,7 +11,7 @@ from nightjar.clock import Clock
 from nightjar.errors import NightjarError, StorageError
 from nightjar.files import write_durably
 from nightjar.times import file_stamp
-from nightjard.archived.nights.transfer import patterns, receipts, requests, rsync
+from nightjard.archived.nights.transfer import receipts, requests, rsync
 from nightjard.archived.nights.transfer.accepting import Comparison, Expected, Question
 from nightjard.archived.nights.transfer.link import Link
 from nightjard.archived.nights.transfer.requests import Request
@@ -52,7 +52,7 @@ class Puller:
         NightjarError
             The answer was not believed; it is kept aside and asked for again.
         """
-        ours = patterns.wanted(expected, link.destination.exclude)
+        ours = link.wanted(expected)
         with night_lock(folder, link.name) as office:
             desk = office / link.name
             request = self._read(desk, folder.name)
@@ -120,7 +120,7 @@ class Puller:
         far = rsync.far_folder(destination, night.family, night.date)
         return Request(
             night=label(night), date=folder.name, folder=str(far.relative_to(destination.path)),
-            nonce=secrets.token_hex(16), exclude=destination.exclude,
+            nonce=secrets.token_hex(16), exclude=link.far_exclude,
             bandwidth=destination.bandwidth, only=only, is_repair=only is not None, round=number,
             kind=kind,
         )  # fmt: skip

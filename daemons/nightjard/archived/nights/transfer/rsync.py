@@ -110,11 +110,13 @@ def push(
     folder, far
         Of the night, here and there; the far one is made.
     only
-        File of paths, each ended by NUL; None: all that is not excluded.
+        File of paths, each ended by NUL, which are chosen already; None: all that is not
+        excluded.
     repair
         See :func:`common_options`.
     """
-    command = ["rsync", *common_options(destination.exclude, destination.bandwidth, repair=repair)]
+    exclude = destination.exclude if only is None else ()
+    command = ["rsync", *common_options(exclude, destination.bandwidth, repair=repair)]
     command += ["--mkpath", "-e", shell_words(ssh_command(destination))]
     if only is not None:
         command += [f"--files-from={only}", "--from0"]

@@ -17,7 +17,7 @@ from nightjar.clock import Clock
 from nightjar.errors import Cancelled, NightjarError, StorageError
 from nightjar.files import fsync_folder, rename_new
 from nightjar.times import NS_PER_DAY
-from nightjard.archived.nights.transfer import patterns, reading
+from nightjard.archived.nights.transfer import reading
 from nightjard.archived.nights.transfer.accepting import Comparison, Expected
 from nightjard.archived.nights.transfer.link import Link
 from nightjard.archived.nights.transfer.quarantine import Quarantine
@@ -79,7 +79,7 @@ class Scrubber:
             Where a file that is damaged here may be brought back from.
         """
         with night_lock(folder, link.name) as office:
-            ours = patterns.wanted(expected, link.destination.exclude)
+            ours = link.wanted(expected)
             whole = self._sender.inquire(night, ours, link, "scrub")
             here = self._here(night, expected)
             faults = local_faults(folder, expected, here, link.report, link.is_cancelled)
@@ -142,8 +142,7 @@ class Scrubber:
             self._sender.say(night, "damaged", f"here: {told(faults)}")
         for link in sources:
             wanted = [
-                path for path in patterns.wanted(faults, link.destination.exclude)
-                if path not in restored
+                path for path in link.wanted(faults) if path not in restored
             ]  # fmt: skip
             if not wanted:
                 continue

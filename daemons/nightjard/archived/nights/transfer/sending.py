@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import sqlalchemy as sa
 from nightjar.clock import Clock
 from nightjar.errors import Cancelled, StorageError
 from nightjar.files import locked
-from nightjard.archived.nights.transfer import patterns, reading, rsync
+from nightjard.archived.nights.transfer import reading, rsync
 from nightjard.archived.nights.transfer.accepting import (
     Comparison,
     Expected,
@@ -222,11 +223,10 @@ class Sender:
         """
         hosts = self._store.hosts(night.id, expected, {link.name}, "")
         proven = {path for path in expected if hosts[path]}
-        if not proven:
-            link.send(folder, self.far(night, link))
-            return
-        ours = patterns.wanted(expected, link.destination.exclude)
-        rest = [path for path in ours if path not in proven]
+        rest = [
+            path for path in link.wanted(expected)
+            if path not in proven and os.path.lexists(folder / path)
+        ]  # fmt: skip
         if rest:
             link.send(folder, self.far(night, link), only=rest)
 
@@ -249,8 +249,7 @@ class Sender:
         text, signature = link.ask(self.far(night, link), question, is_kept=False)
         return accept_receipt(
             text, signature, link.destination,
-            patterns.wanted(expected, link.destination.exclude), question=question,
-            own_machine_id=self._own,
+            link.wanted(expected), question=question, own_machine_id=self._own,
         )  # fmt: skip
 
     def take(
@@ -274,7 +273,7 @@ class Sender:
         self, night: Night, folder: Path, expected: Expected, link: Link, kind: str
     ) -> Outcome:
         """Receipt, repair of what is bad, receipt of that, a bounded number of times."""
-        ours = patterns.wanted(expected, link.destination.exclude)
+        ours = link.wanted(expected)
         whole = comparison = self.inquire(night, ours, link, kind)
         verified = len(comparison.verified)
         spoiled: dict[str, str] = {}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class Transfers:
         From the configuration.
     machine_id
         Of this machine; read from ``/etc/machine-id`` if not given.
+    raw_folders
+        Names of the folders of a night that hold raw.
 
     Raises
     ------
@@ -52,10 +54,12 @@ class Transfers:
     def __init__(
         self, database: Database, clock: Clock, destinations: Mapping[str, Destination],
         retention: Retention, *, machine_id: str | None = None,
+        raw_folders: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.destinations = dict(destinations)
         self.retention = retention
         self.machine_id = machine_id or receipts.machine_id()
+        self._raw_folders = frozenset(raw_folders)
         self._clock = clock
         self._store = CopyStore(database)
         self._sender = Sender(self._store, clock, self.machine_id)
@@ -79,6 +83,23 @@ class Transfers:
             name for name, each in self.destinations.items()
             if each.counts_as_copy and each.public_key is not None
         )  # fmt: skip
+
+    def takes_raw(self, family: str, *, is_counted: bool = False) -> bool:
+        """Tell whether raw of a family is copied anywhere; or to where its copy counts."""
+        return any(
+            self.destinations[name].raw and (name in self.counting or not is_counted)
+            for name in self.names(family)
+        )
+
+    def left_out(self, family: str, paths: Iterable[str]) -> list[str]:
+        """Return the paths that every destination of a family whose copies count excludes."""
+        names = [name for name in self.names(family) if name in self.counting]
+        rest = dict.fromkeys(paths)
+        for name in names:
+            each = self.destinations[name]
+            there = patterns.belonging(rest, each.exclude, self._raw_folders, each.raw)
+            rest = {path: None for path in rest if path not in there}
+        return sorted(rest) if names else []
 
     def transfer(
         self, night: Night, folder: Path, expected: Expected, destination: str,
@@ -156,7 +177,9 @@ class Transfers:
                 f"no destination {name!r} is configured; there are: {known}",
                 code=Code.UNKNOWN_ITEM,
             )
-        return Link(name, destination, self._clock, progress, cancelled)
+        return Link(
+            name, destination, self._clock, progress, cancelled, self._raw_folders
+        )
 
     # --- reading again ---
 
@@ -267,7 +290,7 @@ class Transfers:
                     if link.destination.mode == "pull":
                         self._puller.transfer(night, evidence.folder, expected, link, "scrub")
                     else:
-                        ours = patterns.wanted(expected, link.destination.exclude)
+                        ours = link.wanted(expected)
                         self._sender.inquire(night, ours, link, "scrub")
                 except Cancelled:
                     raise
