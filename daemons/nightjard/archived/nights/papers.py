@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,17 @@ class Papers:
         for number, group in enumerate(groups):
             dates = ", ".join(night["date"] for night in group)
             tell(Progress("manifest", number, len(groups), unit="manifests", text=dates))
-            made.append(self._manifest(group, text=text, dry_run=dry_run))
+            with self._held([] if dry_run else group):
+                made.append(self._manifest(group, text=text, dry_run=dry_run))
         return {"manifests": made}
+
+    @contextlib.contextmanager
+    def _held(self, nights: Sequence[Row]) -> Iterator[None]:
+        """Have nights for oneself; Busy where somebody works on one of them."""
+        with contextlib.ExitStack() as stack:
+            for _, night in sorted({each["folder"]: each for each in nights}.items()):
+                stack.enter_context(self._engine.held(self._engine.context(night)))
+            yield
 
     def _manifest(
         self, nights: Sequence[Row], *, text: bool, dry_run: bool = False
@@ -112,6 +122,10 @@ class Papers:
 
     def mail(self, nights: Sequence[Row], *, dry_run: bool) -> dict[str, Any]:
         """Write the letter about nights and send it where a server is configured."""
+        with self._held([] if dry_run else nights):
+            return self._mail(nights, dry_run=dry_run)
+
+    def _mail(self, nights: Sequence[Row], *, dry_run: bool) -> dict[str, Any]:
         config = self._tools.config.mail
         self._require_ids(nights)
         entries = self._entries(nights)

@@ -109,7 +109,10 @@ class Restoring:
                     # What others put beside our products can be made from no raw cube.
                     if each != ".lock" and not is_guest:
                         yield path
-        yield from sorted(context.folder.glob("manifest_*.csv"))
+        for path in sorted(context.folder.glob("manifest_*.csv")):
+            # Ours has its extended form beside it; any other was put there by a person.
+            if (context.folder / FOLDER / path.with_suffix(".json").name).is_file():
+                yield path
 
     def _require_raw(self, context: Context) -> None:
         for row in context.store.cubes(context.identity):
