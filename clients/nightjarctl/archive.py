@@ -177,7 +177,7 @@ def strays(session: app.Session, identity: str | None) -> None:
     "--archive", "archiving", multiple=True, metavar="CAMERA=on|off",
     help="Whether a camera's frames are archived; may be given for several cameras.",
 )  # fmt: skip
-@click.option("--nights", is_flag=True, help="Show those of the pipeline of nights instead.")
+@click.option("--nights", is_flag=True, help="Show those of the pipeline of nights only.")
 @_id_option
 @app.pass_session
 def settings(
@@ -191,7 +191,7 @@ def settings(
 ) -> None:
     """Show the settings, or change those that are named; they are kept over restarts.
 
-    Those of the pipeline (--nights) stand in the configuration.
+    Those of the pipeline of nights are shown, too; they stand in the configuration.
     """
     if nights:
         archive_nights.show_settings(session, identity)
@@ -209,7 +209,11 @@ def settings(
         if session.is_quiet and not session.is_json:
             return
     else:
-        present = daemon.status()["settings"]
+        status = daemon.status()
+        present = status["settings"]
+        if status.get("nights") is not None:
+            archive_nights.show_all_settings(session, identity, present)
+            return
     session.result(present, setting_lines(present, session.paint))
 
 

@@ -12,6 +12,7 @@ from nightjar.cli.frame import FrameCommand
 from nightjarctl import app, render
 from nightjarctl import archive_findings as findings
 from nightjarctl import archive_tables as tables
+from nightjarctl.archive_lines import setting_lines
 from nightjarctl.archive_session import (
     Function,
     connection,
@@ -62,6 +63,15 @@ def show_settings(session: app.Session, identity: str | None) -> None:
     """Print the configuration of the pipeline: ``archive settings --nights``."""
     found = look(session, identity, "nights_settings", {})
     session.result(found, render.plain_lines(dict(_flat(found))))
+
+
+def show_all_settings(
+    session: app.Session, identity: str | None, intake: dict[str, Any]
+) -> None:
+    """Print the settings of intake and pipeline: ``archive settings``."""
+    nights = look(session, identity, "nights_settings", {})
+    lines = [*setting_lines(intake, session.paint), "", "Nights (from the configuration):"]
+    session.result({**intake, "nights": nights}, [*lines, *render.plain_lines(dict(_flat(nights)))])
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -267,7 +267,7 @@ def restore(
     found = work(session, identity, "restore_night", asked, f"look at {night}")
     size = render.size_text(found["bytes"])
     what = f"{found['files']} files ({size}) that were made in {found['folder']}"
-    kept = found["kept"] and (
+    kept = found.get("kept") and (
         f"; {found['kept']} in superseded/ stay: raw may not hold their frames any more"
     )
     if dry_run:
