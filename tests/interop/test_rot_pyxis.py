@@ -49,7 +49,8 @@ def test_the_real_driver_turns_it_and_reads_the_truth(server: IndiServer, tmp_pa
     )  # fmt: skip
     device = PyxisDevice(mechanics, speed_deg_s=60.0)
     with Pty(device, tmp_path / "pyxis") as port:
-        angle = "Pyxis.ABS_ROTATOR_ANGLE.ANGLE"
+        vector = "Pyxis.ABS_ROTATOR_ANGLE"
+        angle = f"{vector}.ANGLE"
         eventually(lambda: indi("indi_getprop", server, "-1", "Pyxis.DEVICE_PORT.PORT"))
         indi("indi_setprop", server, f"Pyxis.DEVICE_PORT.PORT={port.path}")
         indi("indi_setprop", server, "Pyxis.CONNECTION.CONNECT=On")
@@ -58,6 +59,8 @@ def test_the_real_driver_turns_it_and_reads_the_truth(server: IndiServer, tmp_pa
             indi("indi_setprop", server, f"{angle}={target}")
             eventually(lambda t=target: f"CPA{t:03d}" in device.received, 20)
             eventually(lambda t=truth: abs(mechanics.load_deg - t) < 1e-6, 20)
+            # Not before it has read the end of the motion: while it moves it hears nothing.
+            eventually(lambda: indi("indi_getprop", server, "-1", f"{vector}._STATE") == "Ok", 20)
             eventually(
                 lambda t=target: float(indi("indi_getprop", server, "-1", angle) or -1) == t, 20
             )

@@ -34,6 +34,8 @@ class Machine(Parts):
     def tick(self) -> None:
         """Look at everything once and act; every failure of a device ends up in the status."""
         now_s = self.now_s()
+        if self._stop_asked:
+            self._take_orders()  # before anybody is asked anything
         self._open(now_s)
         self._is_called |= self._look_at_lines(now_s)
         if self._is_open and self._read():

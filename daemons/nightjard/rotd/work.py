@@ -23,6 +23,7 @@ MOVED_DEG = 0.05
 _STILL_READINGS = 3
 _COARSE_TRIES = 2
 _REENTRIES = 2
+_TAUT = 2
 
 
 class Hands(Protocol):
@@ -165,6 +166,7 @@ def move(hands: Hands, target: float) -> Work:
             yield from coarse(hands, target - sense * m.pass_by_deg)
         if (target - hands.angle) * sense > 2 * m.short_deg:
             yield from coarse(hands, target - sense * m.short_deg)
+        has_followed = True
         for _ in range(m.corrections):
             error = target - hands.angle
             if abs(error) <= m.tolerance_deg / 2 or error * sense <= 0:
@@ -173,10 +175,17 @@ def move(hands: Hands, target: float) -> Work:
             hands.tell(f"{error:+.3f} deg to go", 0.9)
             # The last part at once: nine tenths of very little are lost in the belt.
             part = error if abs(error) < 2 * m.tolerance_deg else 0.9 * error
+            before = hands.reading
             hands.drive_by(part, m.fine_speed_deg_s)
             yield from until_rest(hands, State.FINE)
+            turned = hands.reading.motor_deg - before.motor_deg
+            told = hands.reading.position_deg - before.position_deg
+            # Belt and gear are taut by now: an encoder that lags behind is about to get stuck.
+            has_followed = abs(turned - told) <= _TAUT * m.tolerance_deg
+            if not has_followed:
+                break
         error = target - hands.angle
-        if abs(error) <= m.tolerance_deg:
+        if has_followed and abs(error) <= m.tolerance_deg:
             return {
                 "from_deg": start, "to_deg": target, "error_deg": error,
                 "seconds": hands.now_s() - began, "corrections": corrections,

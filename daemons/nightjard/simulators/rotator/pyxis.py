@@ -2,9 +2,9 @@
 """An Optec Pyxis camera rotator as it answers on its line: six letters a command, whole degrees.
 
 ``CCLINK`` answers ``!``; ``CGETPA`` the angle, three digits; ``CPAnnn`` and ``CHOMES`` move and
-send a ``!`` a degree while they do and ``F`` at the end; ``CMREAD`` tells the sense of rotation,
-``CDnxxx`` sets it; ``CTxxnn`` sets the pace; ``CSLEEP`` and ``CWAKUP``. Answers end by LF CR, where
-they end at all. While it moves it hears nothing.
+send a ``!`` a degree while they do and ``F`` at the end; ``CVxxxx`` tells its version, ``CMREAD``
+the sense of rotation, ``CDnxxx`` sets it; ``CTxxnn`` sets the pace; ``CSLEEP`` and ``CWAKUP``.
+Answers end by LF CR, where they end at all. While it moves it hears nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from nightjard.simulators.rotator.mechanics import Mechanics
 _LENGTH = 6
 _RATE_DEG_S2 = 1e4  # it starts and stops at once, as a stepper does
 _END = b"\n\r"
+_VERSION = b"1.0"
 
 
 class PyxisDevice:
@@ -69,6 +70,8 @@ class PyxisDevice:
             return b"!" + _END
         if word == "CGETPA":
             return b"%03d" % self.angle_deg + _END
+        if word.startswith("CV"):
+            return _VERSION + _END
         if word == "CMREAD":
             return b"%d" % self._is_reversed + _END
         if word == "CHOMES":
