@@ -12,15 +12,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from kit.depth import counts
+
 SEED = 20260131
-INSTANTS = 12  # of some 40 to 50 in each scenario
 TESTS = Path(__file__).resolve().parents[1]
 
 
-def test_nothing_is_lost_whenever_it_is_killed(tmp_path: Path) -> None:
+# Instants of some 40 to 50 in each scenario.
+@pytest.mark.parametrize("instants", counts(4, 16))
+def test_nothing_is_lost_whenever_it_is_killed(tmp_path: Path, instants: int) -> None:
     fast = Path(os.environ["MILK_SHM_DIR"])  # another file system than tmp_path
     done = subprocess.run(
-        [sys.executable, "-m", "kit.archive_crash", fast, tmp_path, str(SEED), str(INSTANTS)],
+        [sys.executable, "-m", "kit.archive_crash", fast, tmp_path, str(SEED), str(instants)],
         cwd=TESTS, capture_output=True, text=True, timeout=110, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -28,5 +33,5 @@ def test_nothing_is_lost_whenever_it_is_killed(tmp_path: Path) -> None:
     assert len(results) == 6
     for result in results:
         assert result["problems"] == [], result["name"]
-        assert result["kills"] >= INSTANTS
+        assert result["kills"] >= instants
         assert result["calls"] > 30

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kit.depth import counts
 from kit.logging_bench import (
     PERIOD_NS,
     SHAPE,
@@ -71,9 +72,10 @@ def check_session(root: Path, status: dict[str, Any]) -> list[int]:
 # --- killed --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("lives", counts(2, 8))
 @pytest.mark.parametrize("fsync", [False, True])
 def test_killed_again_and_again_not_a_frame_is_lost_or_doubled(
-    tmp_path: Path, fsync: bool
+    tmp_path: Path, fsync: bool, lives: int
 ) -> None:
     """The ring holds 5 s: each new logger goes on where the one before it stopped."""
     rng = random.Random(3)
@@ -83,7 +85,7 @@ def test_killed_again_and_again_not_a_frame_is_lost_or_doubled(
         with Process(tmp_path, root=root) as logger:
             logger.prepare(60, fsync=fsync)
             logger.start("s1", time.time_ns())
-            for _ in range(3):
+            for _ in range(lives):
                 time.sleep(rng.uniform(0.05, 0.4))  # when it dies is what is tried
                 logger.kill()
                 logger.begin()

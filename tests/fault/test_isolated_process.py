@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from contract.detector import FILL, SLOT_OFFSET, make_buffer, never
+from kit.depth import counts
 from nightjar.errors import (
     Busy,
     Cancelled,
@@ -384,7 +385,8 @@ def own_children() -> set[int]:
     return children
 
 
-def test_restarts_leave_nothing_behind(make: Make) -> None:
+@pytest.mark.parametrize("restarts", counts(4, 30))
+def test_restarts_leave_nothing_behind(make: Make, restarts: int) -> None:
     detector = make()
     detector.open()
     detector.close()
@@ -392,9 +394,9 @@ def test_restarts_leave_nothing_behind(make: Make) -> None:
     before = len(os.listdir("/proc/self/fd"))
     threads = threading.active_count()
     children = own_children()
-    for number in range(15):  # what one leaves is seen after one
+    for number in range(restarts):  # what one leaves is seen after one
         detector.open()
-        if number % 5 == 0:  # killed, instead of closed
+        if number % 3 == 0:  # killed, instead of closed
             os.kill(child_pid(detector), signal.SIGKILL)
             with pytest.raises(DeviceLost):
                 until(lambda: detector.poll() is None, "the loss is seen")

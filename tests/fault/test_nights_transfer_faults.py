@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from kit.archive_frames import quick_folder
+from kit.depth import counts
 from kit.sshd import PROGRAMS, Bench, Sshd, flip_bit, machine_id, make_key
 from nightjar.errors import Code, ConfigError, NightjarError, Refused, StorageError, Unreachable
 from nightjar.times import NS_PER_DAY
@@ -431,15 +432,16 @@ def test_copies_are_due_after_their_days_and_a_scrub_renews_them(bench: Bench) -
 # --- many ----------------------------------------------------------------------------------------
 
 
-def test_thousands_of_small_files(bench: Bench) -> None:
-    for number in range(2500):
+@pytest.mark.parametrize("count", counts(600, 2500))
+def test_thousands_of_small_files(bench: Bench, count: int) -> None:
+    for number in range(count):
         bench.file(f"vgen2/{number}.txt", b"%d" % number)
     begun = time.monotonic()
     outcome = transfer(bench)
-    assert outcome.verified == 2500
+    assert outcome.verified == count
     assert is_safe(bench)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(bench.far / "vgen2" / "77.txt")
     outcome = transfer(bench)
     assert outcome.repaired == ("vgen2/77.txt",)
-    print(f"2500 files copied and proven, then mended: {time.monotonic() - begun:.1f} s")
+    print(f"{count} files copied and proven, then mended: {time.monotonic() - begun:.1f} s")

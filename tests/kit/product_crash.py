@@ -43,8 +43,8 @@ def contents(folder: Path) -> dict[str, bytes]:
             for path in sorted(folder.rglob("*")) if path.is_file()}  # fmt: skip
 
 
-def scenario(name: str, folder: Path, work: Callable[[], Any]) -> dict[str, Any]:
-    """Kill the work at every call; afterwards it is done again and must give the same."""
+def scenario(name: str, folder: Path, work: Callable[[], Any], step: int) -> dict[str, Any]:
+    """Kill the work at every step-th call; afterwards it is done again and must give the same."""
     begin = folder.with_name("begin")
     shutil.copytree(folder, begin)  # keeps the times, which plans go by
 
@@ -56,10 +56,10 @@ def scenario(name: str, folder: Path, work: Callable[[], Any]) -> dict[str, Any]
     assert total is not None
     wanted = contents(folder)
     problems, kills = [], 0
-    for fatal in range(1, total + 1):
+    for fatal in range(1, total + 1, step):
         anew()
         kills += life(work, fatal) is None
-        if fatal % 3 == 0:
+        if fatal // step % 3 == 0:
             kills += life(work, fatal // 2 + 1) is None
         here = contents(folder)
         raw = [path for path in here if path.startswith("vcam1/")]
@@ -76,8 +76,8 @@ def scenario(name: str, folder: Path, work: Callable[[], Any]) -> dict[str, Any]
     return {"name": name, "calls": total, "kills": kills, "problems": problems}
 
 
-def single_life(folder: Path) -> dict[str, Any]:
-    """Kill a compression at every call: the original is there, or the whole of what it became."""
+def single_life(folder: Path, step: int) -> dict[str, Any]:
+    """Kill a compression at some calls: the original is there, or all of what it became."""
     folder = folder / "single"
     path = folder / "a.fits"
     Night(folder / "night").add(frames_of(1, 5, (60, 90))).rename(path)
@@ -91,7 +91,7 @@ def single_life(folder: Path) -> dict[str, Any]:
     packed = path.with_name("a.fits.fz")
     wanted = packed.read_bytes()
     problems, kills = [], 0
-    for fatal in range(1, total + 1):
+    for fatal in range(1, total + 1, step):
         packed.unlink(missing_ok=True)
         path.write_bytes(original)
         kills += life(work, fatal) is None
@@ -106,7 +106,8 @@ def single_life(folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run all scenarios below a folder."""
+    """Run all scenarios below a folder, killed at every STEP-th call."""
+    step = int(sys.argv[2])
     gc.disable()
     output.WRITE_BYTES = 8192  # many writes
     with tempfile.TemporaryDirectory(dir=sys.argv[1]) as base:
@@ -120,11 +121,11 @@ def main() -> int:
                 result = write_product(task)
                 assert verify_product(task, result) == []
 
-            report = scenario(f"write with {compression}", night.folder, work)
+            report = scenario(f"write with {compression}", night.folder, work, step)
             if not verify_image(night.folder / task["target"]).is_good:
                 report["problems"].append("fitsverify would complain")
             print(json.dumps(report), flush=True)
-        print(json.dumps(single_life(Path(base))), flush=True)
+        print(json.dumps(single_life(Path(base), step)), flush=True)
     return 0
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from kit.archive_frames import FULL_BLOCK, NIGHT, make_frame, pixels
+from kit.depth import counts
 from nightjar.errors import Code, NightjarError, Refused, TimedOut, Unreachable
 from nightjar.fits.header import read_header
 from nightjar.fits.verify import verify_image
@@ -127,13 +128,16 @@ def check_frame(path: Path, number: int, shape: tuple[int, int]) -> None:
     assert np.array_equal(image, pixels("TEST", number, shape))
 
 
-def test_killed_at_random_while_copying_nothing_is_lost(make_site: Callable[..., Site]) -> None:
+@pytest.mark.parametrize("lives", counts(2, 10))
+def test_killed_at_random_while_copying_nothing_is_lost(
+    make_site: Callable[..., Site], lives: int
+) -> None:
     site = make_site()
     site.client.call("set_settings", {"changes": {"object": "NGC 7027", "prefix": "k9"}})
     rng = random.Random(9)
     shape = (1500, 2000)
     accepted = []
-    for round_ in range(4):
+    for round_ in range(lives):
         frames = [
             make_frame(
                 site.incoming, round_ * 10 + n, shape=shape, capacity=0,
