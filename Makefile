@@ -83,6 +83,7 @@ bench: venv  ## the figures of the README, each beside its peer or its limit
 soak: native  ## one simulated night, minutes long, and the tests that make test leaves out
 	$(BIN)/python tools/soak.py
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m soak -n 2 --dist worksteal $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= NIGHTJAR_TESTS=long $(BIN)/python -m pytest -n 2 tests/property
 
 soak-streams: venv  ## ten minutes of logging at each rate, every row of every frame read back
 	@set -e; for name in 536x536@500 536x536@1000 mbi2@57; do \

@@ -42,7 +42,11 @@ FOREIGN_VARIABLES = re.compile(
 SKIP_REASON = "needs {program}: Debian package {package}"
 SKIP_PATTERN = re.compile(r"needs (\S+): Debian package ([\w.+-]+)")
 
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# `make soak` asks for more examples than a run of minutes can afford.
+EXAMPLES = 500 if os.environ.get("NIGHTJAR_TESTS") == "long" else 40
+settings.register_profile(
+    "default", deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow]
+)
 # In CI the same examples every time: a red run must be red again when it is looked into.
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "default")

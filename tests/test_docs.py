@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -83,11 +84,8 @@ def test_reference_pages_are_current() -> None:
 
 
 def test_check_notices_changed_missing_and_needless_pages(tmp_path: Path) -> None:
-    made = subprocess.run(
-        [sys.executable, str(GENERATOR), "--folder", str(tmp_path)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    # As the generator writes them: the test above says so.
+    shutil.copytree(PROJECT / "docs" / "reference", tmp_path, dirs_exist_ok=True)
     (tmp_path / "codes.md").write_text("changed by hand\n")
     (tmp_path / "cam.md").unlink()
     (tmp_path / "old.md").write_text("of a daemon that is gone\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kit.depth import soaked
 from kit.tiny_nights import DATE, EVENING_NS, Site, make_tiny, settle, site
 from nightjar.errors import NightjarError
 from nightjar.fits.hdus import read_headers
@@ -86,8 +87,15 @@ def test_ids_out_of_order_are_exchanged(here: Site) -> None:
     assert contents(here) == after
 
 
-@pytest.mark.parametrize("place", ["_park", "_place", "_close", "follow", "set_products"])
-@pytest.mark.parametrize("again", ["fix_ids", "run_night"])
+@pytest.mark.parametrize(
+    ("place", "again"),
+    [
+        ("_park", "fix_ids"), ("_place", "run_night"), ("_close", "fix_ids"),
+        ("follow", "run_night"), ("set_products", "fix_ids"),
+        soaked("_park", "run_night"), soaked("_place", "fix_ids"), soaked("_close", "run_night"),
+        soaked("follow", "fix_ids"), soaked("set_products", "run_night"),
+    ],
+)  # fmt: skip
 def test_a_crash_in_between_is_made_up_for(
     here: Site, monkeypatch: pytest.MonkeyPatch, place: str, again: str
 ) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from astropy.io import fits
 
+from kit.depth import counts, soaked
 from kit.site import (
     Daemon,
     FakePipeline,
@@ -36,7 +37,8 @@ from nightjard.camd.drivers.embedded import read_embedded
 
 @pytest.fixture
 def site(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Site]:
-    site = Site(tmp_path, free_ports(4))
+    # One saving process: each costs a fifth of a second of a core at every start.
+    site = Site(tmp_path, free_ports(4), worker_processes=1)
     yield site
     site.close()
 
@@ -79,25 +81,28 @@ def assert_fast_status(camera: Daemon) -> None:
 # ---------------------------------------------------------------- processes are killed
 
 
-def test_killed_workers_lose_nothing(site: Site) -> None:
-    camera = site.camera({"width": 2000, "height": 1500}, framebuffer_bytes=6 * 6_000_000)
-    reply = camera.call("start", count=30)
-    for _ in range(4):
+@pytest.mark.parametrize("frames", counts(16, 80))
+def test_killed_workers_lose_nothing(site: Site, frames: int) -> None:
+    camera = site.camera(
+        {"width": 2000, "height": 1500}, framebuffer_bytes=6 * 6_000_000, worker_processes=2
+    )
+    reply = camera.call("start", count=frames)
+    for _ in range(frames // 8):
         eventually(lambda: len(worker_pids(camera)) == 2, what="two workers")
         victim = worker_pids(camera)[0]
         os.kill(victim, signal.SIGKILL)
         eventually(lambda victim=victim: victim not in worker_pids(camera))
     snapshot = camera.finish(reply, 60)
     assert snapshot["state"] == "done", snapshot
-    assert len(set(frame_ids(site))) == 30
-    assert camera.status()["worker_restarts"] >= 4
+    assert len(set(frame_ids(site))) == frames
+    assert camera.status()["worker_restarts"] >= frames // 8
 
 
 def test_a_stopped_worker_is_replaced_and_its_frame_saved(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NIGHTJAR_SAVE_TIMEOUT", "1")
-    camera = site.camera(worker_processes=1)
+    camera = site.camera()
     stopped = worker_pids(camera)[0]
     os.kill(stopped, signal.SIGSTOP)
     snapshot = camera.finish(camera.call("start", count=3), 60)
@@ -139,18 +144,18 @@ def test_a_wedged_detector_child_is_ended_within_five_seconds(site: Site) -> Non
     assert_takes_frames(camera)
 
 
-@pytest.mark.parametrize(
-    ("kind", "code"), [("crash", "DEVICE"), ("not_found", "DEVICE_NOT_FOUND")]
-)
-def test_a_failing_init_is_told_and_can_be_tried_again(site: Site, kind: str, code: str) -> None:
+def test_a_failing_init_is_told_and_can_be_tried_again(site: Site) -> None:
     faults = site.folder / "faults.json"
-    faults.write_text(json.dumps({"faults": [{"kind": kind}]}))
+    faults.write_text('{"faults": []}')
     camera = site.start("camd", "test", site.camera_config({"fault_path": str(faults)}))
-    snapshot = camera.finish(camera.call("init"))
-    assert snapshot["state"] == "failed"
-    assert snapshot["code"].startswith(code)
-    status = camera.status()
-    assert (status["summary"], status["health"]["level"]) == ("STANDBY", "DEGRADED")
+    for kind, code in (("crash", "DEVICE"), ("not_found", "DEVICE_NOT_FOUND")):
+        faults.write_text(json.dumps({"faults": [{"kind": kind}]}))
+        snapshot = camera.finish(camera.call("init"))
+        assert snapshot["state"] == "failed"
+        assert snapshot["code"].startswith(code)
+        status = camera.status()
+        assert (status["summary"], status["health"]["level"]) == ("STANDBY", "DEGRADED")
+        assert code in json.dumps(status["last_error"])
     faults.write_text('{"faults": []}')
     assert camera.finish(camera.call("init"))["state"] == "done"
     assert_takes_frames(camera)
@@ -171,14 +176,14 @@ def test_abort_ends_an_init_that_hangs(site: Site) -> None:
     assert camera.finish(camera.call("init"))["state"] == "done"
 
 
-@pytest.mark.parametrize("kind", ["zero_frame", "stale_frame"])
-def test_a_bad_frame_is_taken_again_and_never_saved(site: Site, kind: str) -> None:
-    camera = site.camera({"faults": [{"kind": kind, "at_frame": 3}]})
-    assert_takes_frames(camera, 5)
+def test_a_bad_frame_is_taken_again_and_never_saved(site: Site) -> None:
+    faults = [{"kind": "zero_frame", "at_frame": 3}, {"kind": "stale_frame", "at_frame": 6}]
+    camera = site.camera({"faults": faults})
+    assert_takes_frames(camera, 7)
     ids = frame_ids(site)
-    assert len(set(ids)) == len(ids) == 5
-    assert camera.status()["frames_invalid"] == 1
-    assert sum(fits.getheader(path)["INVALPRE"] for path in images(site)) == 1
+    assert len(set(ids)) == len(ids) == 7
+    assert camera.status()["frames_invalid"] == 2
+    assert [fits.getheader(path)["INVALPRE"] for path in images(site)].count(1) == 2
 
 
 def test_a_camera_that_only_delivers_zeros_is_given_up(site: Site) -> None:
@@ -211,11 +216,18 @@ def test_a_camera_that_comes_back_is_connected_again_where_that_is_configured(si
     assert_takes_frames(camera)
 
 
-def test_kill_of_the_daemon_loses_nothing_that_was_read_out(site: Site) -> None:
+@pytest.mark.parametrize(
+    "delays_s", [(0.01, 0.1), soaked((0.0, 0.01, 0.03, 0.05, 0.08, 0.11, 0.15))], ids=len
+)
+def test_kill_of_the_daemon_loses_nothing_that_was_read_out(
+    site: Site, delays_s: tuple[float, ...]
+) -> None:
     """Killed at many different moments; after each restart every read-out frame is a file."""
-    config = site.camera_config({"width": 1600, "height": 1200}, framebuffer_bytes=6 * 3_840_000)
+    config = site.camera_config(
+        {"width": 1600, "height": 1200}, framebuffer_bytes=6 * 3_840_000, worker_processes=2
+    )
     shown: set[int] = set()
-    for delay_s in (0.0, 0.01, 0.03, 0.08, 0.15):
+    for delay_s in delays_s:
         camera = site.start("camd", "test", config)
         eventually(lambda camera=camera: camera.status()["frames_unsaved"] == 0)
         assert camera.finish(camera.call("init"))["state"] == "done"
@@ -242,7 +254,7 @@ def test_kill_of_the_daemon_loses_nothing_that_was_read_out(site: Site) -> None:
 def test_children_end_with_the_daemon(site: Site) -> None:
     camera = site.camera()
     children = descendants(camera.process.pid)
-    assert len(children) >= 3
+    assert len(children) >= 2
     camera.kill()
     for pid in children:
         eventually(lambda pid=pid: not is_alive(pid), 10, f"{pid} {command_line(pid)} ends")
@@ -433,27 +445,22 @@ def test_a_black_holed_log_daemon_slows_nothing(site: Site) -> None:
         hole.close()
 
 
-def test_a_second_daemon_for_the_same_camera_is_refused(site: Site) -> None:
-    site.camera()
+def test_a_second_daemon_is_refused_whatever_it_is_called(site: Site) -> None:
+    first = site.camera()
+    reply = first.call("start", count=0)
     second = site.launch("camd", "test", site.camera_config())
     assert second.process.wait(10) == 3
     assert "already running" in second.log
     assert len(second.log.strip().splitlines()[-1]) < 200
-
-
-def test_a_daemon_of_another_name_for_the_same_camera_is_refused(site: Site) -> None:
-    camera = site.camera()
-    reply = camera.call("start", count=0)
     second = site.launch("camd", "other", site.camera_config(daemon="camera2"))
     assert second.process.wait(10) == 3
     assert "camera TEST is already running" in second.log
-    eventually(lambda: camera.status()["sequence_frame_count"] >= 3)
-    camera.call("stop")
-    assert camera.finish(reply)["state"] == "done"
+    seen = first.status()["sequence_frame_count"]
+    eventually(lambda: first.status()["sequence_frame_count"] >= seen + 3)
+    first.call("stop")
+    assert first.finish(reply)["state"] == "done"
 
-
-def test_a_second_daemon_on_the_same_port_is_refused(site: Site) -> None:
-    first = site.camera()
+    # The same port, of a daemon and of something else.
     site.registry_value["daemons"]["camera2"]["port"] = first.client.entry.port
     with pytest.raises(NightjarError, match="is taken by"):
         site.write_registry() or site.registry
@@ -464,7 +471,7 @@ def test_a_second_daemon_on_the_same_port_is_refused(site: Site) -> None:
     taken.bind(("127.0.0.1", site.registry_value["daemons"]["pipeline"]["port"]))
     taken.listen()
     site.write_registry()
-    second = site.launch("camd", "other", site.camera_config(daemon="pipeline", camera_id="B"))
+    second = site.launch("camd", "third", site.camera_config(daemon="pipeline", camera_id="B"))
     assert second.process.wait(10) == 2
     assert "already in use" in second.log
     taken.close()
@@ -531,7 +538,7 @@ def test_many_clients_at_once(site: Site) -> None:
     def look() -> None:
         client = site.client("camera")
         try:
-            for _ in range(50):
+            for _ in range(25):
                 client.call("status")
         except Exception as error:  # noqa: BLE001
             errors.append(error)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from kit.archive_frames import empty_database
+from kit.depth import soaked
 from kit.nights import files_of, product_tags, products_of
 from kit.tiny_nights import DATE, RAW, bench_of, make_tiny
 from nightjar.errors import StorageError
@@ -67,18 +68,25 @@ def killed(scenario: str, share: int) -> dict[str, Any]:
     return report
 
 
-def test_killed_at_instants_of_every_step_then_run_to_the_end() -> None:
-    report = killed("fresh", 31)
+@pytest.mark.parametrize("share", [101, soaked(31)])
+def test_killed_at_instants_of_every_step_then_run_to_the_end(share: int) -> None:
+    report = killed("fresh", share)
     assert report["instants"] > 250
     for step in STEPS:
         assert report["kills"][step] >= 1, report["kills"]
-    assert sum(report["kills"].values()) > 18
+    assert sum(report["kills"].values()) > 250 // share + len(STEPS)
 
 
-@pytest.mark.parametrize(("scenario", "share"), [("late", 41), ("restore", 41), ("repair", 43)])
+@pytest.mark.parametrize(
+    ("scenario", "share"),
+    [
+        ("late", 101), ("restore", 101), ("repair", 103),
+        soaked("late", 41), soaked("restore", 41), soaked("repair", 43),
+    ],
+)  # fmt: skip
 def test_killed_while_a_night_is_made_anew(scenario: str, share: int) -> None:
     report = killed(scenario, share)
-    assert sum(report["kills"].values()) > 5
+    assert sum(report["kills"].values()) > 250 // share - 1
 
 
 def test_workers_end_with_their_parent_and_the_night_goes_on(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from kit.archive_frames import empty_database
+from kit.depth import soaked
 from kit.night_crash import Inline
 from kit.nights import NightBench, files_of, product_tags, products_of
 from kit.small_disk import prove
@@ -186,7 +187,7 @@ def test_a_frame_that_rotted_is_found_by_its_loggers_checksum(tmp_path: Path) ->
     bench.close()
 
 
-@pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("share", [0.02, 0.9, soaked(0.2), soaked(0.5), soaked(1.0)])
 def test_a_flipped_bit_of_a_product_is_found_wherever_it_is(
     bench: NightBench, night: Path, share: float
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from kit.depth import soaked
 from kit.nights import NightBench, files_of, product_tags, products_of
 from kit.product_night import Night, big_endian, frames_of
 from kit.tiny_nights import bench_of, make_tiny, settle
@@ -114,7 +115,7 @@ def test_pixels_of_every_kind_come_out_of_large_tiles(
     assert frames_in(path, backwards) == [wanted[n] for n in backwards]
 
 
-@pytest.mark.parametrize("options", [ROWS, WHOLE, ("-t", "500,200,30")])
+@pytest.mark.parametrize("options", [WHOLE, soaked(ROWS), soaked(("-t", "500,200,30"))])
 def test_memory_does_not_grow_with_the_tile(tmp_path: Path, options: tuple[str, ...]) -> None:
     frames = frames_of(1, 240, (200, 500))  # 48 MB
     path = fpacked(plain(tmp_path, frames), options)

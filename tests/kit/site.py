@@ -111,8 +111,9 @@ def finish(client: Client, reply: dict[str, str], timeout_s: float = 30.0) -> di
 class Site:
     """Configuration files and daemon processes below one folder."""
 
-    def __init__(self, folder: Path, ports: list[int]) -> None:
+    def __init__(self, folder: Path, ports: list[int], *, worker_processes: int = 2) -> None:
         self.folder = folder
+        self._worker_processes = worker_processes
         self.etc = folder / "etc"
         self.spool = folder / "spool"
         self.spool.mkdir(parents=True)
@@ -159,7 +160,8 @@ class Site:
             "daemon": "camera", "pipeline_daemon": None, "pipeline_handover_timeout": 1.0,
             "log_name": "camd@test", "control_machines": ["LocalHost"], "camera_serial": 12345,
             "cooler_setpoint": None, "cooler_update_delay": 0.05, "cooler_pwm_step": 20,
-            "worker_processes": 2, "framebuffer_bytes": 8 * 2 * SMALL["width"] * SMALL["height"],
+            "worker_processes": self._worker_processes,
+            "framebuffer_bytes": 8 * 2 * SMALL["width"] * SMALL["height"],
             "gain": 26, "header_card_capacity": 144, "camera_id": "TEST",
             "output_path": str(self.spool), "output_prefix": "test",
             "expcount_path": str(self.folder / "counter.json"), "driver": simulated,
