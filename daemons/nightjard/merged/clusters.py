@@ -113,8 +113,8 @@ def estimate(
     centre = float(np.median(d))
     grid = np.arange(-REACH_S, REACH_S + STEP_S / 2, STEP_S)
     both, only_das = np.zeros(grid.size), np.zeros(grid.size)
-    kinds = {(round(a, 4), round(b, 4)) for a, b in zip(das_half, tel_half, strict=True)}
-    for a, b in kinds:
+    kinds = np.unique(np.round(np.column_stack((das_half, tel_half)), 4), axis=0)
+    for a, b in kinds.tolist():
         chosen = (np.abs(das_half - a) < 6e-5) & (np.abs(tel_half - b) < 6e-5)
         away = d[chosen][:, None] - centre - grid[None, :]
         both += _log_sum(away, a, b)

@@ -190,7 +190,11 @@ def _of_volts(
     if volts.size < 2:
         return []
     limits = config.levels
-    level = levels(volts, -1, limits.low_v, limits.high_v)
+    is_high = volts > limits.high_v
+    if np.all(is_high | (volts < limits.low_v)):
+        level = is_high.view(np.int8)
+    else:
+        level = levels(volts, -1, limits.low_v, limits.high_v)
     changed = np.flatnonzero((level[1:] != level[:-1]) & (level[:-1] >= 0)) + 1
     if not changed.size:
         return []
