@@ -63,11 +63,11 @@ class Looking:
             raise Refused(f"no family {family!r}; there are: {known}", code=Code.UNKNOWN_ITEM)
         return [self.row(night) for night in self._finder.discover(family)]
 
-    def row(self, night: Row) -> dict[str, Any]:
-        """Return TABLE_KEYS of a night."""
+    def row(self, night: Row, *, is_proven: bool | None = None) -> dict[str, Any]:
+        """Return TABLE_KEYS of a night; `is_proven` where it was looked at already."""
         job = self._jobs.of_night(night["id"])
         row = answers.table_row(night, job.step if job is not None else None)
-        if not self._is_proven(night):
+        if not (self._is_proven(night) if is_proven is None else is_proven):
             row.update(
                 transferred_to_scexao6=False, transferred_timestamp=None,
                 safe_on_scexao6=False, safe_timestamp=None,
@@ -111,7 +111,8 @@ class Looking:
         activity = self._finder.activity(row, listing)
         job = self._jobs.of_night(row["id"])
         operation = job.operation.id if job is not None else None
-        table = self.row(row)
+        is_proven = self._is_proven(row)
+        table = self.row(row, is_proven=is_proven)
         if activity.is_recording and row["plan_hash"] is None:
             table["state"] = NightState.RECORDING.value
         plan = self._plan(row)
@@ -129,7 +130,7 @@ class Looking:
             ],
             "operation": operation,
             "next": _next(row, standing, activity.text, operation, self._finder.late(row),
-                          self._unheld(row, listing), self._unproven(row)),
+                          self._unheld(row, listing), "" if is_proven else self._unproven(row)),
         }  # fmt: skip
 
     def _unheld(self, night: Row, listing: Listing) -> list[str]:
@@ -140,8 +141,6 @@ class Looking:
         return unheld(context)
 
     def _unproven(self, night: Row) -> str:
-        if self._is_proven(night):
-            return ""
         try:
             return still_text(unproven(self._context(night)), night["date"])
         except NightjarError as error:

@@ -15,14 +15,13 @@ from pathlib import Path
 from blake3 import blake3
 
 from nightjar.errors import StorageError
-from nightjar.files import is_temporary
 from nightjard.archived.nights.file_store import FileState, KnownFile
 from nightjard.archived.nights.finding import list_raw
 from nightjard.archived.nights.ids.changes import NAME as NAME_CHANGES
 from nightjard.archived.nights.plan import FOLDER
 from nightjard.archived.nights.records import Reason
 from nightjard.archived.nights.steps.context import Context
-from nightjard.archived.nights.steps.making import SUPERSEDED, is_ours
+from nightjard.archived.nights.steps.making import HASHES, SUPERSEDED, is_ours
 from nightjard.archived.nights.transfer.reading import storable
 from nightjard.archived.nights.writing import file_hash
 
@@ -31,12 +30,17 @@ _PIECE = 4 << 20
 _TOLD = 5
 
 
-def listed(context: Context) -> dict[str, FileState]:
+def listed(context: Context, skipped: Iterable[str] = ()) -> dict[str, FileState]:
     """Return all files of a night that copies must have, but the raw cubes: path -> state.
+
+    Parameters
+    ----------
+    skipped
+        Further folders that are left out.
 
     Errors as :func:`~nightjard.archived.nights.finding.list_raw`.
     """
-    skipped = {*context.config.streams, SUPERSEDED}
+    skipped = {*context.config.streams, SUPERSEDED, *skipped}
     found = dict(_below(context.folder, "", skipped))
     if context.tools.transfers.takes_raw(context.night["family"]):
         known = set(unreadable(context))
@@ -60,7 +64,7 @@ def _below(
     folder: Path, below: str, skipped: Iterable[str] = ()
 ) -> Iterator[tuple[str, FileState]]:
     try:
-        entries = sorted(os.scandir(folder / below), key=lambda each: each.name)
+        entries = list(os.scandir(folder / below))
     except FileNotFoundError:
         return
     except OSError as error:
@@ -68,9 +72,9 @@ def _below(
     for entry in entries:
         name = entry.name
         if entry.is_dir(follow_symlinks=False):
-            if name[0] != "." and name not in skipped:
-                yield from _below(folder, f"{below}{name}/")
-        elif name[0] != "." and not is_temporary(Path(name)):
+            if name[0] != "." and f"{below}{name}" not in skipped:
+                yield from _below(folder, f"{below}{name}/", skipped)
+        elif name[0] != ".":  # hidden ones are unfinished, or locks
             try:
                 status = entry.stat()
             except OSError:
@@ -79,8 +83,19 @@ def _below(
 
 
 def digest(context: Context) -> str:
-    """Return the hash of the names, sizes and times of all files that copies must have."""
-    return blake3(repr(sorted(listed(context).items())).encode("utf-8", "replace")).hexdigest()
+    """Return the hash of the names, sizes and times of all files that copies must have.
+
+    Of the hashes of frames, a file for each product, the time of their folder tells: they are
+    written under another name and then renamed.
+    """
+    hashes = context.folder / HASHES
+    lines = [
+        f"{path!r} {size} {mtime_ns}"
+        for path, (size, mtime_ns) in listed(context, skipped=(HASHES,)).items()
+    ]
+    if hashes.is_dir():
+        lines.append(f"{HASHES}/ {hashes.stat().st_mtime_ns}")
+    return blake3("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def enter(context: Context) -> None:
