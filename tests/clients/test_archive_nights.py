@@ -349,6 +349,29 @@ def test_settings_of_nights_are_flat(do: Run, fake: FakeArchive) -> None:
     assert ["telemetry", "-"] in lines
 
 
+def test_settings_show_those_of_the_nights_too(
+    do: Run, fake: FakeArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = {"object": "M31", "frame_type": None, "prefix": None, "archive": {"test": True},
+              "changed": None, "changed_by": None}  # fmt: skip
+    status = {**fake.status(), "settings": intake, "nights": {"running": [], "failed": []}}
+    monkeypatch.setattr(fake, "status", lambda: status)
+    lines = do("settings").out
+    assert "Object is M31" in lines
+    assert f"families.archival.root  {ROOT}" in re.sub(r" {2,}", "  ", lines)
+    found = json.loads(do("settings --json").out)
+    found = found.get("result", found)
+    assert found["object"] == "M31"
+    assert found["nights"]["families"]["archival"]["root"] == ROOT
+    status["nights"] = None  # an archive without nights
+    assert "families" not in do("settings").out
+
+
+def test_restore_understands_a_daemon_that_keeps_nothing(do: Run, fake: FakeArchive) -> None:
+    del fake.results["restore_night"]["kept"]
+    assert "12 files removed" in do("restore 20251106 --yes").out
+
+
 def test_why_tells_facts_copies_and_story(do: Run, fake: FakeArchive) -> None:
     lines = do("why vcam1/c.fits/17").out.splitlines()
     assert lines[:3] == ["vcam1/c.fits/17 (raw, night 20251106, archival)",

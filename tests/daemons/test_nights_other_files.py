@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command as alembic_command
+from alembic.config import Config
 from pydantic import ValidationError
 
 from kit.nights import nights_config
@@ -18,6 +20,7 @@ from kit.sshd import PROGRAMS, Sshd, flip_bit, machine_id
 from kit.tiny_nights import DATE, Site, make_tiny, settle, site
 from nightjar.errors import Busy, NightjarError
 from nightjar.files import locked
+from nightjard.archived import migrations
 from nightjard.archived.nights import tables
 from nightjard.archived.nights.transfer import patterns
 
@@ -272,3 +275,24 @@ def test_raw_taken_by_force_is_remembered_whatever_the_events_say(here: Site) ->
     with here.database.write("forget") as connection:
         connection.execute(sa.delete(tables.night_event))
     assert here.store.was_forced(here.row()["id"])
+
+
+def test_an_older_database_keeps_which_nights_were_forced(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'old.db'}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(migrations.FOLDER))
+        config.attributes["connection"] = connection
+        alembic_command.upgrade(config, "0002")
+        connection.execute(sa.text(
+            "insert into night (id, family, date, folder, state, seen_ns) values "
+            "(1, 'a', '20260611', '/x', 'new', 1), (2, 'a', '20260612', '/y', 'new', 1)"
+        ))  # fmt: skip
+        connection.execute(sa.text(
+            "insert into night_event (night_id, time_ns, kind, text) values "
+            "(1, 76, 'damaged', 'x is damaged'), (2, 77, 'damaged', 'planned by force as they are')"
+        ))  # fmt: skip
+        migrations.upgrade(connection)
+        rows = connection.execute(sa.text("select id, forced_ns from night order by id")).all()
+    engine.dispose()
+    assert [tuple(row) for row in rows] == [(1, None), (2, 77)]
