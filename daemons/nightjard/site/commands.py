@@ -408,6 +408,20 @@ def simulate_telescope(session: Session, /, **chosen: Any) -> None:
     serve(session, **chosen)
 
 
+@simulate.command("telescope-say", context_settings={"ignore_unknown_options": True})
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("words", nargs=-1, metavar="[COMMAND]")
+@pass_session
+def simulate_telescope_say(session: Session, folder: Path, words: tuple[str, ...]) -> None:
+    """Command the telescope of the site in FOLDER: observe planet raster 100; without: help.
+
+    FOLDER is what nightjar simulate das has written; its telescope must run.
+    """
+    from nightjard.site.simulate_telescope import say
+
+    say(session, folder, words)
+
+
 @simulate.command("rotator")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--motor", type=click.Choice(("smartmotor", "galil", "zaber", "pyxis")),

@@ -21,7 +21,10 @@ PROGRAMS = {"rotd": "bolorot", "telogd": "bolotel", "dasd": "bolodas", "merged":
 TELESCOPE_PORTS = 5
 PORTS = len(PROGRAMS) + 1 + TELESCOPE_PORTS
 """Of the daemons, the log, the simulated telescope: commands, 100, 10, 1 Hz, RPC."""
-_FAST_HOMING = {"speed_deg_s": 5.0, "approach_speed_deg_s": 1.0, "proofs": 1}
+_FAST_HOMING = {"speed_deg_s": 2.0, "approach_speed_deg_s": 1.0, "proofs": 1}
+_POLL_S = 0.05
+"""The tab is 0.3 degrees wide: between two readings the search must not pass it unseen, also where
+a busy machine is late."""
 
 
 def write_das_site(root: Path, *, ports: Sequence[int], force: bool = False) -> Path:
@@ -91,7 +94,7 @@ def _changes(root: Path, telescope: Sequence[int]) -> dict[str, dict[str, Any]]:
     return {
         "rotd": {
             "motor": {"kind": "simulated", "start_deg": 7.0, "wires": wires},
-            "lines": {"kind": "wires", "file": wires}, "homing": _FAST_HOMING,
+            "lines": {"kind": "wires", "file": wires}, "homing": _FAST_HOMING, "poll_s": _POLL_S,
         },
         "telogd": {
             "pointing_root": str(root / "pointing"),
@@ -126,10 +129,11 @@ def next_steps(root: Path, env: Path) -> list[str]:
         f"the site is in {root.resolve()}: rotator, acquisition, telescope logs, merge, the log",
         f"  use it:    . {env}",
         f"  telescope: {words}",
-        "             in a terminal of its own; first",
+        "             in a terminal of its own, where env was read; first",
         "  start it:  nightjar up --detach",
         "  then:      rot home; rot auto on; telog start; das start; das watch",
-        f"             nc 127.0.0.1 {known['ports'][0]}      and type: observe planet raster 100",
+        f"             nightjar simulate telescope-say {shlex.quote(str(root.resolve()))} observe "
+        "planet raster 100",
         "             dasmerge status",
         "  stop it:   nightjar down",
     ]

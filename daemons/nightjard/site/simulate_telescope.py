@@ -6,13 +6,22 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nightjar.clock import SystemClock
-from nightjar.errors import ConfigError, InvalidArgument
+from nightjar.config.paths import read_json
+from nightjar.errors import ConfigError, InvalidArgument, NightjarError, Refused, Unreachable
+from nightjar.files import locked
 from nightjard.simulators.observatory.live import LiveTelescope
-from nightjard.simulators.observatory.telescope import Ports, Telescope, ready_folder
+from nightjard.simulators.observatory.telescope import (
+    REFUSED,
+    UNDERSTOOD,
+    Ports,
+    Telescope,
+    ready_folder,
+)
 from nightjard.simulators.observatory.truth import TelescopeParameters
 from nightjard.simulators.wires import Wires
 
@@ -69,9 +78,21 @@ def serve(
     ------
     InvalidArgument
         An option is wrong.
+    Refused
+        Another telescope is on these wires.
     ConfigError
         A port is taken.
     """
+    # Wires have one writer: a second telescope would put its own truth between.
+    wires.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with locked(wires.with_name(f".{wires.name}.telescope.lock"), f"a telescope on {wires}"):
+        _serve(session, wires, plog, host, ports, rpc_numbers, seed, timeout_s)
+
+
+def _serve(
+    session: Session, wires: Path, plog: Path, host: str, ports: str, rpc_numbers: str | None,
+    seed: int, timeout_s: float,
+) -> None:  # fmt: skip
     clock = SystemClock()
     live = LiveTelescope(
         Wires.ensure(wires), clock.now_ns(), TelescopeParameters(seed=seed), timeout_s
@@ -108,3 +129,56 @@ def serve(
             f"the telescope cannot listen at {host}, ports {ports}: {error.strerror}; "
             "choose other --ports",
         ) from error
+
+
+REPLY_S = 5.0
+
+
+def say(session: Session, folder: Path, words: tuple[str, ...]) -> None:
+    """Send a command to the telescope of a site; show its answer.
+
+    Parameters
+    ----------
+    session
+        Shows it.
+    folder
+        As ``nightjar simulate das`` has written it.
+    words
+        The command; none: help.
+
+    Raises
+    ------
+    ConfigError
+        There is no such site in the folder.
+    Unreachable
+        Its telescope does not run.
+    InvalidArgument, Refused
+        As it answered.
+    """
+    known = folder / "telescope.json"
+    if not known.is_file():
+        raise ConfigError(f"{known} is not there; nightjar simulate das {folder} writes a site")
+    port, text = int(read_json(known)["ports"][0]), " ".join(words) or "help"
+    code, answer = _asked(port, text)
+    if code == REFUSED:
+        raise Refused(f"the telescope refused {text!r}: {answer}")
+    if code != UNDERSTOOD:
+        raise InvalidArgument(f"the telescope did not understand {text!r}: {answer}")
+    session.result({"command": text, "answer": answer}, answer.split("; "))
+
+
+def _asked(port: int, text: str) -> tuple[int, str]:
+    try:
+        with socket.create_connection(("127.0.0.1", port), REPLY_S) as link:
+            link.sendall(text.encode() + b"\n")
+            with link.makefile("rb") as lines:
+                reply = lines.readline().decode("ascii", "replace").strip()
+    except OSError as error:
+        raise Unreachable(
+            f"the site's telescope does not answer at 127.0.0.1:{port}: {error}; its command is in "
+            "telescope.json, or told by nightjar simulate das"
+        ) from error
+    code, _, answer = reply.partition(" ")
+    if not code.isdigit():
+        raise NightjarError(f"the telescope at 127.0.0.1:{port} answered {reply!r}")
+    return int(code), answer
