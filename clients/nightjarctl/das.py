@@ -253,6 +253,8 @@ def check(session: app.Session, clock: bool, identity: str | None) -> None:
     found = session.only(KIND, identity).call("check", {"clock": clock}, is_safe=True)
     session.result(found, check_lines(found, session.paint))
     failed = [row["what"] for row in found if row["level"] == "FAILED"]
+    if failed and session.is_json:
+        raise click.exceptions.Exit(Code.FAILED.exit_code)  # one document, not two
     if failed:
         raise NightjarError(f"not as it must be: {', '.join(failed)}", code=Code.FAILED)
 

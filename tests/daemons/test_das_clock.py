@@ -67,3 +67,10 @@ def test_an_unsynchronised_clock_fails() -> None:
 
 def test_this_machine_can_be_asked() -> None:
     assert look().source in ("chrony", "kernel")
+
+
+def test_a_simulated_clock_that_is_wrong_on_purpose_is_told_and_is_no_alarm() -> None:
+    state = ClockState("simulated", False)
+    level, text = judge(state, ClockConfig())
+    assert level is Level.DEGRADED
+    assert "simulated" in text

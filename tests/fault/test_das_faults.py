@@ -366,6 +366,25 @@ def test_a_recording_of_long_ago_is_not_gone_on_with(tmp_path: Path) -> None:
         assert das.model.state is DasState.IDLE
 
 
+def test_a_clock_that_is_simulated_as_wrong_is_told_marks_and_alarms_nobody(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as das:
+        das.host = ClockState("simulated", False)
+        das.record()
+        das.model.look_around()
+        assert das.status()["clock"]["level"] == "DEGRADED"
+        assert "simulated" in das.status()["clock"]["text"]
+        assert das.health.level_of("clock") is Level.OK
+        (row,) = check(das.model, clock_only=True)
+        assert row["level"] == "DEGRADED"
+        das.model.stop()
+        assert not das.files()[-1].header["clock"]["is_locked"]
+        das.model.config.clock.__dict__["refuse"] = True
+        with pytest.raises(Refused, match=r"clock.refuse is set.*simulated"):
+            das.model.start(test=False, output=None)
+
+
 # --- check ----------------------------------------------------------------------------------------
 
 

@@ -97,6 +97,9 @@ def test_the_command_from_start_to_stop(
         assert "not recording; " in done.out
     assert sum(file.index["valid"] for file in files(site) if file.index) > 50
     assert run("check").code == 1  # the telescope is away now
+    told = run("check", "--json")
+    assert told.code == 1
+    assert [row["what"] for row in told.value if row["level"] == "FAILED"] == ["telescope"]
     assert run("check", "--clock").code == 0
 
 

@@ -113,7 +113,11 @@ class Acquisition:
                 self._ticked_ns = self.beat_ns
                 self._guarded(self._tick)
         self._guarded(self._drain)
-        self._end("the DAS was stopped", forget=False)
+        try:
+            self._end("the DAS was stopped", forget=False)
+        except Exception as error:
+            # What could not be published stays hidden: the next life publishes it and goes on.
+            log.exception("the last minute was not published: %s", error)
         self._carry_out()
 
     def _guarded(self, work: Callable[[], None]) -> None:

@@ -79,8 +79,8 @@ class Outlook:
     def require_clock(self) -> None:
         """Raise Refused where the clock is bad and the configuration says so."""
         level, text = self.look_at_the_clock()
-        if level is Level.FAILED and self.config.clock.refuse:
-            raise Refused(text)
+        if self.config.clock.refuse and (level is Level.FAILED or not self.state.is_locked):
+            raise Refused(f"clock.refuse is set, and the clock is not good: {text}")
 
     def look_at_the_clock(self) -> tuple[Level, str]:
         """Ask anew how the host's clock is; return how good it is, and why."""
@@ -89,7 +89,11 @@ class Outlook:
         self.state, self._seen_ns = state, self._clock.monotonic_ns()
         self.told = state.told()
         # An unlocked clock is marked in the files and does not make the DAS FAILED.
-        self._health.set("clock", min(level, Level.DEGRADED), text if level else "")
+        is_wrong = level and state.source != "simulated"
+        if is_wrong:
+            self._health.set("clock", min(level, Level.DEGRADED), text)
+        else:
+            self._health.ok("clock")
         return level, text
 
     def _no_telescope(self, reason: str) -> dict[str, Any]:
