@@ -73,9 +73,9 @@ def _pointing_lines(
         for key in ("stale", "damaged"):
             if ring[key]:
                 text += ", " + paint(f"{ring[key]} {key}", "yellow")
-        if ring["missing"]:
-            first = clock_text(ring["missing"][0])
-            text += ", " + paint(f"{len(ring['missing'])} missing since {first}", "yellow")
+        if ring["behind"]:  # what was before these logs began is not their loss
+            first = clock_text(ring["behind"][0])
+            text += ", " + paint(f"{len(ring['behind'])} not whole since {first}", "yellow")
         lines.append(text)
     return lines
 
@@ -216,7 +216,11 @@ def minute_lines(
     ]  # fmt: skip
     rows = table(head, cells, right=(1, 2, 3))
     lines.append(rows[0])
-    for text, row in zip(rows[1:], value["hours"], strict=True):
+    begun = 0 if everything else _first_with_something(value["hours"])
+    if begun:
+        last = f"{value['hours'][begun - 1]['hour']:02d}"
+        lines.append(f"{'00' if begun == 1 else f'00 to {last}'}: nothing")
+    for text, row in list(zip(rows[1:], value["hours"], strict=True))[begun:]:
         lines.append(text)
         for name in _STREAMS:
             for key, color in (("missing", "red"), ("partial", "yellow")):
@@ -227,6 +231,14 @@ def minute_lines(
     if not value["hours"]:
         lines.append("that day has not begun")
     return lines
+
+
+def _first_with_something(hours: Sequence[Mapping[str, Any]]) -> int:
+    """Return the first hour of which anything is here: before it, nothing ran. 0 for none."""
+    for index, row in enumerate(hours):
+        if any(row[name]["whole"] or row[name]["partial"] for name in _STREAMS):
+            return index
+    return 0
 
 
 def file_lines(files: Sequence[Mapping[str, Any]], paint: Paint = no_paint) -> list[str]:

@@ -18,6 +18,7 @@ from nightjar.das.naming import MINUTE_NS, minute_of
 from nightjar.errors import NightjarError, Refused
 from nightjar.health import Health
 from nightjar.operations import Operations
+from nightjar.times import iso
 from nightjard.telogd.drivers.base import Capabilities
 from nightjard.telogd.drivers.plog_folder import PlogFolder
 from nightjard.telogd.model import Sources, TelescopeLogs
@@ -220,3 +221,29 @@ def test_a_minute_that_the_ring_holds_back_is_lag(tmp_path: Path) -> None:
     bench.ring.put(old, records(old - 86400 * S))
     bench.settled(lambda: "old files" in bench.reasons(), "an old file is told")
     bench.model.close()
+
+
+def test_a_minute_that_is_here_in_part_is_told_as_that(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ring=True)
+    now = SystemClock().now_ns()
+    start = now // MINUTE_NS * MINUTE_NS - 3 * MINUTE_NS
+    bench.ring.put(start, records(start)[: 52 * 5000])  # the telescope died in it
+    bench.model.start()
+    try:
+        bench.settled(
+            lambda: "only in part here" in bench.reasons().get("pointing lag", ""), "it is told"
+        )
+        told = bench.model.status()["ring"]
+        assert told["behind"] == [iso(start, 0)]
+        assert len(told["missing"]) == 10, "what was before we looked is missing and no alarm"
+    finally:
+        bench.model.close()
+
+
+def test_a_reason_is_told_once(bench: Bench) -> None:
+    bench.telescope.is_dead = True
+    bench.model.start()
+    bench.settled(lambda: "fresh" in bench.reasons(), "not fresh")
+    bench.settled(lambda: "telescope" in bench.reasons(), "why")
+    assert str(bench.health.snapshot()["reason"]).count("is off") == 1
+    assert "is off" in bench.model.status()["reason"]

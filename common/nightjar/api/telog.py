@@ -93,8 +93,9 @@ STATUS_KEYS: dict[str, str] = {
     "pointing": "{age_s, source, newest, files, whole, partial, records, duplicates, conflicts, "
     "gaps, wrong_time, connects, last_file}: the pointing log; source says where the newest record "
     "was read; null where none is configured",
-    "ring": "{folder, looks, copied, completed, present, stale, damaged, locked, missing}: the "
-    "telescope's folder; null where none is configured",
+    "ring": "{folder, looks, copied, completed, present, stale, damaged, locked, missing, behind}: "
+    "the telescope's folder; missing: minutes of the look-back that are not whole here, behind: "
+    "those of them that should be; null where none is configured",
     "housekeeping": "{age_s, telescope, rotator, seq, files, lines, gaps, last_file}; telescope: "
     "{driver, is_ok, latency_ms, answers, failures, last_error}, rotator: {daemon, is_ok, age_s, "
     "answers, failures, last_error}; null where not configured",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nightjar.api.states import Level
 from nightjar.clock import NS_PER_S
-from nightjar.das.naming import MINUTE_NS
+from nightjar.das.naming import MINUTE_NS, pointing_path
 from nightjar.errors import NightjarError
 from nightjar.files import free_bytes
 from nightjar.health import Health
@@ -129,9 +129,11 @@ class Care:
         for stream, lag_s in self.lag.items():
             start = oldest[stream]
             if lag_s > logs.config.lag_limit_s and start is not None:
+                is_part = stream == "pointing" and pointing_path(logs.roots[stream], start).exists()
+                how = "only in part here" if is_part else "not here"
                 self._health.set(
                     f"{stream} lag", Level.DEGRADED,
-                    f"{stream} of {iso(start, 0)} is not here {lag_s:.0f} s after its minute",
+                    f"{stream} of {iso(start, 0)} is {how} {lag_s:.0f} s after its minute",
                 )  # fmt: skip
             else:
                 self._health.ok(f"{stream} lag")
@@ -147,7 +149,7 @@ class Care:
         for name in ("housekeeping", "telescope", "rotator", "pointing", "ring", "raw"):
             if name not in {helper.name for helper in running}:
                 self._health.ok(name)
-        wrong = logs.not_fresh() if running else []
+        wrong = logs.not_fresh(with_why=False)  # the helpers have told why, above
         troubles = {
             "fresh": "; ".join(wrong),
             "ledger": logs.ledger.trouble,

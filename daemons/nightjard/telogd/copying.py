@@ -269,7 +269,7 @@ class RawCopier:
         self._enter(here, group, facts, folder, file)
         if group.start_ns is not None:
             lag = self._clock.now_ns() - group.start_ns - MINUTE_NS
-            self.last_lag_s = lag / NS_PER_S
+            self.last_lag_s = max(0.0, lag / NS_PER_S)  # a minute may end early: das stop
             self.last_file = str(folder / group.names[-1])
             self._newest = max(self._newest, group.start_ns)
             self.waiting.discard(group.start_ns)

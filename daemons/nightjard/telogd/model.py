@@ -280,7 +280,7 @@ class TelescopeLogs:
         """Age of the telescope's record; None for none."""
         return None if self.poll is None else self.poll.age_s()
 
-    def not_fresh(self) -> list[str]:
+    def not_fresh(self, *, with_why: bool = True) -> list[str]:
         """Return what is not fresh, and why; empty when all is."""
         limit = self.config.fresh_limit_s
         wrong = []
@@ -294,7 +294,7 @@ class TelescopeLogs:
                 continue
             how = "never came" if age is None else f"is {age:.1f} s old (limit {limit:g} s)"
             why = "; ".join(h.trouble for h in self._helpers if h.name in names and h.trouble)
-            wrong.append(f"{what} {how}" + (f": {why}" if why else ""))
+            wrong.append(f"{what} {how}" + (f": {why}" if why and with_why else ""))
         return wrong
 
     @property

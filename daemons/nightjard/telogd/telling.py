@@ -69,6 +69,7 @@ def _ring_status(logs: TelescopeLogs) -> dict[str, Any] | None:
         value |= {
             "stale": len(logs.ring.stale), "locked": list(logs.ring.locked),
             "missing": [iso(start, 0) for start in logs.ring.missing],
+            "behind": [iso(start, 0) for start in logs.ring.behind],
         }  # fmt: skip
     return value
 
