@@ -188,3 +188,12 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     made = Sshd(tmp_path_factory.mktemp("ssh") / "d", *ports.free_ports(1))
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="module")
+def kept_workers(_session_folders: str) -> Iterator[None]:
+    """Real worker processes of the pipeline for all tests of a module."""
+    from kit.kept_workers import kept_workers
+
+    with kept_workers():
+        yield

@@ -18,7 +18,7 @@ from nightjar.api.night_results import COPY_KEYS, INGEST_KEYS, VERIFY_KEYS
 from nightjar.api.nights import NIGHT_COMMANDS
 from nightjard.archived.nights.tables import TABLES
 
-pytestmark = pytest.mark.needs(*PROGRAMS)
+pytestmark = [pytest.mark.needs(*PROGRAMS), pytest.mark.usefixtures("kept_workers")]
 ASKED = {"night": DATE, "family": "archival"}
 NIGHTS = {"nights": [DATE], "family": "archival"}
 #: What else each command is given.

@@ -29,6 +29,8 @@ from nightjard.simulators.night.presets import small
 from nightjard.simulators.night.program import make_night
 from nightjard.simulators.night.truth import NightTruth
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 RAW_ONLY = ("vcam1", "vcam2", "logging")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from kit.archive_frames import empty_database
 from nightjar.clock import ManualClock, SystemClock
 from nightjar.errors import ConfigError, InvalidArgument, Refused, StorageError
 from nightjar.files import rename_new
@@ -54,6 +55,7 @@ CLOCK = SystemClock()
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
+    (tmp_path / "archive.db").write_bytes(empty_database())
     made = Database(f"sqlite:///{tmp_path / 'archive.db'}")
     yield made
     made.close()

@@ -17,6 +17,8 @@ from nightjard.archived.nights import papers
 from nightjard.archived.nights.ids import renaming
 from nightjard.archived.nights.store import NightStore
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 ASKED = {"night": DATE, "family": "archival"}
 
 

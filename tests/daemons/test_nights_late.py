@@ -16,6 +16,8 @@ from nightjard.archived.nights.store import Row
 from nightjard.simulators.night.parameters import Segment
 from nightjard.simulators.night.triggers import CameraTiming
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 CAMERAS = (CameraTiming(), CameraTiming(offset_us=150.0))
 SEGMENTS = (
     Segment(SCIENCE, frames=120, cube_frames=((20,), (25,)), timings=CAMERAS),

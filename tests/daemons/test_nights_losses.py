@@ -16,6 +16,8 @@ from nightjard.simulators.night.parameters import Segment
 from nightjard.simulators.night.triggers import CameraTiming
 from nightjard.simulators.night.truth import Fate
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 SLOWLY = 0.5  # s of exposure: few frames in some minutes
 LOSSY = (
     CameraTiming(lost=((20, "after"),)),

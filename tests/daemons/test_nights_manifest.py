@@ -23,6 +23,7 @@ import pytest
 import sqlalchemy as sa
 from aiosmtpd.controller import Controller
 
+from kit.archive_frames import empty_database
 from nightjar.clock import ManualClock, SystemClock
 from nightjar.errors import (
     ConfigError,
@@ -68,6 +69,7 @@ MAIL = Mail(
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
+    (tmp_path / "archive.db").write_bytes(empty_database())
     made = Database(f"sqlite:///{tmp_path / 'archive.db'}")
     yield made
     made.close()

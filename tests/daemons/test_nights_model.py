@@ -38,6 +38,8 @@ from nightjard.archived.nights.processing import steps_between
 from nightjard.simulators.night import damage
 from nightjard.simulators.night.truth import Fate, NightTruth
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 ALL = tuple(step for step in STEPS if step != "transfer")
 TELEMETRY = {"telemetry": "logging/keywords_log*.tsv"}
 

@@ -14,6 +14,8 @@ from kit.nights import nights_config, products_of
 from kit.tiny_nights import DATE, make_tiny, site
 from nightjar.fits.verify import verify_image
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 ASKED = {"night": DATE, "family": "archival"}
 
 

@@ -21,6 +21,8 @@ from nightjard.archived.nights import tables
 from nightjard.archived.nights.plan import UPGRADES, VERSION, Plan, plan_path, rows_path
 from nightjard.simulators.night.truth import NightTruth
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 #: Written by releases of those versions for the night of `make_tiny`, which is always the same.
 STORED = Path(__file__).parents[1] / "kit" / "old_plans"
 NAMES = {

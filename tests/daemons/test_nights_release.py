@@ -16,7 +16,7 @@ from nightjar import files
 from nightjar.errors import NightjarError, Refused
 from nightjard.archived.nights.transfer import quarantine as quarantine_module
 
-pytestmark = pytest.mark.needs(*PROGRAMS)
+pytestmark = [pytest.mark.needs(*PROGRAMS), pytest.mark.usefixtures("kept_workers")]
 ASKED = {"night": DATE, "family": "archival"}
 DAY_S = 86400.0
 

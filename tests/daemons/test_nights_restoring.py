@@ -16,6 +16,8 @@ from nightjar.fits.hdus import read_headers
 from nightjar.fits.header import read_header
 from nightjard.archived.nights.ids import read_name_changes
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 
 @pytest.fixture
 def night(tmp_path: Path) -> Path:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kit.archive_frames import empty_database
 from kit.depth import counts
 from kit.small_disk import prove
 from nightjar.clock import SystemClock
@@ -62,6 +63,7 @@ def crash(what: str, folder: Path, lives: int, *more: str) -> dict[str, Any]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
+    (tmp_path / "archive.db").write_bytes(empty_database())
     made = Database(f"sqlite:///{tmp_path / 'archive.db'}")
     yield made
     made.close()

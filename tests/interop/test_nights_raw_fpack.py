@@ -31,7 +31,7 @@ from nightjard.archived.nights.writing import (
 )
 from nightjard.archived.nights.writing.raw import RawCube
 
-pytestmark = pytest.mark.needs("fpack")
+pytestmark = [pytest.mark.needs("fpack"), pytest.mark.usefixtures("kept_workers")]
 
 ROWS: tuple[str, ...] = ()
 WHOLE = ("-w",)

@@ -13,12 +13,15 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 TOKEN_NAME = "NIGHTJAR_TEST_TOKEN"
 _POLL_S = 0.02
+KEPT: list[Callable[[], list[int]]] = []
+"""Ask these which processes outlive a test on purpose; whoever keeps them ends them."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,11 @@ def all_pids() -> set[int]:
 
 
 def _own_helpers() -> set[int]:
-    """Return the helper processes of multiprocessing, which live as long as pytest on purpose."""
+    """Return the helper processes of multiprocessing, and what is kept, which live on purpose."""
     tracker = getattr(multiprocessing.resource_tracker._resource_tracker, "_pid", None)
     server = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
-    return {pid for pid in (tracker, server) if pid}
+    kept = {pid for ask in KEPT for pid in ask()}
+    return kept | {pid for pid in (tracker, server) if pid}
 
 
 def _look(pid: int, token: str) -> Leftover | None:

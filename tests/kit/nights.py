@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kit.archive_frames import empty_database
 from nightjar.clock import Clock, SystemClock
 from nightjar.executor.choosing import executor_of
 from nightjar.fits.tile_reader import read_frames
@@ -79,6 +80,8 @@ class NightBench:
 def night_bench(root: Path, state: Path, **changes: Any) -> Iterator[NightBench]:
     """Give a bench with a SQLite database in a folder."""
     state.mkdir(exist_ok=True)
+    if not (state / "archive.db").exists():
+        (state / "archive.db").write_bytes(empty_database())
     bench = NightBench(nights_config(root, **changes), f"sqlite:///{state / 'archive.db'}")
     try:
         yield bench
