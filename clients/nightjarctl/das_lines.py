@@ -55,8 +55,9 @@ def _recording_lines(recording: Mapping[str, Any] | None, paint: Paint) -> list[
         return []
     kind = "Test" if recording["is_test"] else "Recording"
     if recording["is_running"]:
-        head = f"{kind} in {paint(recording['root'], bold=True)} since "
-        head += clock_text(recording["since"])
+        head = f"{kind} in {paint(recording['root'], bold=True)}"
+        since = recording["since"]
+        head += ", no sample yet" if since is None else f" since {clock_text(since)}"
     else:
         head = f"Last {kind.lower()} in {recording['root']} ended: {recording['ended']}"
     counts = [f"{recording['files']} files", f"{recording['samples']} samples"]

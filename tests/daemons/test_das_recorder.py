@@ -223,6 +223,32 @@ def killed(das: Bench) -> None:
     das.recorder = None
 
 
+def test_what_is_missing_over_the_end_of_minutes_is_counted(das: Bench) -> None:
+    das.begin()
+    das.feed(0, 100, START_NS)
+    n_slots = das.config.adc.n_slots
+    das.feed(2 * n_slots + 40, 10, START_NS + (2 * n_slots + 40) * TICK, why="lost")
+    assert das.recorder is not None
+    assert das.recorder.counts.missing == 2 * n_slots + 40 - 100
+    assert das.recorder.counts.gaps == 1
+
+
+def test_a_start_that_brings_no_sample_leaves_the_published_minute_as_it_is(das: Bench) -> None:
+    das.begin()
+    das.feed(0, 500, START_NS)
+    assert das.recorder is not None
+    das.recorder.close("test")
+    (path,) = das.root.glob("*/raw_*.bin")
+    before = (path.stat().st_ino, path.with_suffix(".idx").read_bytes())
+    das.now_ns = START_NS + 250 * TICK
+    again = das.begin()
+    das.feed(100, 50, START_NS + 100 * TICK)  # the clock was set back: all of it is there already
+    again.close("test")
+    assert (path.stat().st_ino, path.with_suffix(".idx").read_bytes()) == before
+    assert (again.counts.files, again.counts.dropped) == (0, 50)
+    assert not list(das.root.glob("*/.raw*"))
+
+
 def test_after_a_kill_the_same_minute_goes_on(das: Bench) -> None:
     recorder = das.begin()
     das.feed(0, 520, START_NS + 3_000_000)

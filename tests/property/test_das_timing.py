@@ -80,7 +80,7 @@ def test_slots_never_repeat_and_are_nearest(
     for counter in range(0, 6000, 5):
         utc_ns = start + round((counter + phase) * period + random.normal(0, noise) * S / rate)
         slot, moved = slots.number(counter, utc_ns)
-        nominal = slot * MINUTE_NS / n_slots
+        nominal = slot * MINUTE_NS // n_slots  # a float of 1e18 ns is good to 256 ns
         assert abs(utc_ns - nominal) <= 0.6 * S / rate + 2
         assert abs(moved) <= 1
         if previous is not None:

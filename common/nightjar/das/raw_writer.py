@@ -79,6 +79,8 @@ class RawMinuteWriter:
         self.is_recovered = False
         self.replaces = False
         """Whether it has all samples of the published file of its minute, and may replace it."""
+        self.has_new = False
+        """Whether it may hold samples that the published file of its minute has not."""
         self._crc = 0
         self._seconds: dict[int, Second] = {}
         self._marks: Marks = []
@@ -146,6 +148,7 @@ class RawMinuteWriter:
         self.n_slots, self.n_channels = state.shape
         self.path = part.with_name(raw_path(Path(), self.start_ns).name)
         self._begin()
+        self.has_new = True
         self._names = raw_journal.hidden_names(part)
         try:
             self._folder = os.open(part.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -253,6 +256,7 @@ class RawMinuteWriter:
         self._note(slot, data, utc_ns, period_ns, counter, flags, at_rails)
         self.next_slot = slot + count
         self.valid += count
+        self.has_new = True
 
     def _break(self, slot: int, reason: str) -> None:
         """Note a gap, or samples that were dropped, before a slot."""

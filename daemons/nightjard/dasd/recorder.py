@@ -158,6 +158,8 @@ class Recorder:
         self._why = why or self._why
         if self._next is None:
             self._next = self._first(slot)
+        elif slot > self._next:  # also over the end of a minute, and whole minutes
+            self.counts.missing += slot - self._next
         offset = max(0, self._next - slot)
         if offset:
             self.counts.dropped += min(offset, len(samples))
@@ -170,6 +172,7 @@ class Recorder:
             if first < writer.next_slot:  # of a file that was there before
                 self.counts.dropped += min(writer.next_slot - first, len(samples) - offset)
                 offset += writer.next_slot - first
+                self._next = slot + offset
                 continue
             count = min(len(samples) - offset, self._n_slots - first)
             self._write(
@@ -206,7 +209,7 @@ class Recorder:
             self._why = self._why or "no samples came"
             if gap and self._why != BEGAN:
                 counts.gaps += 1
-                counts.missing += gap
+                counts.missing += gap if self._is_restart else 0  # others are counted in write
             if not flags & SLIP or abs(self._moved) > 1:
                 self._tell(utc_ns, gap, self._why)
         writer.write(
@@ -286,8 +289,8 @@ class Recorder:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        if not writer.valid:
-            writer.discard()
+        if not writer.valid or (writer.replaces and not writer.has_new):
+            writer.discard()  # all of it is published already
             return
         # What is missing at the end; where nothing is, it does not show.
         path = writer.publish(self.plan.clock_state(), self.plan.now_ns(), why)
