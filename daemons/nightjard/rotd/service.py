@@ -20,6 +20,7 @@ from nightjard.rotd.config import RotdConfig, WiredLines
 from nightjard.rotd.drivers.table import make_devices, make_lines, make_power
 from nightjard.rotd.model import Rotator
 
+_NARROW_TAB_DEG = 0.25
 _ASK_S = 1.0
 _ANSWER_S = 2.0
 _GAUGES = {
@@ -170,6 +171,12 @@ def check(config: RotdConfig, registry: Registry) -> Sequence[str]:
         warnings.append(
             f"auto.axis is {config.auto.axis} and telescope_daemon is not given: every answer to "
             "the telescope would fail"
+        )
+    step = config.homing.speed_deg_s * config.poll_s
+    if step > _NARROW_TAB_DEG:
+        warnings.append(
+            f"homing.speed_deg_s times poll_s is {step:.2f} deg: a narrow homing tab may be passed "
+            "unseen between two readings"
         )
     if isinstance(config.lines, WiredLines) and not config.lines.file.exists():
         warnings.append(f"lines.file: {config.lines.file} does not exist yet")

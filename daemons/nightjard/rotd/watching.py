@@ -101,7 +101,7 @@ class Watch:
                 f"motor and encoder went apart by {change:+.2f} deg: the belt has slipped, the "
                 "encoder is stuck, or the dewar fell", is_position_lost=True,
             )  # fmt: skip
-        return Found(warning=self._moved_alone(reading, now_s, is_at_work))
+        return Found(warning=self._moved_alone(last, reading, now_s, is_at_work))
 
     def _jumped(self, last: Reading, reading: Reading) -> Found | None:
         """Return a fault where the encoder tells more motion than there can have been."""
@@ -117,10 +117,15 @@ class Watch:
             is_position_lost=True,
         )  # fmt: skip
 
-    def _moved_alone(self, reading: Reading, now_s: float, is_at_work: bool) -> str:
+    def _moved_alone(
+        self, last: Reading, reading: Reading, now_s: float, is_at_work: bool
+    ) -> str:
         """Return what to say of motion without a command."""
         if is_at_work or reading.motor.is_moving or now_s < self._expected_until:
             self._rest, self._moves = reading.position_deg, 0
+            return ""
+        swings = abs(reading.position_deg - last.position_deg) > self._motion.still_deg
+        if swings and not reading.motor.is_powered:  # told once it hangs still
             return ""
         moved = reading.position_deg - (self._rest or 0.0)
         self._moves = self._moves + 1 if abs(moved) > self._motion.uncommanded_deg else 0
