@@ -17,7 +17,7 @@ from kit.site import FakePipeline, Site, descendants, eventually, is_alive
 
 @pytest.fixture
 def site(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Site]:
-    site = Site(tmp_path, free_ports(4))
+    site = Site(tmp_path, free_ports(4), worker_processes=1)
     yield site
     site.close()
 

@@ -74,10 +74,8 @@ class Cluster:
             process.wait(kit.LIMIT_S)
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    folder = tmp_path / "cluster"
-    folder.mkdir()
+@contextlib.contextmanager
+def two_workers(folder: Path) -> Iterator[Cluster]:
     made = Cluster(folder)
     try:
         made.add_worker()
@@ -88,8 +86,24 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def dask(cluster: Cluster) -> Iterator[DaskExecutor]:
-    with DaskExecutor(cluster.address, allowed=kit.ALLOWED, cancel_s=10) as executor:
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster to kill."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with two_workers(folder) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, _session_folders: str) -> Iterator[Cluster]:
+    """The cluster of the tests that leave it as it was."""
+    with two_workers(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def dask(shared: Cluster) -> Iterator[DaskExecutor]:
+    with DaskExecutor(shared.address, allowed=kit.ALLOWED, cancel_s=10) as executor:
         yield executor
 
 
@@ -128,7 +142,7 @@ def test_same_results_and_bytes_as_in_the_pool(
 
 
 def test_both_workers_work_and_one_killed_in_mid_task_costs_only_that_task(
-    cluster: Cluster, dask: DaskExecutor, tmp_path: Path
+    cluster: Cluster, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     starts = {name: tmp_path / name for name in ("one", "two")}
@@ -144,11 +158,12 @@ def test_both_workers_work_and_one_killed_in_mid_task_costs_only_that_task(
 
     got = Gathered()
     got.on_event = kill_one
-    got.run(dask, [
-        *(task(name, kit.wait_for, started=str(path), gate=str(gate))
-          for name, path in starts.items()),
-        *(task(f"n{n}", kit.square, number=n) for n in range(20)),
-    ])  # fmt: skip
+    with DaskExecutor(cluster.address, allowed=kit.ALLOWED, cancel_s=10) as dask:
+        got.run(dask, [
+            *(task(name, kit.wait_for, started=str(path), gate=str(gate))
+              for name, path in starts.items()),
+            *(task(f"n{n}", kit.square, number=n) for n in range(20)),
+        ])  # fmt: skip
     assert got.failures == {}
     assert len(got.results) == 22
     assert got.results["one"] not in killed
@@ -258,14 +273,14 @@ def test_a_scheduler_without_workers_is_said(tmp_path: Path) -> None:
         lonely.stop()
 
 
-def test_configuration_chooses_dask(cluster: Cluster) -> None:
-    executor = executor_of(ExecutorConfig(scheduler=cluster.address), frozenset())
-    pids = {worker.pid for worker in cluster.workers}
+def test_configuration_chooses_dask(shared: Cluster) -> None:
+    executor = executor_of(ExecutorConfig(scheduler=shared.address), frozenset())
+    pids = {worker.pid for worker in shared.workers}
     try:
         look = kit.Task("look", LOOK, {"folders": []})
         seen = Gathered().run(executor, [look]).results["look"]
         assert seen["pid"] in pids
-        missing = str(cluster.folder / "none")
+        missing = str(shared.folder / "none")
         all_seen = until(
             lambda: len(found := executor.survey([missing])) == 2 and found, "both workers"
         )

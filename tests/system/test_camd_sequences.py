@@ -23,30 +23,34 @@ from nightjard.camd.drivers.embedded import read_embedded
 
 @pytest.fixture
 def site(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Site]:
-    site = Site(tmp_path, free_ports(4))
+    site = Site(tmp_path, free_ports(4), worker_processes=1)
     yield site
     site.close()
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, _session_folders: str) -> Iterator[Daemon]:
+def running(tmp_path_factory: pytest.TempPathFactory, _session_folders: str) -> Iterator[Site]:
     """One camera for the tests that need none of their own: a start costs more than they do."""
     site = Site(tmp_path_factory.mktemp("camera") / "site", free_ports(4))
     with pytest.MonkeyPatch.context() as patch:  # other modules have a registry in the session's
         patch.setenv("NIGHTJAR_CONFIG_ROOT", str(site.etc))
         try:
-            yield site.camera({"exposure_min": 1e-5}, windows={"middle": [101, 200, 51, 150]})
+            site.camera({"exposure_min": 1e-5}, windows={"middle": [101, 200, 51, 150]})
+            yield site
         finally:
             site.close()
 
 
 @pytest.fixture
-def shared(running: Daemon) -> Daemon:
-    """The camera of the module, at rest and as it was configured."""
-    running.call("abort")
-    eventually(lambda: running.status()["state"] == "IDLE")
-    running.call("configure", settings={})
-    return running
+def shared(running: Site) -> Daemon:
+    """The camera of the module, at rest and as it was configured; its spool is empty."""
+    (camera,) = running.daemons
+    camera.call("abort")
+    eventually(lambda: (s := camera.status())["state"] == "IDLE" and s["frames_unsaved"] == 0)
+    camera.call("configure", settings={})
+    for path in images(running):
+        path.unlink()
+    return camera
 
 
 def images(site: Site) -> list[Path]:
@@ -62,7 +66,7 @@ def take(camera: Daemon, count: int, **arguments: Any) -> dict[str, Any]:
 
 @pytest.mark.needs("fitsverify")
 def test_a_sequence_becomes_valid_files_with_true_pixels(site: Site) -> None:
-    camera = site.camera()
+    camera = site.camera(worker_processes=2)
     result = take(camera, 5)
     assert (result["frames"], result["lost"]) == (5, 0)
     paths = images(site)
@@ -120,14 +124,14 @@ def test_frames_reach_the_pipeline_in_order_and_once(site: Site) -> None:
     assert {offer["filename"] for offer in pipeline.offers} == {p.name for p in images(site)}
 
 
-def test_settings_change_the_file(site: Site) -> None:
-    camera = site.camera()
+def test_settings_change_the_file(running: Site, shared: Daemon) -> None:
+    camera = shared
     camera.call("set_window", window=[11, 110, 21, 80])
     camera.call("set_binning", binning=2, method="sum")
     camera.call("set_gain", gain=40)
     camera.call("set_exposure", seconds=0.02)
     take(camera, 1)
-    with fits.open(images(site)[0]) as hdus:
+    with fits.open(images(running)[0]) as hdus:
         header, pixels = hdus[0].header, hdus[0].data
     assert pixels.shape == (30, 50)
     assert pixels.dtype == np.uint32
@@ -207,8 +211,8 @@ def test_abort_during_a_slow_readout(site: Site) -> None:
     assert time.monotonic() - before < 0.5
 
 
-def test_stop_ends_after_the_present_frame(site: Site) -> None:
-    camera = site.camera()
+def test_stop_ends_after_the_present_frame(running: Site, shared: Daemon) -> None:
+    camera = shared
     camera.call("set_exposure", seconds=0.2)
     reply = camera.call("start", count=0)
     eventually(lambda: camera.status()["state"] == "EXPOSING")
@@ -216,7 +220,7 @@ def test_stop_ends_after_the_present_frame(site: Site) -> None:
     snapshot = camera.finish(reply)
     assert snapshot["state"] == "done"
     assert snapshot["result"]["reason"] == "stopped by command"
-    assert len(images(site)) == snapshot["result"]["frames"] >= 1
+    assert len(images(running)) == snapshot["result"]["frames"] >= 1
 
 
 def test_commands_are_refused_while_acquiring(shared: Daemon) -> None:
@@ -231,12 +235,12 @@ def test_commands_are_refused_while_acquiring(shared: Daemon) -> None:
     camera.call("abort")
 
 
-def test_stream_mode_loses_and_repeats_nothing(site: Site) -> None:
-    camera = site.camera()
+def test_stream_mode_loses_and_repeats_nothing(running: Site, shared: Daemon) -> None:
+    camera = shared
     camera.call("set_stream", enabled=True)
     camera.call("set_exposure", seconds=0.05)
     result = take(camera, 20)
-    paths = images(site)
+    paths = images(running)
     identities = []
     lost = 0
     for path in paths:
