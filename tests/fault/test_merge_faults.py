@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kit.depth import soaked
 from kit.merge import START_NS, World, make_config, minute_ns
 from kit.small_disk import prove
 from nightjar.das import pointing as log_format
@@ -406,7 +407,7 @@ def whole(root: Path) -> dict[str, np.ndarray]:
     return stored(result["path"])
 
 
-@pytest.mark.parametrize("at", [2, 5, 40, 75])
+@pytest.mark.parametrize("at", [5, 75, soaked(2), soaked(40)])
 def test_killed_in_mid_minute(root: Path, at: int) -> None:
     """What a SIGKILL leaves is found and merged again; then the file is as if nothing had been."""
     expected = whole(root)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from kit.depth import soaked
 from kit.rotator import Rig
 from nightjar.errors import Refused
 from nightjard.simulators.rotator import protocol_simulated
@@ -210,7 +211,7 @@ def test_power_switched_off_by_command(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("kind", ["smartmotor", "galil", "zaber"])
-@pytest.mark.parametrize("chance", [1e-4, 1e-3])
+@pytest.mark.parametrize("chance", [1e-3, soaked(1e-4)])
 def test_lost_and_changed_bytes_cost_time_and_nothing_else(
     tmp_path: Path, kind: str, chance: float
 ) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A night that is killed at a chosen instant of its steps, and then run to its end.
 
-Run as a program (it forks, which a test process with threads must not): ``night_crash FOLDER
-SCENARIO SHARE``. An instant is a system call that changes a file, or a transaction of the database.
-One line of JSON at the end.
+Run as a program (it forks, which a test process with threads must not): ``night_crash FOLDER SHARE
+SCENARIO...``. An instant is a system call that changes a file, or a transaction of the database.
+One line of JSON for each scenario.
 """
 
 from __future__ import annotations
@@ -261,39 +261,43 @@ def check(now: dict[str, Any], wanted: dict[str, Any], fatal: int, when: str) ->
     return [f"killed at {fatal}, {when}: {sorted(odd)[:5]}"] if odd else []
 
 
+def tried(base: Path, scenario: str, share: int) -> dict[str, Any]:
+    """Kill at every share-th instant; fresh nights at the first of every step, too."""
+    trial = Trial(base, scenario)
+    steps, is_fresh = trial.steps(), scenario == "fresh"
+    wanted, begin = state_of(trial.base), contents(trial.begin / "raw" / DATE)
+    chosen = {
+        at + 1 for at, step in enumerate(steps)
+        if at % share == 1 or (is_fresh and step != steps[at - 1])
+    }  # fmt: skip
+    problems: list[str] = []
+    kills: Counter[str] = Counter()
+    for number, fatal in enumerate(sorted(chosen)):
+        trial.anew()
+        if not trial.killed(fatal):
+            problems.append(f"instant {fatal} did not come")
+            continue
+        kills[steps[fatal - 1]] += 1
+        here = contents(trial.base / "raw" / DATE)
+        whole = {*contents_of(wanted), *begin.values()}
+        for path, data in here.items():
+            if path.startswith(("vcam1/", "vcam2/")) and wanted.get(path) != data:
+                problems.append(f"killed at {fatal}: raw {path} is not as it was")
+            if path.startswith("vgen2/V") and data not in whole:
+                problems.append(f"killed at {fatal}: {path} has its name and is not whole")
+        if number % 5 == 0:  # and again on the way back
+            trial.killed(1 + fatal // 3)
+        trial.finish()
+        problems += check(state_of(trial.base), wanted, fatal, "run to the end")
+    return {"scenario": scenario, "instants": len(steps), "kills": kills, "problems": problems}
+
+
 def main() -> int:
-    """Kill at every SHARE-th instant; fresh nights at the first of every step, too."""
-    share = int(sys.argv[3])
+    """Try one scenario after the other; a line of JSON for each."""
     gc.disable()
-    with tempfile.TemporaryDirectory(dir=sys.argv[1]) as base:
-        trial = Trial(Path(base), sys.argv[2])
-        steps, is_fresh = trial.steps(), sys.argv[2] == "fresh"
-        wanted, begin = state_of(trial.base), contents(trial.begin / "raw" / DATE)
-        chosen = {
-            at + 1 for at, step in enumerate(steps)
-            if at % share == 1 or (is_fresh and step != steps[at - 1])
-        }  # fmt: skip
-        problems: list[str] = []
-        kills: Counter[str] = Counter()
-        for number, fatal in enumerate(sorted(chosen)):
-            trial.anew()
-            if not trial.killed(fatal):
-                problems.append(f"instant {fatal} did not come")
-                continue
-            kills[steps[fatal - 1]] += 1
-            here = contents(trial.base / "raw" / DATE)
-            whole = {*contents_of(wanted), *begin.values()}
-            for path, data in here.items():
-                if path.startswith(("vcam1/", "vcam2/")) and wanted.get(path) != data:
-                    problems.append(f"killed at {fatal}: raw {path} is not as it was")
-                if path.startswith("vgen2/V") and data not in whole:
-                    problems.append(f"killed at {fatal}: {path} has its name and is not whole")
-            if number % 5 == 0:  # and again on the way back
-                trial.killed(1 + fatal // 3)
-            trial.finish()
-            problems += check(state_of(trial.base), wanted, fatal, "run to the end")
-        report = {"instants": len(steps), "kills": kills, "problems": problems}
-        print(json.dumps(report), flush=True)
+    for scenario in sys.argv[3:]:
+        with tempfile.TemporaryDirectory(dir=sys.argv[1]) as base:
+            print(json.dumps(tried(Path(base), scenario, int(sys.argv[2]))), flush=True)
     return 0
 
 

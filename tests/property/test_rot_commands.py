@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kit.depth import soaked
 from kit.rotator import Rig
 from nightjar.errors import NightjarError
 
@@ -77,7 +78,7 @@ def recover(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("kind", ["simulated", "smartmotor"])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(4), *map(soaked, range(4, 40))])
 def test_any_sequence_of_commands_and_faults_ends(tmp_path: Path, kind: str, seed: int) -> None:
     chance = random.Random(seed)
     rig = Rig(tmp_path, kind, seed=seed, start_deg=chance.uniform(-30, 20))
