@@ -24,7 +24,7 @@ from nightjard.archived import migrations
 from nightjard.archived.nights import tables
 from nightjard.archived.nights.transfer import patterns
 
-pytestmark = pytest.mark.needs(*PROGRAMS)
+pytestmark = [pytest.mark.needs(*PROGRAMS), pytest.mark.usefixtures("kept_workers")]
 LOG = "logging/weather.log"
 BEFORE_COPY = ("sync", "headers", "ids", "consolidate", "compress", "verify", "manifest")
 DAY_S = 86400.0
