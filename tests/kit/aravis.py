@@ -99,8 +99,10 @@ class GvCamera:
 
 def description() -> str:
     """Return the simulator's description of itself (GenICam XML)."""
-    load()  # it carries the text in itself
-    from gi.repository import Gio
+    load()
+    from gi.repository import Aravis, Gio
+
+    Aravis.get_n_interfaces()  # the library, loaded by its first call, carries the text in itself
 
     data = Gio.resources_lookup_data(
         "/org/aravis/arv-fake-camera.xml", Gio.ResourceLookupFlags.NONE

@@ -113,6 +113,8 @@ class Pty(Wire):
         self._ended = threading.Event()
         self._master = self._slave = -1
         self._waker = os.pipe()
+        # A descriptor that is closed may be another file's a moment later: nobody reads it then.
+        self._lock = threading.Lock()
         self.path = ""
         self._plug()
         self._thread = threading.Thread(target=self._serve, name="pty", daemon=True)
@@ -133,10 +135,11 @@ class Pty(Wire):
     def unplug(self) -> None:
         """Pull the cable: the port vanishes; who has it open gets errors."""
         if self._master >= 0:
-            master, slave, self._master, self._slave = self._master, self._slave, -1, -1
             os.write(self._waker[1], b".")
-            os.close(slave)
-            os.close(master)
+            with self._lock:
+                master, slave, self._master, self._slave = self._master, self._slave, -1, -1
+                os.close(slave)
+                os.close(master)
             if self._link is not None:
                 with suppress(FileNotFoundError):
                     self._link.unlink()
@@ -173,9 +176,13 @@ class Pty(Wire):
                 ready, _, _ = select.select(waited, [], [], 1.0 if self._unasked is None else 0.05)
                 if self._waker[0] in ready:
                     os.read(self._waker[0], 64)
-                if master in ready and master >= 0:
-                    self._answer(master, os.read(master, 4096))
-                if self._unasked is not None and master >= 0:
+                with self._lock:
+                    if master < 0 or master != self._master:
+                        continue
+                    data = os.read(master, 4096) if master in ready else b""
+                if data:
+                    self._answer(master, data)
+                if self._unasked is not None:
                     self._send(master, self._unasked())
             except (OSError, ValueError):  # pulled in this very moment
                 continue
@@ -186,7 +193,7 @@ class Pty(Wire):
             return
         self._send(master, answer)
 
-    @staticmethod
-    def _send(master: int, answer: bytes) -> None:
-        if answer:
-            os.write(master, answer)
+    def _send(self, master: int, answer: bytes) -> None:
+        with self._lock:
+            if answer and master == self._master:
+                os.write(master, answer)
