@@ -14,7 +14,7 @@ import click
 
 from nightjar.api.nights import DEFAULT_FAMILY, ENGINEERING_FAMILY
 from nightjar.errors import Code, Refused
-from nightjarctl import app
+from nightjarctl import app, one_daemon
 
 if TYPE_CHECKING:
     from nightjarctl.connection import Connection
@@ -28,13 +28,9 @@ _DATE = re.compile(r"\d{8}\Z|\d{4}-\d\d-\d\d\Z", re.ASCII)
 # --- options ------------------------------------------------------------------------------------
 
 
-def id_option(function: Function) -> Function:
-    """Add ``--id``."""
-    return click.option(
-        "--id", "identity", metavar="ID",
-        help="Which archive: the id of its configuration, or its registered name.  "
-        "[default: $ARCHIVE_ID, else the only one configured]",
-    )(function)  # fmt: skip
+id_option = one_daemon.id_option(
+    "Which archive: the id of its configuration, or its registered name.", "ARCHIVE_ID"
+)
 
 
 def family_option(function: Function) -> Function:
@@ -57,14 +53,6 @@ def dry_run_option(function: Function) -> Function:
     return click.option("--dry-run", is_flag=True, help="Say what would be done, change nothing.")(
         function
     )
-
-
-def wait_option(function: Function) -> Function:
-    """Add ``--no-wait``; the function gets `wait`."""
-    return click.option(
-        "--wait/--no-wait", default=True,
-        help="Wait for the end, showing progress; or return at once.",
-    )(function)  # fmt: skip
 
 
 def night_argument(function: Function) -> Function:

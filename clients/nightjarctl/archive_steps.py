@@ -25,10 +25,10 @@ from nightjarctl.archive_session import (
     night_argument,
     night_text,
     of_night,
-    wait_option,
     words_of,
     work,
 )
+from nightjarctl.one_daemon import wait_option
 
 _STEP = click.Choice(STEPS)
 

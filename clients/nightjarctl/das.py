@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import click
 
 from nightjar.api.das import FAULT_KINDS, PLOTS
 from nightjar.errors import Code, NightjarError, StorageError, TimedOut, Unreachable
-from nightjarctl import app
+from nightjarctl import app, one_daemon
 from nightjarctl.das_lines import (
     channel_lines,
     check_lines,
@@ -49,27 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _id_option(function: Function) -> Function:
-    return click.option(
-        "--id", "identity", metavar="ID",
-        help="Which DAS: the id of its configuration, or its registered name.  "
-        "[default: $DAS_ID, else the only one configured]",
-    )(function)  # fmt: skip
-
-
-def _channel_names(context: click.Context, _parameter: Any, incomplete: str) -> list[str]:
-    from nightjar.config.paths import config_names
-    from nightjarctl.completion import status_words
-
-    chosen = context.params.get("identity") or os.environ.get("DAS_ID")
-    names = config_names(KIND)
-    if chosen is None and len(names) != 1:
-        return []
-    words = status_words(KIND, chosen or names[0], "channel_names")
-    return [word for word in words if word.startswith(incomplete)]
-
-
-_CHANNELS = click.argument("channels", nargs=-1, shell_complete=_channel_names)
+_id_option = one_daemon.id_option(
+    "Which DAS: the id of its configuration, or its registered name.", "DAS_ID"
+)
+_CHANNELS = click.argument(
+    "channels", nargs=-1,
+    shell_complete=one_daemon.complete_from(KIND, "DAS_ID", "channel_names"),
+)  # fmt: skip
 _SECONDS = click.option(
     "--seconds", type=click.FloatRange(0.1, 60), default=10.0, show_default=True,
     help="How far to look back.",
@@ -133,25 +118,10 @@ def watch(
     words = list(channels)
     if words:  # a wrong name is told before anything is shown
         daemon.call("trace", {"channels": words, "points": 1}, is_safe=True)
-    began = time.monotonic()
-
-    def goes_on() -> bool:
-        return session.timeout_s is None or time.monotonic() - began < session.timeout_s
-
-    if session.is_json or not app.is_terminal(sys.stdout):
-        while goes_on():
-            _look(session, daemon, words)
-            time.sleep(interval)
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    console = Console(no_color=not session.has_color(), highlight=False)
-    with Live(console=console, auto_refresh=False) as live:
-        while goes_on():
-            live.update(Text.from_ansi("\n".join(_screen(session, daemon, words))), refresh=True)
-            time.sleep(interval)
+    one_daemon.watch(
+        session, interval, lambda: _screen(session, daemon, words),
+        lambda: _look(session, daemon, words),
+    )  # fmt: skip
 
 
 def _asked(daemon: Connection, words: list[str]) -> dict[str, Any]:
@@ -167,9 +137,9 @@ def _look(session: app.Session, daemon: Connection, words: list[str]) -> None:
     try:
         levels = _asked(daemon, words)
     except (Unreachable, TimedOut) as error:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         session.event(
-            {"summary": "OFFLINE", "reason": error.message}, f"{stamp}  OFFLINE: {error.message}"
+            {"summary": "OFFLINE", "reason": error.message},
+            f"{one_daemon.stamp()}  OFFLINE: {error.message}",
         )
         return
     session.event(levels, watch_summary(levels))

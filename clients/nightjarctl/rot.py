@@ -8,21 +8,18 @@ there are several.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nightjar.errors import TimedOut, Unreachable
-from nightjarctl import app
+from nightjarctl import app, one_daemon
 from nightjarctl.rot_lines import choice_lines, entry_line, one_line, status_lines, sweep_lines
 
 if TYPE_CHECKING:
-    from nightjarctl.connection import Connection
+    pass
 
 KIND = "rotd"
-_AXES = ("az", "el", "ra", "dec", "pa")
 Function = Callable[..., Any]
 
 
@@ -39,19 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _id_option(function: Function) -> Function:
-    return click.option(
-        "--id", "identity", metavar="ID",
-        help="Which rotator: the id of its configuration, or its registered name.  "
-        "[default: $ROT_ID, else the only one configured]",
-    )(function)  # fmt: skip
-
-
-def _wait_option(function: Function) -> Function:
-    return click.option(
-        "--wait/--no-wait", default=True,
-        help="Wait for the end, showing progress; or return at once.",
-    )(function)  # fmt: skip
+_id_option = one_daemon.id_option(
+    "Which rotator: the id of its configuration, or its registered name.", "ROT_ID"
+)
 
 
 def _scan_options(function: Function) -> Function:
@@ -103,19 +90,11 @@ def _place(target: tuple[float, float] | None) -> dict[str, Any]:
 def _begin(
     session: app.Session, identity: str | None, command: str, what: str, wait: bool,
     **arguments: Any,
-) -> Any:  # fmt: skip
-    """Begin an operation; follow it, or say how to."""
-    from nightjarctl.follow import Subject, follow
-
+) -> dict[str, Any] | None:  # fmt: skip
     daemon = session.only(KIND, identity)
-    if wait:
-        daemon.timeout_s = app.DEFAULT_TIMEOUT_S
-    operation = daemon.start_operation(command, arguments)
-    if not wait:
-        session.done({"operation": operation.id}, f"{what} began; look: rot watch")
-        return None
-    state = follow(session, operation, Subject(what, "rot watch", "rot stop"))
-    return state
+    return one_daemon.begin(
+        session, daemon, command, what, wait, "rot watch", "rot stop", **arguments
+    )
 
 
 def _moved(session: app.Session, state: dict[str, Any] | None) -> None:
@@ -154,46 +133,25 @@ def watch(session: app.Session, interval: float, identity: str | None) -> None:
     With --timeout it ends by itself.
     """
     daemon = session.only(KIND, identity)
-    end = None if session.timeout_s is None else time.monotonic() + session.timeout_s
     daemon.timeout_s = app.DEFAULT_TIMEOUT_S
     daemon.status()  # an error now is the command's, later ones are shown
-    if session.is_json or not app.is_terminal(sys.stdout):
-        _watch_lines(session, daemon, interval, end)
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    console = Console(no_color=not session.has_color(), highlight=False)
-    with Live(console=console, auto_refresh=False) as live:
-        while end is None or time.monotonic() < end:
-            found, why = _look(daemon)
-            lines = [why] if found is None else status_lines(found, session.paint)
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-            head = f"rotator  {stamp} UTC  (Ctrl-C ends)"
-            live.update(Text.from_ansi("\n".join([head, *lines])), refresh=True)
-            time.sleep(interval)
-
-
-def _look(daemon: Connection) -> tuple[dict[str, Any] | None, str]:
-    try:
-        return daemon.status(), ""
-    except (Unreachable, TimedOut) as error:
-        return None, error.message
-
-
-def _watch_lines(
-    session: app.Session, daemon: Connection, interval: float, end: float | None
-) -> None:
     told = ""
-    while end is None or time.monotonic() < end:
-        found, why = _look(daemon)
+
+    def screen() -> list[str]:
+        found, why = one_daemon.look(daemon)
+        lines = [why] if found is None else status_lines(found, session.paint)
+        return [one_daemon.heading("rotator"), *lines]
+
+    def tell() -> None:
+        nonlocal told
+        found, why = one_daemon.look(daemon)
         news = why if found is None else one_line(found)
         if news != told:
             told = news
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            session.event(found or {"summary": "OFFLINE", "reason": why}, f"{stamp}  {news}")
-        time.sleep(interval)
+            value = found or {"summary": "OFFLINE", "reason": why}
+            session.event(value, f"{one_daemon.stamp()}  {news}")
+
+    one_daemon.watch(session, interval, screen, tell)
 
 
 @rot.command()
@@ -216,7 +174,7 @@ def log(session: app.Session, count: int, identity: str | None) -> None:
 @rot.command()
 @click.option("--force", is_flag=True, help="Also where the zero points hold.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_wait_option
+@one_daemon.wait_option
 @_id_option
 @app.pass_session
 def home(
@@ -239,7 +197,7 @@ def home(
 
 @rot.command()
 @click.argument("angle", type=float)
-@_wait_option
+@one_daemon.wait_option
 @_id_option
 @app.pass_session
 def goto(session: app.Session, angle: float, wait: bool, identity: str | None) -> None:
@@ -250,7 +208,7 @@ def goto(session: app.Session, angle: float, wait: bool, identity: str | None) -
 
 @rot.command()
 @click.argument("angle", type=float)
-@_wait_option
+@one_daemon.wait_option
 @_id_option
 @app.pass_session
 def offset(session: app.Session, angle: float, wait: bool, identity: str | None) -> None:
@@ -264,7 +222,7 @@ def offset(session: app.Session, angle: float, wait: bool, identity: str | None)
 @_target_options
 @click.option("--explain", is_flag=True, help="Say why; all solutions are listed.")
 @click.option("--dry-run", is_flag=True, help="Choose, explain, and do not move.")
-@_wait_option
+@one_daemon.wait_option
 @_id_option
 @app.pass_session
 def scan(
@@ -345,7 +303,7 @@ def power(session: app.Session, setting: str, identity: str | None) -> None:
 
 
 @rot.command()
-@_wait_option
+@one_daemon.wait_option
 @_id_option
 @app.pass_session
 def reset(session: app.Session, wait: bool, identity: str | None) -> None:
@@ -361,7 +319,7 @@ def reset(session: app.Session, wait: bool, identity: str | None) -> None:
 @click.option(
     "--step", type=float, default=5.0, show_default=True, metavar="DEG", help="Between stops."
 )
-@_wait_option
+@one_daemon.wait_option
 @_id_option
 @app.pass_session
 def calibrate(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import click
 
 from nightjar.api.streamlink import BUDGET_LIMITS, RATE_LIMITS
 from nightjar.errors import Code, ConfigError, NightjarError, Refused, TimedOut, Unreachable
-from nightjarctl import app, render
+from nightjarctl import app, one_daemon, render
 
 if TYPE_CHECKING:
     from nightjarctl.connection import Connection
@@ -165,44 +164,26 @@ def watch(
     found, failed = _ask_all(daemons)
     if not failed:
         _require_known(found, links)
-    began = time.monotonic()
-    if session.is_json or not app.is_terminal(sys.stdout):
-        _watch_lines(session, daemons, links, interval, began)
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    console = Console(no_color=not session.has_color(), highlight=False)
-    with Live(console=console, auto_refresh=False) as live:
-        while session.timeout_s is None or time.monotonic() - began < session.timeout_s:
-            found, failed = _ask_all(daemons)
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-            head = f"stream links  {stamp} UTC  (Ctrl-C ends)"
-            lines = _status_lines(found, failed, links, session.paint)
-            live.update(Text.from_ansi("\n".join([head, *lines])), refresh=True)
-            time.sleep(interval)
-
-
-def _watch_lines(
-    session: app.Session,
-    daemons: Mapping[str, Connection],
-    links: Sequence[str],
-    interval_s: float,
-    began: float,
-) -> None:
     told: dict[str, Any] = {}
-    while session.timeout_s is None or time.monotonic() - began < session.timeout_s:
+
+    def screen() -> list[str]:
         found, failed = _ask_all(daemons)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        lines = _status_lines(found, failed, links, session.paint)
+        return [one_daemon.heading("stream links"), *lines]
+
+    def tell() -> None:
+        found, failed = _ask_all(daemons)
         for name, value in _chosen(found, failed, links).items():
             states = {link: one["state"] for link, one in value.get("links", {}).items()}
             news = states or value["summary"]
             if told.get(name) != news:
                 told[name] = news
                 text = "  ".join(f"{link} {state}" for link, state in states.items())
-                session.event({"id": name, **value}, f"{stamp}  {name}  {text or news}")
-        time.sleep(interval_s)
+                session.event(
+                    {"id": name, **value}, f"{one_daemon.stamp()}  {name}  {text or news}"
+                )
+
+    one_daemon.watch(session, interval, screen, tell)
 
 
 # --- commanding ---------------------------------------------------------------------------------

@@ -7,17 +7,14 @@ are several.
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nightjar.api.telog import LOOK_BACK_H, STREAMS, FileState
-from nightjar.errors import TimedOut, Unreachable
-from nightjarctl import app
+from nightjarctl import app, one_daemon
 from nightjarctl.telog_lines import (
     file_lines,
     minute_lines,
@@ -30,7 +27,7 @@ from nightjarctl.telog_lines import (
 )
 
 if TYPE_CHECKING:
-    from nightjarctl.connection import Connection
+    pass
 
 KIND = "telogd"
 Function = Callable[..., Any]
@@ -49,56 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _id_option(function: Function) -> Function:
-    return click.option(
-        "--id", "identity", metavar="ID",
-        help="Which logs: the id of their configuration, or the registered name.  "
-        "[default: $TELOG_ID, else the only one configured]",
-    )(function)  # fmt: skip
-
-
-def _days(context: click.Context, _parameter: Any, incomplete: str) -> list[str]:
-    from nightjar.config.paths import config_names
-    from nightjarctl.completion import status_words
-
-    chosen = context.params.get("identity") or os.environ.get("TELOG_ID")
-    names = config_names(KIND)
-    if chosen is None and len(names) != 1:
-        return []
-    words = status_words(KIND, chosen or names[0], "days")
-    return [word for word in words if word.startswith(incomplete)]
-
-
-_DAY = click.argument("day", required=False, shell_complete=_days)
+_id_option = one_daemon.id_option(
+    "Which logs: the id of their configuration, or the registered name.", "TELOG_ID"
+)
+_DAY = click.argument(
+    "day", required=False, shell_complete=one_daemon.complete_from(KIND, "TELOG_ID", "days")
+)
 
 
 def _begin(
     session: app.Session, identity: str | None, command: str, what: str, wait: bool,
     **arguments: Any,
 ) -> dict[str, Any] | None:  # fmt: skip
-    from nightjarctl.follow import Subject, follow
-
     daemon = session.only(KIND, identity)
-    if wait:
-        daemon.timeout_s = app.DEFAULT_TIMEOUT_S
-    operation = daemon.start_operation(command, arguments)
-    if not wait:
-        session.done({"operation": operation.id}, f"{what} began; look: telog watch")
-        return None
-    return follow(session, operation, Subject(what, "telog watch", "telog stop"))
-
-
-_WAIT = click.option(
-    "--wait/--no-wait", default=True,
-    help="Wait for the end, showing progress; or return at once.",
-)  # fmt: skip
+    return one_daemon.begin(
+        session, daemon, command, what, wait, "telog watch", "telog stop", **arguments
+    )
 
 
 # --- commanding ---------------------------------------------------------------------------------
 
 
 @telog.command()
-@_WAIT
+@one_daemon.wait_option
 @_id_option
 @app.pass_session
 def start(session: app.Session, wait: bool, identity: str | None) -> None:
@@ -128,7 +98,7 @@ def stop(session: app.Session, identity: str | None) -> None:
     "--hours", type=click.FloatRange(0.02, LOOK_BACK_H), default=LOOK_BACK_H, metavar="HOURS",
     help="How far back.  [default: 23 h 50 min]",
 )  # fmt: skip
-@_WAIT
+@one_daemon.wait_option
 @_id_option
 @app.pass_session
 def recover(session: app.Session, hours: float, wait: bool, identity: str | None) -> None:
@@ -224,37 +194,21 @@ def watch(session: app.Session, interval: float, identity: str | None) -> None:
     With --timeout it ends by itself.
     """
     daemon = session.only(KIND, identity)
-    end = None if session.timeout_s is None else time.monotonic() + session.timeout_s
     daemon.timeout_s = app.DEFAULT_TIMEOUT_S
     daemon.status()  # an error now is the command's, later ones are shown
-    if session.is_json or not app.is_terminal(sys.stdout):
-        while end is None or time.monotonic() < end:
-            found, why = _look(daemon)
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            text = why if found is None else one_line(found)
-            session.event(found or {"summary": "OFFLINE", "reason": why}, f"{stamp}  {text}")
-            time.sleep(interval)
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
 
-    console = Console(no_color=not session.has_color(), highlight=False)
-    with Live(console=console, auto_refresh=False) as live:
-        while end is None or time.monotonic() < end:
-            found, why = _look(daemon)
-            lines = [why] if found is None else status_lines(found, session.paint)
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-            head = f"telescope's logs  {stamp} UTC  (Ctrl-C ends)"
-            live.update(Text.from_ansi("\n".join([head, *lines])), refresh=True)
-            time.sleep(interval)
+    def screen() -> list[str]:
+        found, why = one_daemon.look(daemon)
+        lines = [f"OFFLINE: {why}"] if found is None else status_lines(found, session.paint)
+        return [one_daemon.heading("telescope's logs"), *lines]
 
+    def tell() -> None:
+        found, why = one_daemon.look(daemon)
+        text = f"OFFLINE: {why}" if found is None else one_line(found)
+        value = found or {"summary": "OFFLINE", "reason": f"OFFLINE: {why}"}
+        session.event(value, f"{one_daemon.stamp()}  {text}")
 
-def _look(daemon: Connection) -> tuple[dict[str, Any] | None, str]:
-    try:
-        return daemon.status(), ""
-    except (Unreachable, TimedOut) as error:
-        return None, f"OFFLINE: {error.message}"
+    one_daemon.watch(session, interval, screen, tell)
 
 
 if __name__ == "__main__":
