@@ -20,7 +20,7 @@ from kit.sshd import PROGRAMS, Sshd, flip_bit, machine_id
 from kit.tiny_nights import DATE, Site, make_tiny, settle, site
 from nightjar.errors import Busy, NightjarError
 from nightjar.files import locked
-from nightjard.archived import migrations
+from nightjard.archived.migrations import SCHEMA
 from nightjard.archived.nights import tables
 from nightjard.archived.nights.transfer import patterns
 
@@ -281,7 +281,7 @@ def test_an_older_database_keeps_which_nights_were_forced(tmp_path: Path) -> Non
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'old.db'}")
     with engine.begin() as connection:
         config = Config()
-        config.set_main_option("script_location", str(migrations.FOLDER))
+        config.set_main_option("script_location", str(SCHEMA.folder))
         config.attributes["connection"] = connection
         alembic_command.upgrade(config, "0002")
         connection.execute(sa.text(
@@ -292,7 +292,7 @@ def test_an_older_database_keeps_which_nights_were_forced(tmp_path: Path) -> Non
             "insert into night_event (night_id, time_ns, kind, text) values "
             "(1, 76, 'damaged', 'x is damaged'), (2, 77, 'damaged', 'planned by force as they are')"
         ))  # fmt: skip
-        migrations.upgrade(connection)
+        SCHEMA.upgrade(connection)
         rows = connection.execute(sa.text("select id, forced_ns from night order by id")).all()
     engine.dispose()
     assert [tuple(row) for row in rows] == [(1, None), (2, 77)]

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from nightjar.errors import Code, StorageError
-from nightjard.archived import migrations
+from nightjard.archived.migrations import SCHEMA
 
 TIMEOUT_S = 3
 
@@ -58,7 +58,7 @@ class Database:
             self._writer = self._engine.execution_options(nightjar_writes=True)
             sa.event.listen(self._engine, "connect", self._remember)
             with self._writer.begin() as connection:
-                migrations.upgrade(connection)
+                SCHEMA.upgrade(connection)
 
     def close(self) -> None:
         """Close all connections."""

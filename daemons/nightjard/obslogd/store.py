@@ -26,8 +26,8 @@ from sqlalchemy.pool import NullPool
 from nightjar.api.obslog import MAX_SOURCE
 from nightjar.errors import Busy, Code, NightjarError, StorageError
 from nightjar.files import free_bytes
-from nightjard.obslogd import migrations
 from nightjard.obslogd.lane import Lane
+from nightjard.obslogd.migrations import SCHEMA
 
 _MAX_PAGE_BYTES = 400_000  # a reply, with every letter escaped, stays under the RPC limit of 1 MB
 _WRITER_LOCK = 0x6E6A6F6C  # "njol": several log daemons on one PostgreSQL write one at a time
@@ -273,7 +273,7 @@ class Store:
             if self.path is None:
                 # A migration may take longer than any command may.
                 connection.execute(sa.text("SET LOCAL statement_timeout = '10min'"))
-            migrations.upgrade(connection)
+            SCHEMA.upgrade(connection)
             count = connection.execute(sa.select(sa.func.count()).select_from(message_table))
             rows = connection.execute(_newest(Filter()).limit(1)).all()
             totals = Totals(count.scalar_one(), _found(rows[0]) if rows else None)

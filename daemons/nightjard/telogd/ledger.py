@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nightjar.api.telog import FileState
 from nightjar.clock import Clock
 from nightjar.errors import Code, StorageError
-from nightjard.telogd import migrations
+from nightjard.telogd.migrations import SCHEMA
 from nightjard.telogd.minutes import MinuteFile
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Ledger:
             if self._engine is None:
                 engine = _engine(self._url)
                 with engine.begin() as connection:
-                    migrations.upgrade(connection)
+                    SCHEMA.upgrade(connection)
                 self._engine = engine
             with self._engine.begin() as connection:
                 yield connection
