@@ -34,6 +34,7 @@ from nightjar.operations import Operations
 from nightjar.registry import Entry, Registry
 from nightjar.rpc.client import Client
 from nightjar.rpc.server import Handler, RpcServer
+from nightjar.times import iso
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,15 @@ class Context(Generic[ConfigT]):
     """Folder for this daemon's small files that must survive a restart."""
     hurry: threading.Event
     """Set when a second signal asks for a stop without waiting (no ramp to warm)."""
+
+    def snapshot(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a status: what every daemon tells of itself, and what this one does."""
+        return {
+            "time": iso(self.clock.now_ns()),
+            "daemon": self.entry.name,
+            "health": self.health.snapshot(),
+            **values,
+        }
 
 
 @dataclass(frozen=True)

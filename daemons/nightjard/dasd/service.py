@@ -15,7 +15,6 @@ from nightjar.daemon import Context, Spec, heartbeat_age
 from nightjar.registry import Registry
 from nightjar.rpc.client import Client
 from nightjar.rpc.server import Handler
-from nightjar.times import iso
 from nightjard.dasd.clockcheck import ClockState, look
 from nightjard.dasd.config import DasConfig, NidaqmxConfig, SimulatedConfig
 from nightjard.dasd.drivers import make_adc
@@ -85,13 +84,7 @@ class DasService:
 
     def status(self) -> Mapping[str, Any]:
         """Return the snapshot."""
-        context = self._context
-        return {
-            "time": iso(context.clock.now_ns()),
-            "daemon": context.entry.name,
-            "health": context.health.snapshot(),
-            **snapshot(self._das, context.clock),
-        }
+        return self._context.snapshot(snapshot(self._das, self._context.clock))
 
     def start(self) -> None:
         """Start the threads; a recording that was killed goes on."""

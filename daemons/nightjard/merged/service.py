@@ -13,7 +13,6 @@ from nightjar.daemon import Context, Spec, heartbeat_age
 from nightjar.executor.choosing import executor_of
 from nightjar.registry import Registry
 from nightjar.rpc.server import Handler
-from nightjar.times import iso
 from nightjard.merged.config import MergedConfig
 from nightjard.merged.hour import TASKS
 from nightjard.merged.model import Merging
@@ -50,13 +49,7 @@ class MergedService:
 
     def status(self) -> Mapping[str, Any]:
         """Return the snapshot."""
-        context = self._context
-        return {
-            "time": iso(context.clock.now_ns()),
-            "daemon": context.entry.name,
-            "health": context.health.snapshot(),
-            **self._merging.status(),
-        }
+        return self._context.snapshot(self._merging.status())
 
     def start(self) -> None:
         """Begin to follow."""

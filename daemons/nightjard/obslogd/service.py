@@ -13,7 +13,6 @@ from nightjar.api.obslog import COMMANDS
 from nightjar.daemon import Context, Spec, heartbeat_age
 from nightjar.registry import Registry
 from nightjar.rpc.server import Handler
-from nightjar.times import iso
 from nightjard.obslogd.config import ObslogConfig
 from nightjard.obslogd.model import LogBook
 from nightjard.obslogd.store import Store
@@ -61,13 +60,7 @@ class ObslogService:
 
     def status(self) -> Mapping[str, Any]:
         """Return the snapshot."""
-        context = self._context
-        return {
-            "time": iso(context.clock.now_ns()),
-            "daemon": context.entry.name,
-            "health": context.health.snapshot(),
-            **self._book.status(),
-        }
+        return self._context.snapshot(self._book.status())
 
     def start(self) -> None:
         """Open the database; one that is away is no reason not to start, nor to wait long."""

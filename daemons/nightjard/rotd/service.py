@@ -15,7 +15,6 @@ from nightjar.errors import NightjarError
 from nightjar.registry import Registry
 from nightjar.rpc.client import Client
 from nightjar.rpc.server import Handler
-from nightjar.times import iso
 from nightjard.rotd.config import RotdConfig, WiredLines
 from nightjard.rotd.drivers.table import make_devices, make_lines, make_power
 from nightjard.rotd.model import Rotator
@@ -113,13 +112,7 @@ class RotatorService:
 
     def status(self) -> Mapping[str, Any]:
         """Return the snapshot."""
-        context = self._context
-        return {
-            "time": iso(context.clock.now_ns()),
-            "daemon": context.entry.name,
-            "health": context.health.snapshot(),
-            **self._rotator.status(),
-        }
+        return self._context.snapshot(self._rotator.status())
 
     def start(self) -> None:
         """Start the thread that owns motor and encoder."""

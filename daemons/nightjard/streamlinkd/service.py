@@ -16,7 +16,6 @@ from nightjar.daemon import Context, Spec, heartbeat_age
 from nightjar.errors import NightjarError
 from nightjar.registry import Registry
 from nightjar.rpc.server import Handler
-from nightjar.times import iso
 from nightjard.streamlinkd.config import LinkConfig, StreamlinkConfig
 from nightjard.streamlinkd.model import Link, Links
 from nightjard.streamlinkd.secret import load_secret
@@ -78,13 +77,7 @@ class StreamlinkService:
 
     def status(self) -> Mapping[str, Any]:
         """Return the snapshot."""
-        context = self._context
-        return {
-            "time": iso(context.clock.now_ns()),
-            "daemon": context.entry.name,
-            "health": context.health.snapshot(),
-            **self._links.status(),
-        }
+        return self._context.snapshot(self._links.status())
 
     def start(self) -> None:
         """Start the links that shall run."""

@@ -15,7 +15,6 @@ from nightjar.daemon import Context, Spec, heartbeat_age
 from nightjar.registry import Registry
 from nightjar.rpc.client import Client
 from nightjar.rpc.server import Handler
-from nightjar.times import iso
 from nightjard.telogd.config import IndiTelescope, Telinfo, TelogdConfig
 from nightjard.telogd.drivers.base import TelescopeSource
 from nightjard.telogd.drivers.das_host import make_das
@@ -60,13 +59,7 @@ class TelogService:
 
     def status(self) -> Mapping[str, Any]:
         """Return the snapshot."""
-        context = self._context
-        return {
-            "time": iso(context.clock.now_ns()),
-            "daemon": context.entry.name,
-            "health": context.health.snapshot(),
-            **self._logs.status(),
-        }
+        return self._context.snapshot(self._logs.status())
 
     def start(self) -> None:
         """Start the helpers, where configured, and the thread that looks after them."""
