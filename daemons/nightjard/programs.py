@@ -9,15 +9,15 @@ import sys
 from nightjar.errors import Code
 
 
-def _run(program: str, module: str = "__main__") -> int:
+def _run(program: str, module: str = "__main__", extra: str = "daemons,das") -> int:
     try:
         main = importlib.import_module(f"nightjard.{program}.{module}").main
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("nightjar", "nightjard"):
             raise
         sys.stderr.write(
-            f"{program}: package {error.name} is missing, which daemons need; "
-            f"pip install 'nightjar[daemons,das]'\n"
+            f"{program}: package {error.name} is missing, which it needs; "
+            f"pip install 'nightjar[{extra}]'\n"
         )
         return Code.BAD_CONFIG.exit_code
     code: int = main()
@@ -77,3 +77,8 @@ def merged() -> int:
 def dasmerge() -> int:
     """Merge by hand."""
     return _run("merged", "command")
+
+
+def calib() -> int:
+    """Plan, acquire, simulate and analyse a calibration campaign."""
+    return _run("calib", extra="daemons,calibration")
