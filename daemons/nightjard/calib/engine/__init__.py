@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs the tests of a session: waiting, resuming, logging, summing up."""

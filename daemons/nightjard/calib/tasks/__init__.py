@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The analyses of the tests: each module joins pure functions of arrays to data and results."""
