@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Frames made ready for measuring: bad pixels, offset, bias structure, flat field; on the fly.
+
+Preparing a quadrant from its raw pixels takes less time than reading it back as floats would, so
+nothing is stored. Order: pixels at either end of the converter and those of the cosmetics mask are
+bad; offset; structure of the bias; division by the flat field.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightjar.calibration.detector import Detector
+from nightjar.errors import Refused, StorageError
+from nightjard.calib.frames import Frame, Raw
+from nightjard.calib.work import Work
+
+Floats = NDArray[np.float32]
+Bad = NDArray[np.bool_]
+Offset = Literal["row", "median", "none"]
+
+_CLIP_SIGMA = 5.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to a raw quadrant.
+
+    Attributes
+    ----------
+    offset
+        ``row``: of every row its own, from the scan that the detector names; ``median``: one of
+        the whole quadrant; ``none``. A detector without such a scan gets none.
+    mask, bias, flat
+        Paths of products of a CCD, in the frame's orientation; None without.
+    """
+
+    offset: Offset = "row"
+    mask: str | None = None
+    bias: str | None = None
+    flat: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain values, for arguments of workers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Recipe:
+        """Return the recipe of :meth:`as_json`."""
+        return cls(**document)
+
+
+def recipe_for(
+    work: Work, ccd: int, *, offset: Offset = "row", is_masked: bool = True,
+    is_debiased: bool = False, wave_nm: int | None = None,
+) -> Recipe:
+    """Return the recipe of a CCD with the products that the work has for it.
+
+    Parameters
+    ----------
+    is_masked, is_debiased, wave_nm
+        Wants the cosmetics mask, the master bias, the flat of a wavelength; where one is not
+        there, it is left out and noted.
+    """
+    inputs = work.inputs
+    mask = inputs.masks.get(ccd) if is_masked else None
+    bias = inputs.biases.get(ccd) if is_debiased else None
+    flat = inputs.flats.get((wave_nm, ccd)) if wave_nm is not None else None
+    missing = [
+        name for name, wanted, path in (
+            ("cosmetics mask", is_masked, mask), ("master bias", is_debiased, bias),
+            (f"flat of {wave_nm} nm", wave_nm is not None, flat),
+        ) if wanted and path is None
+    ]  # fmt: skip
+    if missing:
+        work.results.note(f"CCD {ccd}: prepared without {', '.join(missing)}: none is configured")
+    return Recipe(offset, *(None if path is None else str(path) for path in (mask, bias, flat)))
+
+
+def prepared(frame: Frame, quadrant: str, recipe: Recipe) -> tuple[Floats, Bad]:
+    """Return a canonical quadrant ready for measuring, ADU, and which of its pixels are bad.
+
+    Scans are kept; flat fields act on the image area only. Bad pixels have finite values: those
+    at the top of the converter keep theirs above offset.
+
+    Raises
+    ------
+    StorageError
+        The frame or a product of the recipe cannot be read.
+    """
+    raw = frame.raw(quadrant)
+    bad = (raw == 0) | (raw == frame.detector.saturation_adu)
+    if recipe.mask is not None:
+        bad |= _plane(_wanted(frame.detector, recipe.mask, quadrant, "MASK"))
+    offsets = offset_of(frame, quadrant, recipe.offset)
+    pixels = np.subtract(raw, offsets[:, None], dtype=np.float32)
+    if recipe.bias is not None:
+        pixels -= _structure(
+            _wanted(frame.detector, recipe.bias, quadrant, "STACK"), recipe.offset
+        )
+    if recipe.flat is not None:
+        area = (slice(0, frame.detector.image_rows), frame.detector.columns_of("image"))
+        flat = _plane(_wanted(frame.detector, recipe.flat, quadrant, "FLAT"))[area]
+        is_usable = np.isfinite(flat) & (flat > 0)
+        bad[area] |= ~is_usable
+        pixels[area] /= np.where(is_usable, flat, 1)
+    return pixels, bad
+
+
+# --- offset ---
+
+
+def offset_of(frame: Frame, quadrant: str, method: Offset) -> Floats:
+    """Return the offset of every row of a quadrant, ADU, shape (rows,).
+
+    Raises
+    ------
+    StorageError
+        The frame cannot be read.
+    """
+    detector = frame.detector
+    rows = detector.quadrant_shape[0]
+    if method == "none" or detector.offset_sector == "none":
+        return np.zeros(rows, np.float32)
+    scan = frame.raw(quadrant)[:, detector.columns_of(detector.offset_sector, is_trimmed=True)]
+    scan = scan[frame.vstart : frame.vend]
+    result = np.empty(rows, np.float32)
+    result[:] = level = clipped_mean(scan[: max(detector.image_rows - frame.vstart, 1)])
+    if method == "row":
+        result[frame.vstart : frame.vend] = row_levels(scan, level)
+    return result
+
+
+def clipped_mean(values: Raw | NDArray[np.floating[Any]]) -> float:
+    """Return the mean of the values near the median.
+
+    A median of whole numbers is a whole number: with a noise of 1 ADU it would be off by up to
+    0.5 ADU. The mean of what lies within 5 sigma of it is not, and hot columns or spots do not
+    reach it.
+    """
+    flat = values.ravel()
+    middle = float(np.median(flat))
+    low, high = np.percentile(flat, (15.865, 84.135))
+    reach = _CLIP_SIGMA * max((high - low) / 2.0, 1.0)
+    near = flat[np.abs(flat.astype(np.float64) - middle) <= reach]
+    return float(near.mean(dtype=np.float64))
+
+
+def row_levels(scan: Raw | Floats, level: float) -> Floats:
+    """Return the level of every row of a scan: mean of what is near the row's median.
+
+    Rows without a pixel that counts (all zero or saturated) get `level`.
+    """
+    values = scan.astype(np.float32)
+    middle = np.median(values, axis=1, keepdims=True)
+    spread = np.percentile(values - middle, (15.865, 84.135))
+    reach = _CLIP_SIGMA * max(float(spread[1] - spread[0]) / 2.0, 1.0)
+    is_near = (np.abs(values - middle) <= reach) & (values != 0) & (values != 65535)
+    counts = is_near.sum(axis=1)
+    sums = np.where(is_near, values, 0).sum(axis=1, dtype=np.float64)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), level).astype(np.float32)
+
+
+# --- products that go in ---
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A quadrant of a product: what keeps it in memory for the next frame."""
+
+    path: str
+    quadrant: str
+    plane: str
+    geometry: str
+    stamp: tuple[int, int]
+    detector: Detector = field(compare=False)
+
+
+def _wanted(detector: Detector, path: str, quadrant: str, plane: str) -> _Wanted:
+    return _Wanted(path, quadrant, plane, detector.name, _stamp(path), detector)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Return what tells that a file was replaced."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", path=path) from error
+    return (stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=12)
+def _plane(wanted: _Wanted) -> NDArray[Any]:
+    """Return a quadrant of a plane of a product, canonical; kept for the next frame."""
+    from astropy.io import fits
+
+    path, name, detector = wanted.path, wanted.plane, wanted.detector
+    try:
+        with fits.open(Path(path), memmap=True) as units:
+            images = [unit for unit in units if unit.is_image and unit.shape]
+            named = [unit for unit in images if unit.name == name]
+            chosen = (named or images[:1])[0] if images else None
+            if chosen is None or chosen.shape != detector.frame_shape:
+                seen = None if chosen is None else chosen.shape
+                raise StorageError(
+                    f"{path}: no image {name} of shape {detector.frame_shape} but {seen}",
+                    path=path,
+                )
+            view = detector.canonical(chosen.data, wanted.quadrant)
+            if name == "MASK":
+                return np.ascontiguousarray(view != 0)
+            return view.astype(np.float32, order="C")
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read {path}: {error}", path=path) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _structure(wanted: _Wanted, offset: Offset) -> Floats:
+    """Return the structure of a master bias: its own offset taken away as the frame's was."""
+    bias: Floats = _plane.__wrapped__(wanted)  # not kept twice
+    detector = wanted.detector
+    if offset == "none" or detector.offset_sector == "none":
+        return bias
+    scan = bias[:, detector.columns_of(detector.offset_sector, is_trimmed=True)]
+    if offset == "median":
+        return bias - np.float32(np.median(scan[: detector.image_rows]))
+    return bias - np.median(scan, axis=1)[:, None].astype(np.float32)
+
+
+def record(work: Work, recipes: dict[int, Recipe]) -> None:
+    """Record how the frames of each CCD are prepared; the ``prep`` of a test that needs no more.
+
+    Raises
+    ------
+    Refused
+        No CCD has usable frames.
+    """
+    if not recipes:
+        raise Refused(f"{work.dataset.test}: there is no usable frame to prepare")
+    work.results.values.append(
+        {"name": "recipes", "value": {str(ccd): one.as_json() for ccd, one in recipes.items()},
+         "error": None, "unit": "", "where": {}}
+    )  # fmt: skip
