@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``calib init``: makes the work tree of a block."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from pathlib import Path
+
+import click
+
+from nightjar import __version__
+from nightjar.cli.frame import FrameCommand
+from nightjar.cli.session import Session
+from nightjard.calib.init import make_tree
+
+_HELP = """Make the work tree of a block: BLOCK/ANALYSIS, BLOCK/SCRIPTS, links to its data.
+
+The templates in it carry the block's name and month: inputs of calib scripts and calib sessions,
+and the campaign file of calib run. What is there already stays as it is."""
+
+_SERIALS = ("sn_roe", "sn_rpsu", "sn_ccd1", "sn_ccd2", "sn_ccd3")
+
+
+@click.command("init", cls=FrameCommand, help=_HELP)
+@click.argument("block")
+@click.option(
+    "-p", "--path", type=click.Path(path_type=Path, file_okay=False), default=Path("."),
+    metavar="PATH", help="Folder in which the tree is made.  [default: the current one]",
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Where data, calibration products and results are kept.  [default: BLOCK/CALDATA]",
+)
+@click.option("--results", default="results", show_default=True, metavar="NAME",
+              help="Folder of the results in it: your own, where several work on one block.")
+@click.option("--chamber", default="B_NOSTROMO", show_default=True, help="Chamber profile.")
+@click.option("--detector", default="ccd273", show_default=True, help="Detector description.")
+@click.option("--date", type=click.DateTime(["%Y-%m-%d"]), help="For the names.  [default: today]")
+@click.option("--roe", help="Serial of the read-out electronics.")
+@click.option("--rpsu", help="Serial of the power supply.")
+@click.option("--ccd", "ccds", multiple=True, help="Serial of a CCD: once for each, in order.")
+@click.pass_obj
+def command(
+    session: Session, block: str, path: Path, data: Path | None, results: str, chamber: str,
+    detector: str, date: datetime.datetime | None, roe: str | None, rpsu: str | None,
+    ccds: tuple[str, ...],
+) -> None:
+    """Run it."""
+    given = (roe, rpsu, *ccds)
+    serials = {key: value for key, value in zip(_SERIALS, given, strict=False) if value}
+    day = date.date() if date else datetime.datetime.now(tz=datetime.UTC).date()
+    tree = make_tree(
+        path, block, day, data=data, serials=serials, chamber=chamber, detector=detector,
+        results_name=results,
+    )  # fmt: skip
+    lines = [f"{block}: made by calib {__version__} ({sys.argv[0]})"]
+    lines += [f"  new   {_text(one)}" for one in tree.made]
+    lines += [f"  kept  {_text(one)}" for one in tree.kept]
+    session.result(
+        {"root": str(tree.root), "made": [str(one) for one in tree.made],
+         "kept": [str(one) for one in tree.kept], "version": __version__},
+        lines,
+    )  # fmt: skip
+
+
+def _text(path: Path) -> str:
+    return f"{path} -> {path.readlink()}" if path.is_symlink() else str(path)
