@@ -18,12 +18,22 @@ FrameCheck = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Subtask:
-    """A step of an analysis: its name in the todo flags, what it does."""
+    """A step of an analysis: its name in the todo flags, what it does.
+
+    Attributes
+    ----------
+    version
+        Raised where its findings change for the same input: what was done before is done again.
+    drill
+        Called in its place in a drill, where there are no pixels: exercises figures, tables and
+        report with made-up values. Without it the sub-task is left out of a drill.
+    """
 
     name: str
     function: Callable[[Work], None]
     title: str
     version: int = 1
+    drill: Callable[[Work], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nightjar.calibration.detector import Detector
 from nightjar.errors import Code, NightjarError, Refused, error_for
-from nightjar.executor.tasks import Executor, Task, call
+from nightjar.executor.tasks import Executor, Task, call, error_of, failure_of
 from nightjard.calib.dataset import Dataset
 from nightjard.calib.results import Results, read_subtask
 
@@ -47,9 +47,23 @@ class HereMapper:
         """Return the results in order."""
         results = []
         for number, item in enumerate(items, start=1):
-            results.append(call(function, dict(item)))
+            try:
+                results.append(call(function, dict(item)))
+            except Exception as error:  # told as a worker process would tell it
+                known = error_of(failure_of(error))
+                raise _named(function, item, known) from error
             on_done(number)
         return results
+
+
+def _named(function: str, item: Mapping[str, Any], error: NightjarError) -> NightjarError:
+    """Return a failure that says which item it was: the frame, not only the function."""
+    what = ", ".join(
+        f"{key} {value}" for key, value in item.items()
+        if key in ("path", "obsid", "ccd", "quadrant") and not isinstance(value, (list, dict))
+    )  # fmt: skip
+    code = getattr(error, "code", Code.FAILED)
+    return error_for(code, f"{function}({what}): {error.message}", dict(error.detail))
 
 
 class WorkersMapper:
@@ -75,12 +89,7 @@ class WorkersMapper:
             on_done(len(results))
 
         def on_failure(task: Task, error: NightjarError) -> None:
-            what = ", ".join(
-                f"{key} {value}" for key, value in task.arguments.items()
-                if key in ("path", "obsid", "ccd", "quadrant") and not isinstance(value, list)
-            )  # fmt: skip
-            code = getattr(error, "code", Code.FAILED)
-            raise error_for(code, f"{task.function}({what}): {error.message}", dict(error.detail))
+            raise _named(task.function, task.arguments, error)
 
         self._executor.run(tasks, on_result, on_failure, self._cancelled)
         return [results[task.id] for task in tasks]
@@ -125,7 +134,10 @@ class Work:
     options
         Of the task, checked by its own model; defaults where nothing is configured.
     limits
-        Limits of the test: those of the catalogue, with what the campaign overrides.
+        Column (``col001``) -> ``{"limits": {metric: [low, high, unit]}, "is_exempt": bool,
+        "variables": {...}}``: what the catalogue expects of its frames, with what the campaign
+        overrides; ``"overrides"`` -> what the campaign file says, as it says it. See
+        :meth:`limit`.
     is_check_only, is_drill
         Only checks are wanted; no pixels are there.
     """
@@ -190,6 +202,36 @@ class Work:
     def gain_e_adu(self, ccd: int, quadrant: str) -> float:
         """Return the gain of a quadrant, electrons per ADU; the nominal one where none is known."""
         return self.inputs.gains.get((ccd, quadrant), self.detector.gain_e_adu)
+
+    def limit(
+        self, metric: str, column: str = ""
+    ) -> tuple[float | None, float | None, str] | None:
+        """Return (low, high, unit) of a metric; None where nothing limits it.
+
+        Parameters
+        ----------
+        column
+            ``col001`` ...; without it the first column that has such a limit.
+        """
+        override = self.limits.get("overrides", {}).get(metric)
+        columns = self.limits.get("columns", {})
+        names = [column] if column else list(columns)
+        found = next(
+            (
+                columns[name]["limits"][metric]
+                for name in names
+                if metric in columns.get(name, {}).get("limits", {})
+            ),
+            None,
+        )
+        if override is None:
+            return None if found is None else (found[0], found[1], str(found[2]))
+        unit = str(override[2]) if len(override) > 2 else ("" if found is None else str(found[2]))
+        return (override[0], override[1], unit)
+
+    def is_exempt(self, column: str) -> bool:
+        """Tell whether the frames of a column saturate by design."""
+        return bool(self.limits.get("columns", {}).get(column, {}).get("is_exempt", False))
 
     # --- what earlier sub-tasks of this attempt found ---
 
