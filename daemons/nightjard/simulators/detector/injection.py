@@ -13,14 +13,17 @@ which only the notch's own charge N remains, and too high a drain shuts the inje
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nightjar.calibration.detector import Detector
+from nightjard.simulators.detector.seeds import generator, key_of
+from nightjard.simulators.detector.truth import channel as channel_name
+from nightjard.simulators.detector.truth import channels_of
 
 Pixels = NDArray[Any]
 MINIMUM_WIDTH_US = 10.0  # a shorter pulse on the drain brings no charge
@@ -87,25 +90,42 @@ class InjectionTruth:
         """Return what the injection drain lets through, 0 to 1."""
         return 1 / (1 + math.exp(min(self.drain_steepness * (idl_v - self.drain_v), 700.0)))
 
-    def as_seen(self, idl_v: float) -> dict[str, float]:
-        """Return slope and notch as a sweep of input gate 1 at one drain voltage shows them."""
-        factor = self.drain(idl_v)
+    def as_seen(self, idl_v: float, gain_ratio: float = 1.0) -> dict[str, float]:
+        """Return what a fit to a sweep of input gate 1 at one drain voltage should find.
+
+        Parameters
+        ----------
+        gain_ratio
+            Nominal over true gain of the channel: levels are told in ADU of the nominal one.
+        """
+        factor = self.full_scale_adu * self.drain(idl_v) * gain_ratio
         return {
-            "ig1_threshold": self.threshold_v,
-            "ig1_notch": self.notch_v,
-            "slope": self.slope * self.full_scale_adu * factor,
-            "notch": self.notch * self.full_scale_adu * factor,
-            "idl_threshold": self.drain_v,
-        }
+            "ig1_threshold": self.threshold_v, "ig1_notch": self.notch_v,
+            "slope": self.slope * factor, "n_adu": self.notch * factor,
+            "idl_threshold": self.drain_v, "bgd_adu": self.background * factor,
+        }  # fmt: skip
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the truth as plain values."""
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> InjectionTruth:
-        """Return the truth of plain values."""
-        return cls(**document)
+def default(detector: Detector, block: str, seed: int) -> dict[str, Any]:
+    """Return the truth of a block: number -> channel (``1E``) -> value."""
+    truths = {
+        channel: InjectionTruth.draw(
+            generator(key_of(block, seed, "injection", channel)), float(detector.adc_full_scale)
+        )
+        for channel in channels_of(detector)
+    }
+    return {
+        number.name: {channel: getattr(truth, number.name) for channel, truth in truths.items()}
+        for number in fields(InjectionTruth)
+    }
+
+
+def prepare(part: Mapping[str, Any], detector: Detector) -> dict[str, InjectionTruth]:
+    """Return the truths of the channels of a block's truth."""
+    return {
+        channel: InjectionTruth(**{name: values[channel] for name, values in part.items()})
+        for channel in channels_of(detector)
+    }
 
 
 def injects(values: Mapping[str, Any], half: str) -> bool:
@@ -129,31 +149,37 @@ def injected_rows(values: Mapping[str, Any], rows: int) -> NDArray[np.bool_]:
 
 
 def apply(
-    electrons: Pixels, values: Mapping[str, Any], truth: InjectionTruth, detector: Detector, *,
-    ccd: int, quadrant: str, gain_e_adu: float, rng: np.random.Generator,
+    electrons: NDArray[np.float32], prepared: Mapping[str, InjectionTruth], *,
+    values: Mapping[str, Any], ccd: int, quadrant: str, detector: Detector, temperature_k: float,
+    key: Callable[[str], int],
 ) -> None:
-    """Add injected charge to a canonical quadrant, electrons, in place.
+    """Add injected charge to the image area of a canonical quadrant, electrons, in place.
 
     Parameters
     ----------
+    electrons
+        (image rows, image columns), [0, 0] is read first.
     values
         Keys of a script and their values.
-    gain_e_adu
-        True gain: levels are told in ADU.
+    temperature_k
+        Makes no difference.
+    key
+        Text -> seed of this frame; with ``static:`` of all frames.
     """
     half = detector.half_of(quadrant)
     if not injects(values, half):
         return
+    truth = prepared[channel_name(ccd, quadrant)]
     ig1_v = float(values.get(f"IG1_{ccd}_{half}", values.get(f"IG1_1_{half}", 6.0)))
-    level_e = truth.level_adu(ig1_v, float(values.get("IDL", 13.0))) * gain_e_adu
-    rows, columns = detector.rows_of("image"), detector.columns_of("image")
-    image = electrons[rows, columns]
-    pattern = np.random.default_rng(truth.pattern_seed).standard_normal(image.shape[1])
-    line = level_e * np.clip(1 + truth.column_pattern * pattern, 0, None)
-    is_on = injected_rows(values, image.shape[0])
-    noise = rng.standard_normal((int(is_on.sum()), image.shape[1]), dtype=np.float32)
+    level_e = truth.level_adu(ig1_v, float(values.get("IDL", 13.0))) * detector.gain_e_adu
+    pattern = generator(truth.pattern_seed).standard_normal(electrons.shape[1])
+    line = (level_e * np.clip(1 + truth.column_pattern * pattern, 0, None)).astype(np.float32)
+    is_on = injected_rows(values, electrons.shape[0])
+    noise = generator(key("noise")).standard_normal(
+        (int(is_on.sum()), electrons.shape[1]), dtype=np.float32
+    )
     noise *= np.float32(truth.noise)
     noise += 1
-    image[is_on] += noise * line.astype(np.float32)
+    electrons[is_on] += noise * line
     after = np.flatnonzero(is_on[:-1] & ~is_on[1:]) + 1
-    image[after] += (truth.spill * line).astype(image.dtype)
+    electrons[after] += np.float32(truth.spill) * line

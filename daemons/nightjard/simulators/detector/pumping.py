@@ -13,7 +13,7 @@ in silicon 0.26 m_e (velocity) and 1.08 m_e (density of states).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightjar.calibration.detector import Detector
+from nightjard.simulators.detector.seeds import generator, key_of
+from nightjard.simulators.detector.truth import channel as channel_name
+from nightjard.simulators.detector.truth import channels_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -58,7 +61,7 @@ class Traps:
     Attributes
     ----------
     row, column
-        Canonical pixel; `row` is -1 for those in the serial register.
+        Pixel of the image area of the canonical quadrant; `row` is -1 for those in the serial register.
     phase
         Electrode of the pixel, 1 to 4 (1 to 3 in the register).
     species
@@ -89,9 +92,13 @@ class Traps:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Traps:
         """Return the traps of plain lists."""
-        whole = [np.asarray(document[n], np.int64) for n in ("row", "column", "phase", "species")]
-        real = [np.asarray(document[n], float) for n in ("energy_ev", "section_cm2", "capture_e")]
-        return cls(*whole, *real)
+        row, column, phase, species = (
+            np.asarray(document[name], np.int64) for name in ("row", "column", "phase", "species")
+        )
+        energy, section, capture = (
+            np.asarray(document[name], float) for name in ("energy_ev", "section_cm2", "capture_e")
+        )
+        return cls(row, column, phase, species, energy, section, capture)
 
 
 def none() -> Traps:
@@ -139,16 +146,29 @@ class PumpingTruth:
             _draw(detector, rng, wanted, SERIAL_SPECIES, (0.6, 30.0), 3, temperature_k),
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the truth as plain values."""
-        return {"vertical": self.vertical.as_json(), "serial": self.serial.as_json(),
-                "serial_shift": self.serial_shift}  # fmt: skip
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> PumpingTruth:
-        """Return the truth of plain values."""
-        return cls(Traps.from_json(document["vertical"]), Traps.from_json(document["serial"]),
-                   int(document["serial_shift"]))  # fmt: skip
+def default(detector: Detector, block: str, seed: int) -> dict[str, Any]:
+    """Return the traps of a block: ``vertical`` and ``serial`` -> channel -> lists."""
+    truths = {
+        one: PumpingTruth.draw(detector, generator(key_of(block, seed, "pumping", one)))
+        for one in channels_of(detector)
+    }
+    return {
+        "vertical": {one: truth.vertical.as_json() for one, truth in truths.items()},
+        "serial": {one: truth.serial.as_json() for one, truth in truths.items()},
+        "serial_shift": dict.fromkeys(truths, 1),
+    }
+
+
+def prepare(part: Mapping[str, Any], detector: Detector) -> dict[str, PumpingTruth]:
+    """Return the traps of the channels of a block's truth."""
+    return {
+        one: PumpingTruth(
+            Traps.from_json(part["vertical"][one]), Traps.from_json(part["serial"][one]),
+            int(part["serial_shift"][one]),
+        )
+        for one in channels_of(detector)
+    }  # fmt: skip
 
 
 def _draw(
@@ -163,7 +183,7 @@ def _draw(
     cells = rng.permutation((places * columns) // 6)[:count]
     along = cells * 6 + rng.integers(1, 5, len(cells))
     row = np.full(len(cells), -1) if is_serial else along % rows
-    column = (along if is_serial else along // rows) + detector.prescan
+    column = along if is_serial else along // rows
     keep = np.ones(len(cells), bool) if is_serial else (row > 2) & (row < rows - 3)
     row, column = row[keep], column[keep]
     species = rng.integers(0, 3, len(row))
@@ -212,34 +232,37 @@ def pumped_fraction(phase_us: float, tau_us: Floats) -> Floats:
 
 
 def apply(
-    electrons: NDArray[Any], values: Mapping[str, Any], truth: PumpingTruth, detector: Detector, *,
-    temperature_k: float,
+    electrons: NDArray[np.float32], prepared: Mapping[str, PumpingTruth], *,
+    values: Mapping[str, Any], ccd: int, quadrant: str, detector: Detector, temperature_k: float,
+    key: Callable[[str], int],
 ) -> None:
-    """Pump a canonical quadrant, electrons, in place: vertically, then serially, as commanded."""
+    """Pump the image area of a canonical quadrant, electrons, in place.
+
+    Vertically, then serially, as commanded; whatever charge is there. `key` is not needed: what
+    is pumped is the same each time.
+    """
+    truth = prepared[channel_name(ccd, quadrant)]
     if int(values.get("v_tpump", 0)):
-        _pump_rows(electrons, values, truth.vertical, detector, temperature_k)
+        _pump_rows(electrons, values, truth.vertical, temperature_k)
     if int(values.get("s_tpump", 0)):
-        _pump_columns(electrons, values, truth, detector, temperature_k)
+        _pump_columns(electrons, values, truth, temperature_k)
 
 
 def _pump_rows(
-    electrons: NDArray[Any], values: Mapping[str, Any], traps: Traps, detector: Detector,
-    temperature_k: float,
+    electrons: NDArray[np.float32], values: Mapping[str, Any], traps: Traps, temperature_k: float
 ) -> None:
     mode, count = str(values.get("v_tpmod", 123)), float(values.get("v_tp_cnt", 0))
-    moved = count * traps.capture_e * pumped_fraction(
-        float(values.get("toi_tp", 0)), traps.tau_us(temperature_k)
-    )  # fmt: skip
+    fraction = pumped_fraction(float(values.get("toi_tp", 0)), traps.tau_us(temperature_k))
+    moved = count * traps.capture_e * fraction
     for phase in range(1, 5):
         pixels = transfer(mode, phase)
         mine = traps.phase == phase
         if pixels is None or not mine.any():
             continue
-        row, column = traps.row[mine], traps.column[mine]
-        gains, loses = row + pixels[0], row + pixels[1]
-        inside = (np.minimum(gains, loses) >= 0) & (
-            np.maximum(gains, loses) < detector.image_rows
-        )
+        gains, loses = traps.row[mine] + pixels[0], traps.row[mine] + pixels[1]
+        column = traps.column[mine]
+        low, high = np.minimum(gains, loses), np.maximum(gains, loses)
+        inside = (low >= 0) & (high < electrons.shape[0])
         gains, loses, column = gains[inside], loses[inside], column[inside]
         charge = np.minimum(moved[mine][inside], np.maximum(electrons[loses, column], 0))
         np.add.at(electrons, (gains, column), charge)
@@ -247,15 +270,13 @@ def _pump_rows(
 
 
 def _pump_columns(
-    electrons: NDArray[Any], values: Mapping[str, Any], truth: PumpingTruth, detector: Detector,
+    electrons: NDArray[np.float32], values: Mapping[str, Any], truth: PumpingTruth,
     temperature_k: float,
 ) -> None:
-    image = detector.columns_of("image")
-    if truth.serial_shift:
-        kept = electrons[:, image].copy()
-        electrons[:, image.start : image.start + truth.serial_shift] = 0
-        late = slice(image.start + truth.serial_shift, image.stop)
-        electrons[:, late] = kept[:, : kept.shape[1] - truth.serial_shift]
+    shift, columns = truth.serial_shift, electrons.shape[1]
+    if shift:
+        electrons[:, shift:] = electrons[:, : columns - shift].copy()
+        electrons[:, :shift] = 0
     traps = truth.serial
     table = _SERIAL_MODES.get(str(values.get("s_tpmod", 23)), {})
     time_us = float(values.get("dwell_s", 0)) + SERIAL_STEP_US
@@ -264,10 +285,9 @@ def _pump_columns(
     for phase, (gain, loss) in table.items():
         mine = traps.phase == phase
         gains, loses, charge = traps.column[mine] + gain, traps.column[mine] + loss, moved[mine]
-        inside = (np.minimum(gains, loses) >= image.start + truth.serial_shift) & (
-            np.maximum(gains, loses) < image.stop
-        )
+        low, high = np.minimum(gains, loses), np.maximum(gains, loses)
+        inside = (low >= shift) & (high < columns)
         gains, loses, charge = gains[inside], loses[inside], charge[inside]
-        available = np.minimum(charge, np.maximum(electrons[:, loses], 0))
-        electrons[:, gains] += available.astype(electrons.dtype)
-        electrons[:, loses] -= available.astype(electrons.dtype)
+        available = np.minimum(charge, np.maximum(electrons[:, loses], 0)).astype(np.float32)
+        electrons[:, gains] += available
+        electrons[:, loses] -= available
