@@ -61,7 +61,7 @@ class Traps:
     Attributes
     ----------
     row, column
-        Pixel of the image area of the canonical quadrant; `row` is -1 for those in the serial register.
+        Pixel of the image area of the canonical quadrant; `row` is -1 in the serial register.
     phase
         Electrode of the pixel, 1 to 4 (1 to 3 in the register).
     species
