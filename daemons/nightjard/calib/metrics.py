@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightjar.calibration.detector import Detector, load_detector
+from nightjar.errors import StorageError
 from nightjard.calib.frames import Frame, open_frame
 
 Counts = NDArray[np.int64]
@@ -222,18 +223,22 @@ def measure_frame(
     is_hashed
         The digest of the file is wanted, too.
 
-    Raises
-    ------
-    StorageError
-        The frame cannot be read.
+    Returns
+    -------
+    dict
+        ``obsid``, ``ccd``, ``quadrants`` (see :func:`measure_quadrant`), ``found`` of the test's
+        own measure, ``blake3``; or ``problem`` where the file cannot be read.
     """
-    frame = open_frame(path, load_detector(detector))
     found: dict[str, Any] = {"obsid": obsid, "ccd": ccd}
-    if is_hashed:
-        found["blake3"] = frame.blake3()
-    found["quadrants"] = {
-        quadrant: measure_quadrant(frame, quadrant) for quadrant in frame.detector.names
-    }
+    try:
+        frame = open_frame(path, load_detector(detector))
+        if is_hashed:
+            found["blake3"] = frame.blake3()
+        found["quadrants"] = {
+            quadrant: measure_quadrant(frame, quadrant) for quadrant in frame.detector.names
+        }
+    except StorageError as error:
+        return {**found, "problem": error.message}
     if handle:
         # By name: this module stands below the analyses.
         task = importlib.import_module("nightjard.calib.task").load_task(handle)
