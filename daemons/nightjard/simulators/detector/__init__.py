@@ -1,2 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A detector that is simulated truthfully, frame by frame, with its test bench."""
+"""Simulated detectors whose every injected number is known: pixels, day folders, faults.
+
+The order of the effects is that of the light and the charge: scene, pixel response, dark current,
+brighter-fatter accumulation, cosmic rays, full well, persistence, injection, pumping, transfer,
+then the electronics: cross-talk, linearity, gain, noise, offset, converter.
+"""

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Brighter-fatter: the charge of a pixel pushes the light that follows into its neighbours.
+
+The rate of pixel i is ``l_i + sum_n K_n (l_i + l_{i+n}) / 2 (Q_{i+n} - Q_i)``: for even light this
+is ``l (1 + K * Q)`` with ``K_0 = -sum K_n``, and what one pixel loses another gains, so that a star
+keeps its light. On flat fields of mean mu it gives covariances ``C_n = K_n mu^2`` and
+``V / mu - 1 = K_0 mu + (2/3) sum(K^2) mu^2 + ...``; exactly, with the kernel's transform k,
+``V / mu = mean((exp(2 k mu) - 1) / (2 k mu))`` over all frequencies.
+
+An exposure is summed in N equal steps. Within each, the electrons that arrive also push each
+other, on average for half of it: ``Q += n + L(n) / 2``. This is of second order: the noise of a
+step is right to ``k mu / N``, where the exact factor is ``1 + a / 2 + 5 a^2 / 24``, a = k mu / N.
+The error of V / mu is then about ``(5/12) sum(K^2) mu^2 / N^2`` (4e-4 of 0.88 for 1e5 e- in 4
+steps), below that of 100 plain steps, which lose a factor 1 - 1/N of the effect.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightjard.simulators.detector.scene import Box, Image
+from nightjard.simulators.detector.truth import BrighterFatterTruth
+
+_MOST_STEPS = 64
+#: Below this many electrons in any pixel the effect is nothing (3e-4 of the variance).
+_FAINT_E = 250.0
+_HALO = 3
+
+
+def lags(truth: BrighterFatterTruth) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return all lags (row, column) but (0, 0), and half of K at each, 1/e."""
+    taps: list[tuple[int, int]] = []
+    strengths: list[float] = []
+    for column, row, k in truth.kernel:
+        for x in sorted({column, -column}):
+            for y in sorted({row, -row}):
+                taps.append((y, x))
+                strengths.append(0.5 * k)
+    return np.array(taps, np.int64).reshape(-1, 2), np.array(strengths, np.float32)
+
+
+def collect(
+    light: Image, truth: BrighterFatterTruth, key: int, *, boxes: list[Box] | None, is_noisy: bool
+) -> Image:
+    """Return the electrons collected of expected ones.
+
+    Parameters
+    ----------
+    light : (rows, columns) float32
+        Expected electrons.
+    boxes
+        Where the light is bright enough to matter; None: everywhere.
+    """
+    from nightjard.simulators.detector import kernels
+
+    number = np.uint64(key)
+    out = np.empty_like(light)
+    peak = float(light.max())
+    has_effect = bool(truth.kernel) and peak >= _FAINT_E
+    everywhere = has_effect and (boxes is None or _share(boxes, light.shape) > 0.5)
+    taps, strengths = lags(truth)
+    if everywhere:
+        kernels.accumulate(light, _steps(peak, truth), is_noisy, number, taps, strengths, out)
+        return out
+    if is_noisy:
+        kernels.draw_counts(light, number, out)
+    else:
+        out[:] = light
+    for box in _merged(boxes or [], light.shape) if has_effect else []:
+        part = np.ascontiguousarray(light[box[0] : box[1], box[2] : box[3]])
+        steps = _steps(float(part.max()), truth)
+        inside = np.empty_like(part)
+        own = kernels.bits_of(number, np.uint64(box[0] * light.shape[1] + box[2] + 1))
+        kernels.accumulate(part, steps, is_noisy, np.uint64(own), taps, strengths, inside)
+        out[box[0] : box[1], box[2] : box[3]] = inside
+    return out
+
+
+def _steps(peak: float, truth: BrighterFatterTruth) -> int:
+    return min(max(math.ceil(peak / truth.step_e), 1), _MOST_STEPS)
+
+
+def _share(boxes: list[Box], shape: tuple[int, ...]) -> float:
+    area = sum((box[1] - box[0]) * (box[3] - box[2]) for box in boxes)
+    return area / float(shape[0] * shape[1])
+
+
+def _merged(boxes: list[Box], shape: tuple[int, ...]) -> list[Box]:
+    """Return boxes with a rim, those that overlap as one."""
+    wide = [
+        (max(a - _HALO, 0), min(b + _HALO, shape[0]), max(c - _HALO, 0), min(d + _HALO, shape[1]))
+        for a, b, c, d in boxes
+    ]
+    done: list[Box] = []
+    while wide:
+        box = wide.pop()
+        for i, other in enumerate(done):
+            if box[0] < other[1] and other[0] < box[1] and box[2] < other[3] and other[2] < box[3]:
+                done.pop(i)
+                low = (min(box[0], other[0]), min(box[2], other[2]))
+                high = (max(box[1], other[1]), max(box[3], other[3]))
+                wide.append((low[0], high[0], low[1], high[1]))
+                break
+        else:
+            done.append(box)
+    return sorted(done)
