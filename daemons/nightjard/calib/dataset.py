@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.calibration.chamber import ChamberProfile
-from nightjar.calibration.script import Script
-
 from nightjar.calibration.detector import Detector
+from nightjar.calibration.script import Script
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,8 @@ class Dataset:
         OBSID -> parameter -> (mean, std, min, max), of the exposures that have housekeeping.
     hk_missing
         OBSIDs without it.
+    hk_paths
+        OBSID -> its file, for checks that need more than statistics.
     """
 
     test: str
@@ -91,6 +92,7 @@ class Dataset:
     serials: Mapping[str, str] = field(default_factory=dict)
     hk: Mapping[int, Mapping[str, tuple[float, float, float, float]]] = field(default_factory=dict)
     hk_missing: tuple[int, ...] = ()
+    hk_paths: Mapping[int, Path] = field(default_factory=dict)
 
     @property
     def ccds(self) -> tuple[int, ...]:

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Are the inputs those of last time, and is the code? What decides whether work is done again.
+
+A file is the same where its size, time and inode are, or where its content is: data that were
+copied to another disk are not analysed again. Contents are hashed when they are read anyway.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nightjar.errors import StorageError
+from nightjard.calib.dataset import Dataset
+from nightjard.calib.results import digest
+from nightjard.calib.task import Subtask
+
+_CODE = (
+    "nightjard.calib.tasks", "nightjard.calib.science", "nightjard.calib.checks",
+    "nightjard.calib.metrics", "nightjard.calib.prepare", "nightjard.calib.frames",
+)  # fmt: skip
+
+
+@dataclass
+class FileIdentity:
+    """What tells a file from another; `blake3` is empty until its content has been read."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    blake3: str = ""
+
+    def has_same_state(self, other: FileIdentity) -> bool:
+        """Tell whether nobody has touched it in between."""
+        mine = (self.size, self.mtime_ns, self.inode)
+        return mine == (other.size, other.mtime_ns, other.inode)
+
+
+def identity_of(path: Path) -> FileIdentity:
+    """Return the identity of a file, its content unread; StorageError where it is gone."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", path=str(path)) from error
+    return FileIdentity(state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+def hash_of(path: Path) -> str:
+    """Return the BLAKE3 digest of a file's content."""
+    from blake3 import blake3
+
+    try:
+        return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", path=str(path)) from error
+
+
+class Inputs:
+    """The files that go into a test, by their roles: names of frames, ``Mask.CCD1`` ...
+
+    Attributes
+    ----------
+    id
+        Stands for these contents: the same as last time where nothing changed.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], known: Mapping[str, Any] | None) -> None:
+        self.paths = dict(paths)
+        self.files = {role: identity_of(path) for role, path in paths.items()}
+        old = known or {}
+        if self._is_same({k: FileIdentity(**v) for k, v in old.get("files", {}).items()}):
+            self.id = str(old["id"])
+        else:
+            self.id = digest({role: asdict(one) for role, one in self.files.items()})
+
+    def _is_same(self, old: dict[str, FileIdentity]) -> bool:
+        if set(old) != set(self.files) or not old:
+            return False
+        for role, now in self.files.items():
+            before = old[role]
+            if not now.has_same_state(before):
+                if now.size != before.size or not before.blake3:
+                    return False
+                now.blake3 = hash_of(self.paths[role])
+                if now.blake3 != before.blake3:
+                    return False
+            now.blake3 = now.blake3 or before.blake3
+        return True
+
+    def learn(self, role: str, blake3: str) -> None:
+        """Take over the digest of a content that was read, if the file is still the same."""
+        if role in self.files and self.files[role].has_same_state(identity_of(self.paths[role])):
+            self.files[role].blake3 = blake3
+
+    def complete(self) -> None:
+        """Hash what has not been hashed yet."""
+        for role, one in self.files.items():
+            if not one.blake3:
+                one.blake3 = hash_of(self.paths[role])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {"id": self.id, "files": {role: asdict(one) for role, one in self.files.items()}}
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """Return what stands for logs, script and housekeeping of a test: other tests do not matter."""
+    frames = [
+        [f.obsid, f.ccd, f.column, f.utc_ns, dict(f.commanded), dict(f.logged), f.problem]
+        for f in dataset.frames
+    ]
+    return digest(
+        dataset.test, dataset.block, dataset.detector.model_dump(mode="json"),
+        dataset.profile.model_dump(mode="json"), frames, dict(dataset.serials),
+        {str(obsid): {k: list(v) for k, v in found.items()} for obsid, found in dataset.hk.items()},
+    )  # fmt: skip
+
+
+def code_digest(subtask: Subtask) -> str:
+    """Return what stands for the code of a sub-task: its module and all that it imports of ours."""
+    names = _modules_of(subtask.function.__module__)
+    return digest(subtask.version, {name: _source_digest(name) for name in sorted(names)})
+
+
+def _modules_of(first: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [first]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in sys.modules:
+            continue
+        found.add(name)
+        for value in list(vars(sys.modules[name]).values()):
+            other = value.__name__ if isinstance(value, ModuleType) else None
+            other = other or getattr(value, "__module__", None)
+            if isinstance(other, str) and other.startswith(_CODE):
+                waiting.append(other)
+    return found
+
+
+@functools.cache
+def _source_digest(name: str) -> str:
+    path = getattr(sys.modules[name], "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From day folders to the data of one test: its exposures, their files, their housekeeping.
+
+Nothing of a pixel is read here: whether a file is whole is told by its size and its headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nightjar.calibration.dayfolder import Day, list_days
+from nightjar.calibration.detector import Detector
+from nightjar.calibration.explog import LogRow, read_explogs
+from nightjar.calibration.housekeeping import hk_statistics, read_hk
+from nightjar.calibration.script import Script
+from nightjar.errors import ConfigError, NightjarError, Refused, StorageError
+from nightjard.calib.dataset import CcdFrame, Dataset
+from nightjard.calib.engine.plan import Setup, TestPlan
+from nightjard.calib.engine.runs import Exposure, Run, exposures_of, latest_run, rows_of_test
+from nightjard.calib.frames import open_frame
+from nightjard.calib.structure import Structure, compare, obsid_text
+
+HkMeans = dict[int, dict[str, tuple[float, float, float, float]]]
+
+
+@dataclass
+class Ingested:
+    """The data of a test, and what is to be said about them.
+
+    Attributes
+    ----------
+    structure
+        The acquisition beside the script; missing files are among its messages.
+    unusable
+        Why files that are there cannot be used.
+    """
+
+    dataset: Dataset
+    structure: Structure
+    notes: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The exposure logs of day folders."""
+
+    day: Day
+    rows: list[LogRow]
+    problems: list[str]
+
+
+def read_days(folders: Sequence[Path], elvis: str) -> Logged:
+    """Read the logs of day folders, in order of their dates and numbers.
+
+    Raises
+    ------
+    ConfigError
+        No folder is configured, or a log is of another version of ELVIS.
+    StorageError
+        A folder or a log cannot be read, or there is no log.
+    """
+    if not folders:
+        raise ConfigError(
+            "no day folder: give datapath in the session's test_specifics, or --day FOLDER"
+        )
+    day = list_days(folders)
+    if not day.logs:
+        raise StorageError(
+            f"no exposure log (EXP_LOG_ddmmyy.txt) in {', '.join(map(str, folders))}",
+            path=str(folders[0]),
+        )
+    problems: list[str] = []
+    return Logged(day, read_explogs(day.logs, elvis, problems=problems), problems)
+
+
+def find_run(logged: Logged, plan: TestPlan, setup: Setup, first: int | None = None) -> Run:
+    """Return the exposures of a test: those of its OBSIDs, else its latest complete run.
+
+    Raises
+    ------
+    Refused
+        There is none.
+    """
+    start, last = plan.obsids or (first, None)
+    rows, strange = rows_of_test(
+        logged.rows, plan.log_name, waves=plan.waves, first=start, last=last
+    )
+    exposures = exposures_of(rows)
+    if not exposures:
+        raise Refused(_nothing(logged, plan, strange))
+    if plan.obsids is not None:
+        return Run(tuple(exposures), len(exposures) == plan.script.frames, True)
+    return latest_run(plan.script, exposures, setup.detector)
+
+
+def _nothing(logged: Logged, plan: TestPlan, strange: int) -> str:
+    where = ", ".join(str(path) for path in logged.day.folders)
+    limits = f" with OBSIDs {plan.obsids[0]} to {plan.obsids[1]}" if plan.obsids else ""
+    if strange:
+        return (
+            f"{plan.test}: the {strange} rows of {plan.log_name}{limits} in {where} were taken "
+            f"with another filter than the commanded slot {sorted(plan.waves or ())}"
+        )
+    tests = sorted({row.test for row in logged.rows})
+    seen = f"its tests are {', '.join(tests[:20])}" if tests else "it has no rows"
+    return f"{plan.test}: no row of {plan.log_name}{limits} in the log of {where}; {seen}"
+
+
+def ingest(plan: TestPlan, setup: Setup, first: int | None = None) -> Ingested:
+    """Return the data of a test.
+
+    Raises
+    ------
+    Refused
+        The log has no row of it.
+    ConfigError
+        Log or housekeeping are of another version of ELVIS.
+    StorageError
+        Folder or log cannot be read.
+    """
+    logged = read_days(plan.days, setup.elvis)
+    run = find_run(logged, plan, setup, first)
+    ccds = list(setup.detector.ccd_numbers)
+    structure = compare(
+        plan.script, [one.rows for one in run.exposures], ccds, plan.waived
+    )
+    notes = [f"line of a log left out: {problem}" for problem in logged.problems]
+    notes += [run.note] if run.note else []
+    frames = frames_of(run.exposures, plan.script, logged.day, setup.detector)
+    unusable = [f"OBSID {f.obsid} CCD{f.ccd}: {f.problem}" for f in frames if f.path and f.problem]
+    _tell_missing(structure, frames, ccds)
+    structure.messages += unusable
+    hk, missing, hk_notes = _housekeeping(run.exposures, logged.day, setup.elvis)
+    notes += hk_notes
+    dataset = Dataset(
+        test=plan.test, handle=plan.handle, block=setup.block, detector=setup.detector,
+        detector_name=setup.campaign.detector_source, profile=setup.profile, script=plan.script,
+        frames=tuple(frames), serials=setup.serials, hk=hk, hk_missing=tuple(missing),
+        hk_paths={
+            one.obsid: logged.day.hk[one.obsid]
+            for one in run.exposures if one.obsid in logged.day.hk and one.obsid in hk
+        },
+    )  # fmt: skip
+    return Ingested(dataset, structure, notes, unusable)
+
+
+def frames_of(
+    exposures: Sequence[Exposure], script: Script, day: Day, detector: Detector,
+    problem_of: Callable[[Path, Detector], str] | None = None,
+) -> list[CcdFrame]:  # fmt: skip
+    """Return the frames of exposures, each with its file and what was commanded."""
+    judge = problem_of or file_problem
+    frames = []
+    for index, exposure in enumerate(exposures):
+        column = script.column_of_frame(index) if index < script.frames else None
+        commanded: Mapping[str, Any] = (
+            {} if column is None else dict(script.columns[column].values)
+        )
+        for row in exposure.rows:
+            if row.ccd not in detector.ccd_numbers:
+                continue
+            path = image_of(row, day)
+            problem = "its file is missing" if path is None else judge(path, detector)
+            frames.append(
+                CcdFrame(row.obsid, row.ccd, column, path, row.utc_ns, commanded, dict(row),
+                         problem)
+            )  # fmt: skip
+    return frames
+
+
+def image_of(row: LogRow, day: Day) -> Path | None:
+    """Return the file of a row: by the name in the log, else by OBSID and CCD."""
+    return day.by_name.get(row.file_name) or day.images.get((row.obsid, row.ccd))
+
+
+def file_problem(path: Path, detector: Detector) -> str:
+    """Return why a frame cannot be used, from its headers and its size; empty where it can."""
+    try:
+        open_frame(path, detector)
+    except NightjarError as error:
+        return error.message
+    return ""
+
+
+def _tell_missing(structure: Structure, frames: Sequence[CcdFrame], ccds: Sequence[int]) -> None:
+    for ccd in ccds:
+        gone = [frame.obsid for frame in frames if frame.ccd == ccd and frame.path is None]
+        if gone:
+            structure.messages.append(f"CCD{ccd}: no file for {obsid_text(gone)}")
+
+
+def _housekeeping(
+    exposures: Sequence[Exposure], day: Day, elvis: str
+) -> tuple[HkMeans, list[int], list[str]]:
+    """Return statistics by OBSID, the OBSIDs without, and what is to be said about it."""
+    found: HkMeans = {}
+    missing: list[int] = []
+    notes: list[str] = []
+    for exposure in exposures:
+        path = day.hk.get(exposure.obsid)
+        if path is None:
+            missing.append(exposure.obsid)
+            continue
+        try:
+            statistics = hk_statistics(read_hk(path, elvis))
+        except ConfigError:
+            raise
+        except NightjarError as error:
+            missing.append(exposure.obsid)
+            notes.append(f"housekeeping left out: {error.message}")
+            continue
+        found[exposure.obsid] = {
+            name: (stat.mean, stat.std, stat.min, stat.max) for name, stat in statistics.items()
+        }
+    if missing:
+        notes.append(f"no housekeeping for {obsid_text(missing)}")
+    return found, missing, notes
