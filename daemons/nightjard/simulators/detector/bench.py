@@ -231,7 +231,7 @@ class Bench:
         )  # fmt: skip
         image = brighter_fatter.collect(
             expected, truth.brighter_fatter, self._key(exposure, name, "photons"),
-            boxes=boxes, is_noisy=truth.photon_noise,
+            boxes=boxes, is_noisy=truth.photon_noise, limit_e=1.1 * truth.full_well.electrons[name],
         )  # fmt: skip
         pixels.add_cosmics(
             image, self.detector, truth, seconds=exposure.exposure_s,

@@ -43,27 +43,32 @@ def lags(truth: BrighterFatterTruth) -> tuple[NDArray[np.int64], NDArray[np.floa
 
 
 def collect(
-    light: Image, truth: BrighterFatterTruth, key: int, *, boxes: list[Box] | None, is_noisy: bool
-) -> Image:
+    light: Image, truth: BrighterFatterTruth, key: int, *,
+    boxes: list[Box] | None, is_noisy: bool, limit_e: float,
+) -> Image:  # fmt: skip
     """Return the electrons collected of expected ones.
 
     Parameters
     ----------
     light : (rows, columns) float32
         Expected electrons.
+    limit_e
+        Electrons that a pixel holds: more do not repel more.
     boxes
         Where the light is bright enough to matter; None: everywhere.
     """
     from nightjard.simulators.detector import kernels
 
-    number = np.uint64(key)
+    number, limit = np.uint64(key), np.float32(limit_e)
     out = np.empty_like(light)
     peak = float(light.max())
     has_effect = bool(truth.kernel) and peak >= _FAINT_E
     everywhere = has_effect and (boxes is None or _share(boxes, light.shape) > 0.5)
     taps, strengths = lags(truth)
     if everywhere:
-        kernels.accumulate(light, _steps(peak, truth), is_noisy, number, taps, strengths, out)
+        kernels.accumulate(
+            light, _steps(peak, truth), is_noisy, number, taps, strengths, limit, out
+        )
         return out
     if is_noisy:
         kernels.draw_counts(light, number, out)
@@ -74,7 +79,7 @@ def collect(
         steps = _steps(float(part.max()), truth)
         inside = np.empty_like(part)
         own = kernels.bits_of(number, np.uint64(box[0] * light.shape[1] + box[2] + 1))
-        kernels.accumulate(part, steps, is_noisy, np.uint64(own), taps, strengths, inside)
+        kernels.accumulate(part, steps, is_noisy, np.uint64(own), taps, strengths, limit, inside)
         out[box[0] : box[1], box[2] : box[3]] = inside
     return out
 

@@ -325,8 +325,9 @@ def exchange(charge: Any, light: Any, taps: Any, strengths: Any, y: int, out: An
 
 @_compiled
 def accumulate(
-    light: Any, steps: int, is_noisy: bool, key: np.uint64, taps: Any, strengths: Any, out: Any
-) -> None:
+    light: Any, steps: int, is_noisy: bool, key: np.uint64, taps: Any, strengths: Any,
+    limit: np.float32, out: Any,
+) -> None:  # fmt: skip
     """Fill pixels step by step while their charge repels what arrives; see `brighter_fatter`.
 
     Parameters
@@ -335,6 +336,8 @@ def accumulate(
         Electrons expected of the whole exposure without repulsion.
     steps, is_noisy, key
         Equal parts of the exposure; whether electrons are counted; which random numbers.
+    limit
+        Electrons a pixel holds: those above it have left by the time they would repel.
     out : (rows, columns) float32
         Electrons collected.
     """
@@ -342,18 +345,21 @@ def accumulate(
     part = light * np.float32(1.0 / steps)
     arrived = np.empty((rows, columns), np.float32)
     moved = np.empty(columns, np.float32)
+    held = np.zeros((rows, columns), np.float32)
+    fresh = np.empty((rows, columns), np.float32)
     out[:] = np.float32(0.0)
     for step in range(steps):
         now = bits_of(key, np.uint64(step))
         for y in range(rows):
-            exchange(out, part, taps, strengths, y, moved)
+            exchange(held, part, taps, strengths, y, moved)
             for x in range(columns):
                 mean = part[y, x] + moved[x]
                 if is_noisy:
                     mean = poisson_of(bits_of(now, np.uint64(y * columns + x)), mean)
                 arrived[y, x] = mean
+                fresh[y, x] = min(mean, limit - held[y, x])
         for y in range(rows):
-            exchange(arrived, part, taps, strengths, y, moved)
+            exchange(fresh, part, taps, strengths, y, moved)
             for x in range(columns):
-                # `out` of this row is complete for this step: only `arrived` is read of others.
                 out[y, x] += arrived[y, x] + np.float32(0.5) * moved[x]
+                held[y, x] = min(out[y, x], limit)
