@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``calib scripts``: write the acquisition scripts of a campaign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nightjar.cli.frame import FrameCommand
+from nightjar.cli.session import Session
+
+pass_session = click.make_pass_decorator(Session)
+
+
+@click.command("scripts", cls=FrameCommand)
+@click.option(
+    "-j", "--inputs", required=True, metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON: equipment, elvis, CHAMBER, camptype, outpath, toWrite.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Folder that is made.  [default: outpath of FILE]",
+)
+@click.option(
+    "--date", metavar="DAY",
+    help="Date that the scripts bear, and whose chamber profile is taken: 01Apr19, or ISO 8601 "
+    "UTC. The same date gives the same bytes.  [default: now]",
+)
+@click.option("--dry-run", is_flag=True, help="Check all, tell what would be written.")
+@click.option(
+    "--replace", is_flag=True, help="Take the place of another folder, which is kept beside it."
+)
+@pass_session
+def command(
+    session: Session, inputs: Path, out: Path | None, date: str | None, dry_run: bool,
+    replace: bool,
+) -> None:  # fmt: skip
+    """Write the acquisition scripts that FILE asks for: a workbook a test, or none at all.
+
+    With them go their check sums, the inventory and the table for the scheduler.
+    """
+    from nightjard.calib.scripts import make_scripts
+
+    made = make_scripts(inputs, date=date, out=out)
+    kept = None if dry_run else made.write(replace=replace)
+    profile = made.profile
+    session.note(f"chamber {profile.name}, version {profile.version} of {profile.recorded[:10]}")
+    lines = [] if dry_run else ["WRITING SCRIPTS..."]
+    lines += [
+        test.line() if dry_run else f"{test.script.test}..." for test in made.tests
+    ]  # fmt: skip
+    if dry_run:
+        lines += ["", f" {made.frames} Frames Total", "", f" {made.minutes:.2f} Minutes Total"]
+    session.result(
+        {**made.as_json(), "written": not dry_run, "replaced": kept and str(kept)}, lines
+    )
+    if kept is not None:
+        session.note(f"what was there before is kept as {kept}")
