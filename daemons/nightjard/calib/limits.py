@@ -13,8 +13,9 @@ Names that the common check knows:
 
 ``std_pre``, ``offset_deviation_ove``, ``offset_gradient_img`` ... go before the general names. A
 limit is ``[low, high]``, ``[low, high, unit]`` or ``{"low": ..., "high": ...}``; null takes it
-away. Limits of single columns stand under ``columns``: ``{"columns": {"col002": {"limits":
-{"fluence": [100, 200]}, "exempt": true}}}``; exempt columns saturate by design.
+away. What the catalogue says stands under ``columns``, what a campaign replaces under
+``overrides``: ``{"columns": {"col002": {"limits": {"fluence": [100, 200]}, "is_exempt": true}},
+"overrides": {"std": [0.8, 1.6]}}``. Exempt columns saturate by design.
 """
 
 from __future__ import annotations
@@ -49,22 +50,26 @@ class Limits:
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        self._given = given
         columns = given.get("columns", {})
-        if not isinstance(columns, Mapping):  # a list, in order
-            columns = {f"col{number:03d}": one for number, one in enumerate(columns, start=1)}
-        self._columns: dict[str, Mapping[str, Any]] = {
-            label: one if isinstance(one, Mapping) else {} for label, one in columns.items()
-        }
+        self._columns: dict[str, Mapping[str, Any]] = dict(columns)
+        self._given = given
+        overrides: Mapping[str, Any] = given.get("overrides", {})
+        self._overrides = overrides
+        self._own: Mapping[str, Any] = overrides.get("columns", {})
 
     def of(self, name: str, label: str = "") -> Limit | None:
         """Return the limit of a measure, in a column of that label; None where there is none.
 
-        ``name`` may end in ``_pre``, ``_ove`` or ``_img``: the general name is tried then.
+        ``name`` may end in ``_pre``, ``_ove`` or ``_img``: the general name is tried then. Without
+        a label it is that of the first column that has one.
         """
         general = name.rsplit("_", 1)[0] if name[-4:] in ("_pre", "_ove", "_img") else name
-        column = self._columns.get(label, {})
-        for place in (column.get("limits", column), self._given):
+        columns = [self._columns.get(label, {})] if label else list(self._columns.values())
+        places = [
+            self._own.get(label, {}), self._overrides,
+            *(one.get("limits", {}) for one in columns), self._given,
+        ]  # fmt: skip
+        for place in places:
             for key in dict.fromkeys((name, general)):
                 if key in place:
                     return _limit(place[key])
@@ -73,8 +78,8 @@ class Limits:
 
     def is_exempt(self, label: str) -> bool:
         """Tell whether a column saturates by design."""
-        given = self._given.get("exempt", ())
-        return label in given or bool(self._columns.get(label, {}).get("exempt", False))
+        column = self._columns.get(label, {})
+        return bool(self._own.get(label, {}).get("is_exempt", column.get("is_exempt", False)))
 
 
 def _limit(rule: Any) -> Limit | None:

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Smooth surfaces under images: means of boxes, and a polynomial through them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
+
+Image = NDArray[Any]
+Floats = NDArray[np.float32]
+Bad = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """An image averaged in boxes.
+
+    Attributes
+    ----------
+    x, y
+        Centres of the boxes' columns and rows, pixels; shapes (n,) and (m,).
+    values
+        Means, shape (m, n); NaN where no pixel of a box counts.
+    counts
+        Pixels that they are of.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    values: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+def edges_of(size: int, box: int) -> NDArray[np.int64]:
+    """Return edges of about equal boxes near a size: all pixels lie in one."""
+    count = max(round(size / box), 1)
+    return np.linspace(0, size, count + 1).round().astype(np.int64)
+
+
+def boxed(image: Image, bad: Bad | None, box: int) -> Boxes:
+    """Return the means of boxes of about `box` pixels a side; bad pixels do not count."""
+    rows, columns = edges_of(image.shape[0], box), edges_of(image.shape[1], box)
+    good = None if bad is None or not bad.any() else ~bad
+    values = image if good is None else np.where(good, image, 0)
+    sums = _reduced(values, rows, columns)
+    if good is None:
+        counts = np.outer(np.diff(rows), np.diff(columns)).astype(np.int64)
+    else:
+        counts = _reduced(good, rows, columns).astype(np.int64)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return Boxes((columns[:-1] + columns[1:] - 1) / 2, (rows[:-1] + rows[1:] - 1) / 2,
+                 means, counts)  # fmt: skip
+
+
+def _reduced(image: Image, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
+    # First along the rows of memory, in single precision in short sums, then in double.
+    narrow = np.add.reduceat(image, columns[:-1], axis=1, dtype=np.float32)
+    sums: NDArray[np.float64] = np.add.reduceat(narrow, rows[:-1], axis=0, dtype=np.float64)
+    return sums
+
+
+def fit_surface(
+    boxes: Boxes, shape: tuple[int, int], degree: int = 5, clip_sigma: float = 0.0
+) -> NDArray[np.float64]:
+    """Return Chebyshev coefficients (y, x) of a polynomial through the means of boxes.
+
+    Terms up to `degree` in total; fewer where there are few boxes. Weights are the pixels of a box.
+
+    Parameters
+    ----------
+    shape
+        Of the image: what -1 to 1 stands for.
+    clip_sigma
+        Boxes farther than this many deviations (of the median kind) from a first fit are left out.
+    """
+    x = 2.0 * boxes.x / max(shape[1] - 1, 1) - 1.0
+    y = 2.0 * boxes.y / max(shape[0] - 1, 1) - 1.0
+    degree = min(degree, max(len(x) - 1, 0), max(len(y) - 1, 0))
+    columns = chebyshev.chebvander(x, degree)
+    rows = chebyshev.chebvander(y, degree)
+    terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    design = np.stack([np.outer(rows[:, i], columns[:, j]).ravel() for i, j in terms], axis=1)
+    values, weights = boxes.values.ravel(), np.sqrt(boxes.counts.ravel().astype(float))
+    use = np.isfinite(values) & (weights > 0)
+    result = np.zeros((degree + 1, degree + 1))
+    for _ in range(3 if clip_sigma else 1):
+        if use.sum() < len(terms):
+            terms_now = [0]  # a level is all that so few boxes tell
+        else:
+            terms_now = list(range(len(terms)))
+        solution = np.linalg.lstsq(
+            design[use][:, terms_now] * weights[use, None], values[use] * weights[use], rcond=None
+        )[0]
+        result[:] = 0.0
+        for number, one in zip(terms_now, solution, strict=True):
+            result[terms[number]] = one
+        if clip_sigma:
+            gaps = np.abs(values - design[:, terms_now] @ solution)
+            scale = 1.4826 * float(np.median(gaps[use]))
+            use &= gaps <= max(clip_sigma * scale, 1e-9)
+    return result
+
+
+def surface(coefficients: NDArray[np.float64], shape: tuple[int, int]) -> Floats:
+    """Return the polynomial of :func:`fit_surface` as an image."""
+    degree = coefficients.shape[0] - 1
+    rows = chebyshev.chebvander(np.linspace(-1, 1, shape[0]), degree)
+    columns = chebyshev.chebvander(np.linspace(-1, 1, shape[1]), degree)
+    narrow = (rows @ coefficients).astype(np.float32)
+    image: Floats = narrow @ columns.T.astype(np.float32)
+    return image
+
+
+def smooth_model(
+    image: Image, bad: Bad | None, box: int, degree: int = 5, clip_sigma: float = 0.0
+) -> Floats:
+    """Return the smooth surface under an image: see :func:`boxed` and :func:`fit_surface`."""
+    shape = (image.shape[0], image.shape[1])
+    return surface(fit_surface(boxed(image, bad, box), shape, degree, clip_sigma), shape)
