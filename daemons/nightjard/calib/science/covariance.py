@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Covariances of the noise of neighbouring pixels in flat fields, and what they say of them.
+
+Arrays are ``[row lag, column lag]``: rows are along the parallel transfer, columns along the
+serial one. Pixels are clipped before the products are made, not the products: of two normal
+variables cut at +-k sigma with a small correlation the mean product is the correlation times the
+square of the share of variance that is left (:func:`nightjard.calib.science.robust.clipped_share`),
+up to the third power of the correlation. Clipped products have no such correction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightjard.calib.science.robust import (
+    Float64s,
+    clipped_moments,
+    clipped_share,
+    weighted_least_squares,
+)
+
+_BLOCK = 64  # rows whose products are added up in float32, while they are in the cache
+_GRID = 32  # pixels of the grid on which curves are computed from coefficients
+
+
+@dataclass(frozen=True)
+class Covariances:
+    """Covariances of one frame of a pair.
+
+    Attributes
+    ----------
+    values
+        ADU^2, shape (lags, lags); [0, 0] is the variance.
+    errors
+        1 sigma of counting.
+    masked
+        Share of pixels that did not count.
+    """
+
+    values: Float64s
+    errors: Float64s
+    masked: float
+
+
+def pair_covariances(
+    first: NDArray[np.float32], second: NDArray[np.float32], bad: NDArray[np.bool_],
+    lags: int = 5, clip_sigma: float = 4.5,
+) -> Covariances:
+    """Return the covariances of the noise of one of two like frames.
+
+    Of the difference a low polynomial is taken away: light and offsets that drift.
+
+    Parameters
+    ----------
+    first, second
+        Image areas above offset, ADU ``[row, column]``.
+    bad
+        Pixels of either that do not count.
+    """
+    difference = np.subtract(first, second, dtype=np.float32)
+    difference -= low_surface(difference, bad)
+    moments = clipped_moments(difference[~bad] if bad.any() else difference, clip_sigma)
+    difference -= np.float32(moments.mean)
+    good = ~bad & (np.abs(difference) <= clip_sigma * np.sqrt(moments.variance))
+    products, counts = lag_products(difference, good, lags)
+    share = clipped_share(clip_sigma)
+    corrections = np.full((lags, lags), share**2)
+    corrections[0, 0] = share
+    values = products / np.maximum(counts, 1.0) / corrections / 2.0
+    errors = values[0, 0] / np.sqrt(np.maximum(counts, 1.0))
+    errors[0, 0] *= np.sqrt(2.0)
+    return Covariances(values, errors, 1.0 - float(good.mean()))
+
+
+def lag_products(
+    values: NDArray[np.float32], good: NDArray[np.bool_], lags: int
+) -> tuple[Float64s, Float64s]:
+    """Return sums of products of pixels and their shifted neighbours, and how many there were.
+
+    Lags up and to either side are taken together: both have the same covariance. Rows are put
+    behind each other with zeros between, so that every lag is one product of two long vectors.
+    """
+    rows, columns = values.shape
+    width = columns + lags
+    padded = np.zeros((rows + lags, width), np.float32)
+    padded[:rows, :columns] = np.where(good, values, 0)
+    present = np.zeros((rows + lags, width), np.float32)
+    present[:rows, :columns] = good
+    products, counts = np.zeros((lags, lags)), np.zeros((lags, lags))
+    shifts = [
+        (row, abs(column), row * width + column)
+        for row in range(lags) for column in range(1 - lags if row else 0, lags)
+    ]  # fmt: skip
+    for array, sums in ((padded.ravel(), products), (present.ravel(), counts)):
+        for start in range(0, rows * width, _BLOCK * width):
+            stop = min(start + _BLOCK * width, rows * width)
+            here = array[start:stop]
+            for row, column, shift in shifts:
+                sums[row, column] += np.dot(here, array[start + shift : stop + shift])
+    return products, counts
+
+
+def low_surface(
+    values: NDArray[np.float32], bad: NDArray[np.bool_], degree: int = 3, boxes: int = 12
+) -> NDArray[np.float32]:
+    """Return a polynomial surface through the clipped means of boxes; zero where too few are."""
+    rows, columns = values.shape
+    x, y, z = [], [], []
+    for box_rows in np.array_split(np.arange(rows), min(boxes, rows)):
+        for box_columns in np.array_split(np.arange(columns), min(boxes, columns)):
+            area = (_span(box_rows), _span(box_columns))
+            good = ~bad[area]
+            if good.sum() < 0.3 * good.size:
+                continue
+            x.append(2.0 * box_columns.mean() / columns - 1.0)
+            y.append(2.0 * box_rows.mean() / rows - 1.0)
+            z.append(clipped_moments(values[area][good], 4.5, rounds=1).mean)
+    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    if len(z) < 2 * len(powers):
+        return np.zeros_like(values)
+    design = np.stack([np.array(x) ** i * np.array(y) ** j for i, j in powers], axis=1)
+    solution, _ = weighted_least_squares(design, np.array(z), np.ones(len(z)))
+    matrix = np.zeros((degree + 1, degree + 1))
+    for (i, j), coefficient in zip(powers, solution, strict=True):
+        matrix[i, j] = coefficient
+    across = 2.0 * (np.arange(columns) + 0.5) / columns - 1.0
+    along = 2.0 * (np.arange(rows) + 0.5) / rows - 1.0
+    vander = np.polynomial.polynomial.polyvander
+    surface = vander(along, degree) @ matrix.T @ vander(across, degree).T
+    return surface.astype(np.float32)
+
+
+def _span(places: NDArray[np.int64]) -> slice:
+    return slice(int(places[0]), int(places[-1]) + 1)
+
+
+# --- coefficients ---
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Relative change of the area of a pixel with the charge of another, per electron.
+
+    Attributes
+    ----------
+    values, errors
+        Shape (lags, lags).
+    linear
+        Covariance that grows with the first power of the signal (trailing charge), as a share of
+        it; [0, 0] is how much the slope of the variance differs from that of the gain given.
+    reduced_chi2
+        Of each lag.
+    """
+
+    values: Float64s
+    errors: Float64s
+    linear: Float64s
+    reduced_chi2: Float64s
+
+
+def covariance_curve(coefficients: Float64s, signal_e: float) -> Float64s:
+    """Return the covariances at a signal, e-^2, without noise of the read-out.
+
+    Solution of ``dC/dmu = 1 + 2 K * C`` (Astier et al. 2019, eq. 15) by Fourier transform:
+    ``C = (exp(2 K mu) - 1) / (2 K)``.
+    """
+    lags = coefficients.shape[0]
+    kernel = np.zeros((_GRID, _GRID))
+    for row in range(lags):
+        for column in range(lags):
+            kernel[np.ix_([row, -row], [column, -column])] = coefficients[row, column]
+    spectrum = np.fft.fft2(kernel).real * 2.0 * signal_e
+    small = np.abs(spectrum) < 1e-9
+    grown = np.where(small, 1.0, np.expm1(spectrum) / np.where(small, 1.0, spectrum))
+    curve: Float64s = np.fft.ifft2(grown * signal_e).real[:lags, :lags]
+    return curve
+
+
+def fit_coefficients(
+    signal_e: Float64s, covariances_e: Float64s, errors_e: Float64s, *, has_linear: bool = True,
+    rounds: int = 8,
+) -> Coefficients:
+    """Fit the coefficients to covariances at several signals.
+
+    To first order ``C_n = K_n mu^2``; at a hundred thousand electrons the next orders take a
+    sixth of it. They are computed from the coefficients of the round before and taken away.
+
+    Parameters
+    ----------
+    signal_e
+        Mean signals, e-, shape (levels,).
+    covariances_e, errors_e
+        e-^2, shape (levels, lags, lags).
+    has_linear
+        Lets every lag have a part that grows with the first power of the signal too.
+
+    Raises
+    ------
+    ValueError
+        Fewer than three levels.
+    """
+    levels, lags = covariances_e.shape[:2]
+    if levels < 3:
+        raise ValueError(f"{levels} levels are too few for coefficients of covariances")
+    values = np.zeros((lags, lags))
+    for _ in range(rounds):
+        higher = np.stack(
+            [covariance_curve(values, mu) - values * mu**2 for mu in signal_e]
+        )
+        rest = covariances_e - higher
+        before = values
+        values, errors, linear, chi2 = _fit_lags(signal_e, rest, errors_e, has_linear)
+        if np.all(np.abs(values - before) <= 0.01 * errors):
+            break
+    return Coefficients(values, errors, linear, chi2)
+
+
+def _fit_lags(
+    signal: Float64s, rest: Float64s, errors: Float64s, has_linear: bool
+) -> tuple[Float64s, Float64s, Float64s, Float64s]:
+    lags = rest.shape[1]
+    shape = (lags, lags)
+    values, sigma, linear, chi2 = (np.zeros(shape) for _ in range(4))
+    for row in range(lags):
+        for column in range(lags):
+            powers = [signal**2]
+            if has_linear or row == column == 0:
+                powers.append(signal)
+            if row == column == 0:
+                powers.append(np.ones_like(signal))  # noise of the read-out
+            design = np.stack(powers[: max(signal.size - 1, 1)], axis=1)
+            y, weights = rest[:, row, column], 1.0 / errors[:, row, column] ** 2
+            solution, covariance = weighted_least_squares(design, y, weights)
+            residual = y - design @ solution
+            freedom = max(signal.size - design.shape[1], 1)
+            reduced = float(residual @ (residual * weights)) / freedom
+            values[row, column] = solution[0]
+            sigma[row, column] = np.sqrt(covariance[0, 0] * max(reduced, 1.0))
+            linear[row, column] = solution[1] if design.shape[1] > 1 else 0.0
+            chi2[row, column] = reduced
+    return values, sigma, linear, chi2
