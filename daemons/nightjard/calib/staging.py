@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nightjar.errors import Refused, StorageError, storage_code
@@ -21,7 +21,10 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def publish(target: Path, contents: Mapping[str, bytes], *, replace: bool = False) -> Path | None:
+def publish(
+    target: Path, contents: Mapping[str, bytes], *, replace: bool = False,
+    grown: Collection[str] = (),
+) -> Path | None:  # fmt: skip
     """Make a folder with these files, all at once.
 
     Parameters
@@ -32,6 +35,9 @@ def publish(target: Path, contents: Mapping[str, bytes], *, replace: bool = Fals
         Relative name, with ``/`` for a folder inside, to bytes.
     replace
         Put it in the place of another one, which is kept beside it.
+    grown
+        Files that the new one has in a newer form. Where all others of the old folder are in the
+        new one byte by byte, it is not kept.
 
     Returns
     -------
@@ -60,7 +66,11 @@ def publish(target: Path, contents: Mapping[str, bytes], *, replace: bool = Fals
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)  # nobody else knew of it
             raise
-        return _swap(staged, target, replace=replace)
+        kept = _swap(staged, target, replace=replace)
+        if kept is not None and grown and _is_contained(kept, contents, grown):
+            shutil.rmtree(kept)
+            kept = None
+        return kept
     except FileExistsError as error:
         raise Refused(f"{target} was made by somebody else meanwhile; look, then again") from error
     except OSError as error:
@@ -99,6 +109,12 @@ def _holds(folder: Path, contents: Mapping[str, bytes]) -> bool:
         path.stat().st_size == len(contents[name]) and path.read_bytes() == contents[name]
         for name, path in names.items()
     )  # fmt: skip
+
+
+def _is_contained(folder: Path, contents: Mapping[str, bytes], grown: Collection[str]) -> bool:
+    return all(
+        name in grown or contents.get(name) == data for name, data in read_folder(folder).items()
+    )
 
 
 def _fill(folder: Path, contents: Mapping[str, bytes]) -> None:
