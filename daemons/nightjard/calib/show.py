@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import (
@@ -32,6 +32,7 @@ TEMPLATE = "EUC_%i_*D*T_ROE%i_CCD%i.fits"
 _CALL_S = 30.0
 _START_S = 20.0
 _TITLE = "nightjar"
+_PLAIN = re.compile(r"[A-Za-z0-9_./+~-]+\Z")
 _PANEL_PX = 512
 
 
@@ -120,6 +121,19 @@ class Ds9:
             raise self._error(" ".join(words), done.stderr)
         return done.stdout.strip()
 
+    def load(self, path: Path) -> None:
+        """Load a file into the current frame; errors as :meth:`set`."""
+        name = str(path.resolve())
+        if _PLAIN.match(name):
+            self.set("file", name)
+            return
+        # DS9 takes brackets of a name for a section and blanks for its end: it gets the bytes.
+        title = re.sub(r"[^A-Za-z0-9_.+-]", "_", path.name)
+        with open(path, "rb") as data:
+            done = _xpa(["xpaset", self.target, "fits", title], self._environment, data)
+        if done.returncode or "XPA$ERROR" in done.stderr:
+            raise self._error(f"fits of {path}", done.stderr)
+
     def _call(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         return _xpa(words, self._environment)
 
@@ -134,12 +148,12 @@ class Ds9:
 
 
 def _xpa(
-    words: list[str], environment: dict[str, str] | None = None
+    words: list[str], environment: dict[str, str] | None = None, data: IO[bytes] | None = None
 ) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             words, capture_output=True, text=True, timeout=_CALL_S, check=False,
-            stdin=subprocess.DEVNULL, env=environment,
+            stdin=data or subprocess.DEVNULL, env=environment,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise NightjarError(
@@ -214,9 +228,9 @@ def show_in_ds9(
 ) -> None:
     """Load files, each into a new frame: the whole of it visible, histogram, then zscale."""
     for path in paths:
-        ds9.set("frame", "new")
-        # DS9 reads its commands as Tcl: braces keep blanks and brackets of a name as they are.
-        ds9.set("file", "{" + str(path.resolve()) + "}")
+        if ds9.get("fits", "size") != "0 0":  # the first frame of a new DS9 is empty
+            ds9.set("frame", "new")
+        ds9.load(path)
         ds9.set("zoom", "to", "fit")
         ds9.set("scale", "histequ")
         ds9.set("scale", "mode", "zscale")
@@ -259,7 +273,7 @@ def _small_image(path: Path) -> tuple[Any, float, float]:
     from astropy.visualization import ZScaleInterval
 
     try:
-        with fits.open(path, memmap=True) as units:
+        with fits.open(path, memmap=False) as units:
             images = [unit for unit in units if unit.header.get("NAXIS", 0) >= 2]
             if not images:
                 raise StorageError(f"{path} holds no image", path=str(path))
