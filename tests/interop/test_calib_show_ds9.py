@@ -29,7 +29,8 @@ def display() -> Iterator[dict[str, str]]:
     folder = Path(tempfile.mkdtemp(prefix="ds9-"))  # short: XPA's sockets lie in it
     read, write = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp", "-noreset"],
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp",
+         "-noreset"],
         pass_fds=[write], stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(write)
