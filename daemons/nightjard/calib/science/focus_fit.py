@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightjard.calib.science.sources import robust_sigma
+from nightjard.calib.science.robust import robust_sigma
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -140,6 +140,44 @@ def _none(
         nan, nan, nan, nan, nan, nan, chi2, parameters or (nan, nan, nan), centre,
         tuple(bool(one) for one in used),
     )
+
+
+def growth_with_peak(
+    curves: list[FocusCurve], z_mm: list[Any], fwhm_px: list[Any], error_px: list[Any],
+    peak_adu: list[Any],
+) -> tuple[float, float]:  # fmt: skip
+    """Return by how much FWHM squared grows with the peak, px^2 per ADU, and its error.
+
+    Spots are brightest where they are narrowest, and charge in a pixel pushes the next away
+    (brighter-fatter): FWHM^2 = a + b u + c u^2 + g peak, with one g for all spots. What the
+    parabola of each spot can explain is taken off peaks and widths before g is fitted. NaN where
+    the sweep cannot tell.
+    """
+    above = below = chi2 = 0.0
+    freedom = -1
+    for curve, z, fwhm, error, peak in zip(
+        curves, z_mm, fwhm_px, error_px, peak_adu, strict=True
+    ):  # fmt: skip
+        used = np.array(curve.used, bool)
+        if not curve.is_good or used.sum() < LEAST_POINTS + 1:
+            continue
+        u, width, sigma, light = (
+            np.asarray(one, float)[used] for one in (z, fwhm, error, peak)
+        )  # fmt: skip
+        u = u - curve.centre_mm
+        root = 1.0 / (2 * width * np.hypot(sigma, _FLOOR_PX))
+        basis, _ = np.linalg.qr(root[:, None] * np.stack([np.ones_like(u), u, u * u], axis=1))
+        x, y = root * light, root * width**2
+        x, y = x - basis @ (basis.T @ x), y - basis @ (basis.T @ y)
+        above += float(x @ y)
+        below += float(x @ x)
+        chi2 += float(y @ y)
+        freedom += len(u) - 3
+    if below <= 0 or freedom < 1:
+        return float("nan"), float("nan")
+    growth = above / below
+    spread = max((chi2 - growth * above) / freedom, 0.0)
+    return growth, float(np.sqrt(max(spread, 0.05) / below))
 
 
 @dataclass(frozen=True)

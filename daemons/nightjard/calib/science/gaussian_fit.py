@@ -75,7 +75,7 @@ def peak_pixel(values: Floats) -> Floats:
 
 
 def fit_gaussians(
-    rest: Floats, bad: Bools, start: Floats, *, noise: Floats, gain_e_adu: float,
+    rest: Floats, bad: Bools, start: Floats, *, noise: Floats, gain_e_adu: Floats,
     radius_px: float = FIT_RADIUS_PX, rounds: int = 60,
 ) -> GaussianFits:  # fmt: skip
     """Fit a Gaussian integrated over pixels to each stamp, all at once (Levenberg-Marquardt).
@@ -94,9 +94,8 @@ def fit_gaussians(
     ax, ay = (cx[:, None] + reach).astype(float), (cy[:, None] + reach).astype(float)
     values = _levenberg(data, used, ax, ay, start, rounds)
     model, slopes = gaussian_pixels(values, ax, ay)
-    variance = noise[:, None, None] ** 2 + np.maximum(model - values[:, 5, None, None], 0) / (
-        gain_e_adu
-    )
+    photons = np.maximum(model - values[:, 5, None, None], 0) / gain_e_adu[:, None, None]
+    variance = noise[:, None, None] ** 2 + photons
     covariance = _sandwich(slopes, used, variance)
     errors = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
     freedom = np.maximum(used.sum(axis=(1, 2)) - _PARAMETERS, 1)
@@ -138,11 +137,11 @@ def _levenberg(
         new_model, new_slopes = gaussian_pixels(trial, ax, ay)
         new_cost = np.where(used, (data - new_model) ** 2, 0).sum(axis=(1, 2))
         better = new_cost <= cost
-        change = np.where(better, cost - new_cost, np.inf)
+        is_still = np.abs(cost - new_cost) <= 1e-10 * np.maximum(cost, 1e-30)
         damping = np.clip(np.where(better, damping / 5, damping * 5), 1e-12, 1e8)
         values[better], model[better] = trial[better], new_model[better]
         slopes[better] = new_slopes[better]
-        is_done = (change <= 1e-12 * np.maximum(cost, 1e-30)) | (damping >= 1e8)
+        is_done = is_still | (damping >= 1e8)
         cost[better] = new_cost[better]
         if is_done.all():
             break

@@ -55,7 +55,7 @@ class Shapes:
 
 
 def shapes(
-    rest: Floats, bad: Bools, x: Floats, y: Floats, *, noise: Floats, gain_e_adu: float = 3.5,
+    rest: Floats, bad: Bools, x: Floats, y: Floats, *, noise: Floats, gain_e_adu: Any = 3.5,
     weight_sigma_px: float = WEIGHT_SIGMA_PX, reach_px: float | None = None,
 ) -> Shapes:  # fmt: skip
     """Return the shapes of spots about given centres.
@@ -83,7 +83,8 @@ def shapes(
     weighted = weight * light
     total = weighted.sum(axis=(1, 2))
     seen = [(weighted * a * b).sum(axis=(1, 2)) / total for a, b in ((dx, dx), (dy, dy), (dx, dy))]
-    variance = noise[:, None, None] ** 2 + np.maximum(light, 0) / gain_e_adu
+    gain = np.broadcast_to(np.asarray(gain_e_adu, float), x.shape)[:, None, None]
+    variance = noise[:, None, None] ** 2 + np.maximum(light, 0) / gain
     errors = _errors(weight, dx, dy, total, seen, variance)
     with np.errstate(invalid="ignore", divide="ignore"):
         qxx, qyy, qxy, stretch = _freed(seen[0], seen[1], seen[2], weight_sigma_px)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nightjard.calib.science.robust import robust_sigma
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -51,15 +53,6 @@ class Sources:
     def taken(self, which: Any) -> Sources:
         """Return some of them, by index or truth."""
         return Sources(*(getattr(self, one.name)[which] for one in fields(self)))
-
-
-def robust_sigma(values: Any) -> float:
-    """Return the standard deviation of normal noise with outliers: 1.4826 times the MAD."""
-    finite = np.asarray(values, float)
-    finite = finite[np.isfinite(finite)]
-    if finite.size == 0:
-        return float("nan")
-    return float(MAD_TO_SIGMA * np.median(np.abs(finite - np.median(finite))))
 
 
 def background(image: Any, bad: Bools | None = None, *, box: int = 128) -> tuple[Any, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightjard.calib.science.sources import robust_sigma
+from nightjard.calib.science.robust import robust_sigma
 
 Floats = NDArray[np.float64]
 

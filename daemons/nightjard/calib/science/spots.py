@@ -103,8 +103,9 @@ class Photometry:
 
 
 def photometry(
-    stamps: Stamps, *, gain_e_adu: float = 3.5, search_px: float = 30.0,
-    window_sigma_px: float = WINDOW_SIGMA_PX, fit_radius_px: float = FIT_RADIUS_PX,
+    stamps: Stamps, *, gain_e_adu: Any = 3.5, search_px: float = 30.0,
+    expected: tuple[Floats, Floats] | None = None, window_sigma_px: float = WINDOW_SIGMA_PX,
+    fit_radius_px: float = FIT_RADIUS_PX,
 ) -> Photometry:  # fmt: skip
     """Return place, flux and widths of the spot on each stamp.
 
@@ -112,8 +113,12 @@ def photometry(
     ----------
     stamps
         In ADU; an offset may be left in them, it counts as background.
+    gain_e_adu
+        A number, or one for each stamp.
+    expected
+        Where in the image to search; the centres of the stamps where not given.
     search_px
-        How far from the stamp's centre the spot may be.
+        How far from there the spot may be.
     window_sigma_px
         Of the Gaussian window of centre and moments.
     """
@@ -121,13 +126,18 @@ def photometry(
     side = pixels.shape[1]
     level, noise, known = local_background(pixels, bad)
     rest = np.where(bad, 0.0, pixels - level[:, None, None])
-    start_x, start_y = brightest(rest, search_px)
+    gain = np.broadcast_to(np.asarray(gain_e_adu, float), level.shape)
+    middle = np.full(len(level), side // 2, float)
+    about = (middle, middle)
+    if expected is not None:
+        about = (expected[0] - stamps.x0, expected[1] - stamps.y0)
+    start_x, start_y = brightest(rest, search_px, about)
     x, y, var_x, var_y = windowed_moments(rest, ~bad, start_x, start_y, window_sigma_px)
-    flux, flux_error = aperture(rest, bad, x, y, noise, known, gain_e_adu)
+    flux, flux_error = aperture(rest, bad, x, y, noise, known, gain)
     sigma_x, sigma_y = (np.sqrt(np.clip(one, 0.05, 100.0)) for one in (var_x, var_y))
     fit = fit_gaussians(
         rest, bad, np.stack([np.maximum(flux, 1.0), x, y, sigma_x, sigma_y, 0 * x], axis=1),
-        noise=noise, gain_e_adu=gain_e_adu, radius_px=fit_radius_px,
+        noise=noise, gain_e_adu=gain, radius_px=fit_radius_px,
     )  # fmt: skip
     values, errors = fit.values, fit.errors
     moments = [
@@ -182,15 +192,19 @@ def _sums(rest: Floats, size: int) -> Floats:
     return np.asarray(out)
 
 
-def brightest(rest: Floats, search_px: float) -> tuple[Floats, Floats]:
-    """Return the place of the highest 5x5 sum within a distance of each stamp's centre.
+def brightest(
+    rest: Floats, search_px: float, about: tuple[Floats, Floats]
+) -> tuple[Floats, Floats]:
+    """Return the place of the highest 5x5 sum within a distance of a place of each stamp.
 
     The brightest pixel of each square does not count: it may be a cosmic ray or a hot pixel.
     """
     count, side, _ = rest.shape
     single = ndimage.maximum_filter(rest, size=(1, 5, 5), mode="constant")
     score = np.nan_to_num(_sums(rest, 5) - single, nan=-np.inf)
-    score[:, radius(side) > search_px] = -np.inf
+    axis = np.arange(side)
+    dx, dy = axis - about[0][:, None], axis - about[1][:, None]
+    score[np.hypot(dy[:, :, None], dx[:, None, :]) > search_px] = -np.inf
     index = score.reshape(count, -1).argmax(axis=1)
     return (index % side).astype(float), (index // side).astype(float)
 
@@ -248,7 +262,7 @@ def _weighted(
 
 def aperture(
     rest: Floats, bad: Bools, x: Floats, y: Floats, noise: Floats, known: Floats,
-    gain_e_adu: float, *, radius_px: float = APERTURE_RADIUS_PX,
+    gain_e_adu: Floats, *, radius_px: float = APERTURE_RADIUS_PX,
 ) -> tuple[Floats, Floats]:  # fmt: skip
     """Return the flux in a circle and its error, background taken off every pixel.
 
