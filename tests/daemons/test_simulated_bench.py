@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nightjar.calibration.chamber import load_profile
 from nightjar.calibration.detector import Detector, load_detector
 from nightjar.errors import ConfigError, InvalidArgument
