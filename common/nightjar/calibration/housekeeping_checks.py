@@ -79,6 +79,7 @@ def _check(
     rows += watch.finish()
     means = check_statistics(hk_statistics(_without(table, _spikes(rows))), limits, commanded)
     told = {(finding.parameter, finding.level) for finding in means}
+    told |= {(parameter, "P") for parameter, level in told if level == "S"}
     yield from (
         row for row in rows if row.kind != "limit" or (row.parameter, row.level) not in told
     )

@@ -16,8 +16,8 @@ from nightjar.times import NS_PER_S, iso
 
 _RATE_NS = 60 * NS_PER_S
 _RATE_EVERY = 5
-_BIT_ROWS = 32
-"""Rows after which a bit that never changed is stuck: by chance once in 2**31."""
+_BIT_ROWS = 22
+"""Rows after which a bit that never changed is stuck: by chance once in 2**21."""
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightjar import files
-from nightjar.calibration.dayfolder import PREFIX, UNIT
+from nightjar.calibration.dayfolder import PREFIX, UNIT, list_day
 from nightjar.calibration.detector import Detector
 from nightjar.calibration.elvis import LATEST
 from nightjar.calibration.script import Script, frame_seconds
 from nightjar.clock import Clock
-from nightjar.errors import Cancelled, ConfigError
+from nightjar.errors import Cancelled, ConfigError, Refused
 from nightjar.times import NS_PER_DAY, NS_PER_S, iso
 from nightjard.simulators.detector.faults import (
     Fault,
@@ -190,6 +190,7 @@ def acquire_session(
         raise ConfigError("no test to acquire: give at least one script")
     plan = _Plan(bench.detector, scripts, faults)
     start_ns = plan.start_ns(start_time_ns)
+    _require_free(folder, range(start_obsid, start_obsid + plan.obsids))
     truth = truth_folder or folder.with_name(folder.name + "_truth")
     files_of_day = DayRecorder(
         folder, elvis=plan.version or elvis, unit=unit, prefix=prefix, split_days=split_days
@@ -212,6 +213,17 @@ def acquire_session(
         acquired.folders = list(files_of_day.folders)
         _write_truth(bench, plan, session, acquired, start_obsid)
     return acquired
+
+
+def _require_free(folder: Path, obsids: range) -> None:
+    taken = (
+        [obsid for obsid in list_day(folder).obsids if obsid in obsids] if folder.exists() else []
+    )
+    if taken:
+        raise Refused(
+            f"{folder} has images of OBSID {taken[0]} already; give a start OBSID that no exposure "
+            f"has, {max(list_day(folder).obsids) + 1} for one"
+        )
 
 
 def _count(acquired: Acquired, exposure: Exposure) -> None:
@@ -257,6 +269,12 @@ class _Plan:
             lengths = [min(fault["frames"], whole - 1) for fault in aborted] + [whole]
             for run, length in enumerate(lengths, 1):
                 self.steps += _steps(script, detector, run, length)
+
+    @property
+    def obsids(self) -> int:
+        """Return how many OBSIDs it takes, those that are left out among them."""
+        jumps = [fault["count"] for fault in self.faults if fault.name == "obsid-jump"]
+        return len(self.steps) + sum(jumps)
 
     def at(self, step: _Step, name: str = "") -> list[Fault]:
         """Return the faults in force at an exposure, all or those of a name."""
