@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nightjar import files
 from nightjar.errors import InvalidArgument, Refused
 
 _BLOCK = re.compile(r"[A-Z][A-Z0-9-]{1,23}\Z")
+_UNKNOWN = {
+    "sn_roe": "FMNN", "sn_rpsu": "FMNN",
+    "sn_ccd1": "14XXX-XX-XX", "sn_ccd2": "14XXX-XX-XX", "sn_ccd3": "14XXX-XX-XX",
+}  # fmt: skip
 _TEMPLATES = files.shipped_folder("etc") / "calib" / "templates"
 
 
@@ -74,12 +76,14 @@ def make_tree(
     _link(tree, analysis / "calproducts", tree.root / "atCALDATA" / "calproducts")
     month, week = stamp_of(day)
     words = {"BLOCK": block, "MONTH": month, "WEEK": week, "CHAMBER": chamber, "DETECTOR": detector}
+    # What is not given stays a placeholder, which calib scripts refuses and names.
+    words |= {key.upper(): value for key, value in (_UNKNOWN | (serials or {})).items()}
     for template, target in (
         ("scripts_inputs.json", f"SCRIPTS/scripts_inputs_{block}_{month}_{week}.json"),
         ("sessions_builder.json", f"SCRIPTS/sessions_builder_{block}_{month}_{week}.json"),
         ("campaign.json", f"ANALYSIS/campaign_{block}_{month}.json"),
     ):
-        _fill(tree, _TEMPLATES / template, tree.root / target, words, serials or {})
+        _fill(tree, _TEMPLATES / template, tree.root / target, words)
     return tree
 
 
@@ -101,20 +105,12 @@ def _link(tree: Tree, link: Path, target: Path) -> None:
     tree.made.append(link)
 
 
-def _fill(
-    tree: Tree, template: Path, target: Path, words: dict[str, str], serials: dict[str, str]
-) -> None:
+def _fill(tree: Tree, template: Path, target: Path, words: dict[str, str]) -> None:
     if target.exists():
         tree.kept.append(target)
         return
     text = template.read_text(encoding="utf-8")
     for word, value in words.items():
         text = text.replace("{" + word + "}", value)
-    document: dict[str, Any] = json.loads(text)
-    for key in ("equipment", "diffvalues"):
-        if key in document:
-            document[key].update(
-                {name: value for name, value in serials.items() if name in document[key]}
-            )
-    files.write_durably(target, (json.dumps(document, indent=2) + "\n").encode())
+    files.write_durably(target, text.encode())
     tree.made.append(target)
