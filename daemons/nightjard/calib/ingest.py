@@ -129,7 +129,7 @@ def ingest(plan: TestPlan, setup: Setup, first: int | None = None) -> Ingested:
         plan.script, [one.rows for one in run.exposures], ccds, plan.waived
     )
     notes = [f"line of a log left out: {problem}" for problem in logged.problems]
-    notes += [run.note] if run.note else []
+    notes += [text for text in (plan.note, run.note) if text]
     frames = frames_of(run.exposures, plan.script, logged.day, setup.detector)
     unusable = [f"OBSID {f.obsid} CCD{f.ccd}: {f.problem}" for f in frames if f.path and f.problem]
     _tell_missing(structure, frames, ccds)

@@ -12,6 +12,7 @@ from nightjar.calibration.detector import Detector
 from nightjar.errors import Code, NightjarError, Refused, error_for
 from nightjar.executor.tasks import Executor, Task, call, error_of, failure_of
 from nightjard.calib.dataset import Dataset
+from nightjard.calib.limits import Limit, Limits
 from nightjard.calib.results import Results, read_subtask
 
 if TYPE_CHECKING:
@@ -134,10 +135,9 @@ class Work:
     options
         Of the task, checked by its own model; defaults where nothing is configured.
     limits
-        Column (``col001``) -> ``{"limits": {metric: [low, high, unit]}, "is_exempt": bool,
-        "variables": {...}}``: what the catalogue expects of its frames, with what the campaign
-        overrides; ``"overrides"`` -> what the campaign file says, as it says it. See
-        :meth:`limit`.
+        Limits of the test: those of the catalogue, with what the campaign overrides; read them
+        with :meth:`limit`. Their form is that of :mod:`nightjard.calib.limits`; ``columns`` gives
+        the ``variables`` of a column as well.
     is_check_only, is_drill
         Only checks are wanted; no pixels are there.
     """
@@ -203,35 +203,13 @@ class Work:
         """Return the gain of a quadrant, electrons per ADU; the nominal one where none is known."""
         return self.inputs.gains.get((ccd, quadrant), self.detector.gain_e_adu)
 
-    def limit(
-        self, metric: str, column: str = ""
-    ) -> tuple[float | None, float | None, str] | None:
-        """Return (low, high, unit) of a metric; None where nothing limits it.
-
-        Parameters
-        ----------
-        column
-            ``col001`` ...; without it the first column that has such a limit.
-        """
-        override = self.limits.get("overrides", {}).get(metric)
-        columns = self.limits.get("columns", {})
-        names = [column] if column else list(columns)
-        found = next(
-            (
-                columns[name]["limits"][metric]
-                for name in names
-                if metric in columns.get(name, {}).get("limits", {})
-            ),
-            None,
-        )
-        if override is None:
-            return None if found is None else (found[0], found[1], str(found[2]))
-        unit = str(override[2]) if len(override) > 2 else ("" if found is None else str(found[2]))
-        return (override[0], override[1], unit)
+    def limit(self, metric: str, column: str = "") -> Limit | None:
+        """Return the limits of a metric in a column (``col001``); None where nothing limits it."""
+        return Limits(self.limits).of(metric, column)
 
     def is_exempt(self, column: str) -> bool:
         """Tell whether the frames of a column saturate by design."""
-        return bool(self.limits.get("columns", {}).get(column, {}).get("is_exempt", False))
+        return Limits(self.limits).is_exempt(column)
 
     # --- what earlier sub-tasks of this attempt found ---
 

@@ -83,6 +83,10 @@ class TestPlan:
         Day folders.
     limits
         As :attr:`nightjard.calib.work.Work.limits`.
+    has_report
+        A report is wanted.
+    note
+        What is to be said about the choice of its exposures.
     """
 
     __test__ = False  # for pytest it looks like one
@@ -97,6 +101,8 @@ class TestPlan:
     days: tuple[Path, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
+    has_report: bool = True
+    note: str = ""
 
     @property
     def script(self) -> Script:
@@ -237,6 +243,7 @@ def _plan(
         _subtasks(entry, task, asked, where), days or folders,
         _options(definition.options, entry.options, task, where),
         _limits(planned, campaign.limits_of(test, handle)),
+        (entry.todo or {}).get("report", True),
     )  # fmt: skip
 
 
@@ -285,17 +292,20 @@ def _options(
 
 
 def _limits(planned: PlannedTest, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "columns": {
-            name: {
-                "limits": {metric: list(limit) for metric, limit in expected.limits.items()},
-                "is_exempt": expected.is_exempt,
-                "variables": {
-                    key: value for key, value in expected.variables.items()
-                    if isinstance(value, str | int | float)
-                },
-            }
-            for name, expected in planned.expectations.items()
-        },
-        "overrides": dict(overrides),
-    }  # fmt: skip
+    """Return limits as :mod:`nightjard.calib.limits` reads them; overrides go before all."""
+    own = {key: value for key, value in overrides.items() if key != "columns"}
+    of_columns = overrides.get("columns", {})
+    columns = {}
+    for name, expected in planned.expectations.items():
+        limits: dict[str, Any] = {key: list(limit) for key, limit in expected.limits.items()}
+        limits |= {key: value for key, value in own.items() if key in limits}
+        limits |= of_columns.get(name, {}).get("limits", {})
+        columns[name] = {
+            "limits": limits,
+            "exempt": bool(of_columns.get(name, {}).get("exempt", expected.is_exempt)),
+            "variables": {
+                key: value for key, value in expected.variables.items()
+                if isinstance(value, str | int | float)
+            },
+        }  # fmt: skip
+    return {**own, "columns": columns}

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Wait mode: tests are processed as their data become complete, each once.
+
+What is known of each test is on the disk (:mod:`.state`), so that a restart goes on where it was.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from nightjar.cli.session import is_terminal
+from nightjar.clock import NS_PER_S, Clock
+from nightjard.calib.campaign import WaitConfig
+from nightjard.calib.engine.context import Context
+from nightjard.calib.engine.looks import Follower, Seen, Watcher
+from nightjard.calib.engine.plan import TestPlan
+from nightjard.calib.engine.state import RunState, TestState
+from nightjard.calib.structure import obsid_text
+
+Process = Callable[[TestPlan], None]
+Ask = Callable[[str, float], bool]
+
+
+def ask_person(question: str, answer_s: float) -> bool:
+    """Ask on the terminal whether to go on; False where nobody answers in time, or can be asked."""
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        return False
+    sys.stderr.write(f"{question} y/n, {answer_s:.0f} s to answer: ")
+    sys.stderr.flush()
+    ready, _, _ = select.select([sys.stdin], [], [], answer_s)
+    if not ready:
+        sys.stderr.write("\n")
+        return False
+    return sys.stdin.readline().strip().lower().startswith("n")
+
+
+@dataclass
+class Waiting:
+    """The wait for the tests of a session.
+
+    Parameters
+    ----------
+    process
+        Runs a test, and records in `state` what became of it.
+    ask
+        ``ask("Give up?", seconds)`` tells whether to go on waiting.
+    """
+
+    context: Context
+    plans: list[TestPlan]
+    state: RunState
+    config: WaitConfig
+    process: Process
+    ask: Ask = ask_person
+
+    @property
+    def _clock(self) -> Clock:
+        return self.context.clock
+
+    def open_plans(self) -> list[TestPlan]:
+        """Return the tests that are still awaited."""
+        return [plan for plan in self.plans if not self.state.tests[plan.test].has_ended]
+
+    def until_done(self) -> bool:
+        """Process all tests; False where the wait was given up."""
+        self._begin()
+        folders = tuple(dict.fromkeys(path for plan in self.plans for path in plan.days))
+        follower = Follower(folders, self.context.setup.elvis)
+        watcher = Watcher(
+            self.context.setup.detector, self.context.first_obsid, self.config.sleep_s
+        )
+        progress_ns = self._clock.monotonic_ns()
+        while self.open_plans():
+            if self._look(follower, watcher):
+                progress_ns = self._clock.monotonic_ns()
+                continue
+            waited_s = (self._clock.monotonic_ns() - progress_ns) / NS_PER_S
+            if waited_s >= self.config.give_up_s:
+                if not self._goes_on(waited_s):
+                    return False
+                progress_ns = self._clock.monotonic_ns()
+            self.context.log.write(f"Pipeline sleeping for {self.config.sleep_s:.0f} seconds...")
+            self.context.progress.clear()
+            self._clock.sleep(self.config.sleep_s)
+        return True
+
+    def _begin(self) -> None:
+        for plan in self.plans:
+            known = self.state.tests[plan.test]
+            is_other = known.subtasks != wanted_of(plan) or known.days != days_of(plan)
+            if known.stage == "failed" or (known.has_ended and is_other):
+                known.stage = "expected"
+        names = [f"{plan.test} ({plan.script.frames} frames)" for plan in self.open_plans()]
+        done = [plan.test for plan in self.plans if self.state.tests[plan.test].has_ended]
+        self.context.tell(f"Awaited: {', '.join(names) or 'nothing'}")
+        if done:
+            self.context.tell(f"Processed before: {', '.join(done)}")
+
+    def _goes_on(self, waited_s: float) -> bool:
+        text = (
+            f"no test has become complete for {waited_s / 3600:.1f} hours; awaited are "
+            f"{'; '.join(self._waits(plan) for plan in self.open_plans())}"
+        )
+        self.context.tell(text)
+        if self.ask("Give up waiting?", self.config.answer_s):
+            return True
+        self.context.tell("the wait is given up")
+        return False
+
+    def _waits(self, plan: TestPlan) -> str:
+        known = self.state.tests[plan.test]
+        reason = f", {known.reason}" if known.reason else ""
+        return f"{plan.test} ({known.stage}, {known.frames} of {known.wanted} frames{reason})"
+
+    # --- one look ---
+
+    def _look(self, follower: Follower, watcher: Watcher) -> bool:
+        """Look once and process what is complete; True where something was."""
+        day, rows = follower.look()
+        ready: list[TestPlan] = []
+        for plan in self.plans:
+            known = self.state.tests[plan.test]
+            seen = watcher.see(plan, day, rows, self._clock.now_ns())
+            if known.has_ended:
+                is_ready = self._again(plan, known, seen)
+            else:
+                self._note(plan, known, seen, follower.problem)
+                is_ready = seen.stage == "files complete"
+            if is_ready:
+                note = seen.run.note
+                ready.append(replace(plan, obsids=seen.run.obsids, note=note))
+        self.state.save(self._clock.now_ns())
+        for plan in ready:
+            self.process(plan)
+        return bool(ready)
+
+    def _note(self, plan: TestPlan, known: TestState, seen: Seen, problem: str) -> None:
+        reason = seen.reason or (problem if seen.stage == "expected" else "")
+        if (known.stage, known.reason) != (seen.stage, reason) and (
+            seen.stage not in ("expected", "acquiring")
+        ):
+            self.context.log.write(f"{plan.test}: {seen.stage}{': ' if reason else ''}{reason}")
+        known.stage, known.reason, known.frames = seen.stage, reason, seen.frames
+        if seen.run.is_complete:
+            known.obsids = seen.run.obsids
+
+    def _again(self, plan: TestPlan, known: TestState, seen: Seen) -> bool:
+        """Note that more of a processed test came; True where it is a new complete run."""
+        last = known.obsids[1]
+        if not seen.run.exposures or seen.run.obsids[1] <= last:
+            return False
+        if known.stage != "over-acquired":
+            known.stage = "over-acquired"
+            known.reason = f"more of it came after OBSID {last}"
+            self.context.tell(f"{plan.test}: {known.reason}")
+        known.frames = seen.frames
+        if seen.stage != "files complete" or seen.run.obsids[0] <= last:
+            return False
+        self.context.tell(
+            f"{plan.test} was acquired again: {obsid_text(range_of(seen))} takes the place of "
+            f"OBSIDs {known.obsids[0]}-{last}"
+        )
+        return True
+
+
+def range_of(seen: Seen) -> list[int]:
+    """Return the OBSIDs of the exposures that are taken."""
+    return [one.obsid for one in seen.run.exposures]
+
+
+def wanted_of(plan: TestPlan) -> list[str] | None:
+    """Return the sub-tasks that a plan wants, as the state keeps them."""
+    return None if plan.subtasks is None else list(plan.subtasks)
+
+
+def days_of(plan: TestPlan) -> list[str]:
+    """Return the day folders of a plan, as the state keeps them."""
+    return [str(path) for path in plan.days]
