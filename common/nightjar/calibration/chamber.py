@@ -67,6 +67,9 @@ class ChamberProfile(StrictModel):
     recorded: str = Field(description="UTC, ISO 8601: when it was written down.")
     author: str = Field(min_length=1, max_length=80)
     reason: str = Field(min_length=1, max_length=500)
+    evidence: list[str] = Field(
+        default_factory=list, description="Measurements that this version rests on, a line each."
+    )
     tFWC_point: dict[WaveName, Seconds] = Field(  # noqa: N815 - the name that everybody knows
         description="Seconds until a star saturates, by nm; nm0 is the neutral density filter."
     )
