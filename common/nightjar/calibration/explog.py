@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nightjar.calibration.elvis import (
     LATEST,
@@ -27,8 +26,7 @@ from nightjar.calibration.elvis import (
     typed,
     versions_of_log,
 )
-from nightjar.errors import ConfigError, StorageError, storage_code
-from nightjar.files import fsync_folder
+from nightjar.errors import ConfigError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +181,7 @@ class ExpLogReader:
         for line in data[self.offset : end].split(b"\n")[:-1]:
             self._line += 1
             if self._line == 1:
-                check_columns(_texts(line), self._version, f"{self.path}:1")
+                check_columns(column_names(line), self._version, f"{self.path}:1")
             elif line.strip():
                 row = self._row(line, self._line)
                 if row is not None:
@@ -229,9 +227,9 @@ def _difference(names: Sequence[str], version: ElvisVersion) -> str:
     strange = [name for name in names if plain(name) not in known]
     parts = [f"not the columns of ELVIS {version.version} ({len(names)} of {len(wanted)})"]
     if missing:
-        parts.append(f"missing: {_some(missing)}")
+        parts.append(f"missing: {some_of(missing)}")
     if strange:
-        parts.append(f"unknown: {_some(strange)}")
+        parts.append(f"unknown: {some_of(strange)}")
     if not missing and not strange:
         at = next(
             (
@@ -245,7 +243,8 @@ def _difference(names: Sequence[str], version: ElvisVersion) -> str:
     return "; ".join(parts)
 
 
-def _some(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
     shown = [name if len(name) <= 20 else name[:17] + "..." for name in names[:5]]
     return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
@@ -255,8 +254,8 @@ def _plain_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(plain(name) for name in columns)
 
 
-def _texts(line: bytes) -> list[str]:
-    """Return the fields of a line; a tab at its end begins none."""
+def column_names(line: bytes) -> list[str]:
+    """Return the names in a line; a tab at its end begins none."""
     fields = [field.strip() for field in line.decode("utf-8", "replace").rstrip("\r").split("\t")]
     while fields and not fields[-1]:
         fields.pop()
@@ -353,108 +352,3 @@ def read_explogs(
         for row in read_explog(path, elvis, number=number, problems=problems):
             rows.setdefault((row.obsid, row.ccd, row.file_name), row)
     return list(rows.values())
-
-
-# --- writing ---
-
-
-class ExpLogWriter:
-    """Appends to a log, making it where it is missing; every append is durable when it returns.
-
-    Parameters
-    ----------
-    path
-        Of the log.
-    elvis
-        Version whose columns are written.
-
-    Raises
-    ------
-    ConfigError, NotExpLog
-        There is a log, and it is of another version or none.
-    StorageError
-        It cannot be read or written.
-    """
-
-    def __init__(self, path: Path, elvis: str = LATEST) -> None:
-        self.path = path
-        self._version = load_elvis(elvis)
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(path, flags, 0o644)
-            self._begin()
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _begin(self) -> None:
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if data[whole:]:
-            # A crash cut the last append short. What is left of it is kept beside the log.
-            with open(self.path.with_name(self.path.name + ".cut"), "ab") as cut:
-                cut.write(data[whole:] + b"\n")
-                cut.flush()
-                os.fsync(cut.fileno())
-            os.ftruncate(self._descriptor, whole)
-        if whole:
-            check_columns(_texts(data[: data.index(b"\n")]), self._version, f"{self.path}:1")
-            return
-        os.write(self._descriptor, ("\t".join(self._version.columns) + "\n").encode())
-        os.fsync(self._descriptor)
-        fsync_folder(self.path.parent)
-
-    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows in one write; columns that a row does not name stay empty.
-
-        Raises
-        ------
-        ValueError
-            A row names a column that the version does not have, or holds a tab or a line end.
-        StorageError
-            It cannot be written.
-        """
-        data = "".join(row_line(row, self._version) for row in rows).encode()
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
-
-    def __enter__(self) -> ExpLogWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _failed(self, error: OSError) -> StorageError:
-        return StorageError(
-            f"cannot write the exposure log {self.path}: {error.strerror}",
-            code=storage_code(error), path=str(self.path),
-        )  # fmt: skip
-
-
-def row_line(row: Mapping[str, Any], version: ElvisVersion) -> str:
-    """Return the line of a row, with its end.
-
-    Raises
-    ------
-    ValueError
-        As :meth:`ExpLogWriter.append`.
-    """
-    strange = [name for name in row if name not in version.log]
-    if strange:
-        raise ValueError(f"ELVIS {version.version} has no column {_some(strange)}")
-    texts = []
-    for column, kind in version.log.items():
-        value = typed("" if row.get(column) is None else row[column], kind)
-        text = "" if value is None else str(value)
-        if len(text.splitlines()) > 1 or "\t" in text or "\n" in text:
-            raise ValueError(f"{column}: {text!r} does not fit into a line of the log")
-        texts.append(text)
-    return "\t".join(texts) + "\n"

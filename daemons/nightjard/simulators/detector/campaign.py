@@ -22,19 +22,18 @@ from nightjar import files
 from nightjar.calibration.dayfolder import PREFIX, UNIT, list_day
 from nightjar.calibration.detector import Detector
 from nightjar.calibration.elvis import LATEST
-from nightjar.calibration.script import Script, frame_seconds
+from nightjar.calibration.script import Script
 from nightjar.clock import Clock
 from nightjar.errors import Cancelled, ConfigError, Refused
-from nightjar.times import NS_PER_DAY, NS_PER_S, iso
+from nightjar.times import NS_PER_S, iso
 from nightjard.simulators.detector.faults import (
-    Fault,
     executed_values,
-    parse_faults,
     spoil_frame,
     spoil_housekeeping,
 )
 from nightjard.simulators.detector.housekeeping import HkSimulator
 from nightjard.simulators.detector.recording import DayRecorder, Exposure
+from nightjard.simulators.detector.session_plan import SessionPlan, Step
 
 WARM_C = 20.0
 """Temperature of the CCDs in a test that is made warm."""
@@ -106,20 +105,6 @@ class Acquired:
         raise KeyError(test)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One exposure that is to be made."""
-
-    test: str
-    run: int
-    frame: int
-    column: str
-    values: Mapping[str, Any]
-    seconds: float
-    is_last: bool
-    is_complete: bool
-
-
 def acquire_session(
     bench: Bench,
     scripts: Sequence[Script],
@@ -188,7 +173,7 @@ def acquire_session(
     """
     if not scripts:
         raise ConfigError("no test to acquire: give at least one script")
-    plan = _Plan(bench.detector, scripts, faults)
+    plan = SessionPlan(bench.detector, scripts, faults)
     start_ns = plan.start_ns(start_time_ns)
     _require_free(folder, range(start_obsid, start_obsid + plan.obsids))
     truth = truth_folder or folder.with_name(folder.name + "_truth")
@@ -238,7 +223,7 @@ def _count(acquired: Acquired, exposure: Exposure) -> None:
 
 
 def _write_truth(
-    bench: Bench, plan: _Plan, session: _Session, acquired: Acquired, start_obsid: int
+    bench: Bench, plan: SessionPlan, session: _Session, acquired: Acquired, start_obsid: int
 ) -> None:
     truth = getattr(bench, "truth", None)
     if truth is not None:
@@ -253,69 +238,13 @@ def _write_truth(
     files.write_durably(path, json.dumps(told, separators=(",", ":")).encode(), replace=True)
 
 
-class _Plan:
-    """What is to be exposed, in order; the faults of the whole session applied."""
-
-    def __init__(
-        self, detector: Detector, scripts: Sequence[Script], faults: Sequence[str]
-    ) -> None:
-        self.faults = parse_faults(faults, [script.test for script in scripts])
-        versions = [fault["version"] for fault in self.faults if fault.name == "wrong-elvis"]
-        self.version = versions[0] if versions else None
-        self.steps: list[_Step] = []
-        for script in scripts:
-            aborted = [f for f in self.faults if f.name == "aborted" and f.test == script.test]
-            whole = script.frames
-            lengths = [min(fault["frames"], whole - 1) for fault in aborted] + [whole]
-            for run, length in enumerate(lengths, 1):
-                self.steps += _steps(script, detector, run, length)
-
-    @property
-    def obsids(self) -> int:
-        """Return how many OBSIDs it takes, those that are left out among them."""
-        jumps = [fault["count"] for fault in self.faults if fault.name == "obsid-jump"]
-        return len(self.steps) + sum(jumps)
-
-    def at(self, step: _Step, name: str = "") -> list[Fault]:
-        """Return the faults in force at an exposure, all or those of a name."""
-        return [
-            fault
-            for fault in self.faults
-            if fault.is_at(step.test, step.frame) and name in ("", fault.name)
-        ]
-
-    def start_ns(self, wanted_ns: int) -> int:
-        """Return when to start: so that midnight comes where a fault wants it."""
-        seconds = 0.0
-        for step in self.steps:
-            if self.at(step, "overnight"):
-                midnight = (wanted_ns // NS_PER_DAY + 1) * NS_PER_DAY
-                return midnight - round(seconds) * NS_PER_S
-            seconds += step.seconds
-        return wanted_ns
-
-
-def _steps(script: Script, detector: Detector, run: int, length: int) -> Iterator[_Step]:
-    frame = 0
-    for column in script.columns:
-        seconds = frame_seconds(column.values, detector)
-        for _ in range(column.frames):
-            frame += 1
-            if frame > length:
-                return
-            yield _Step(
-                script.test, run, frame, column.name, {"test": script.test, **column.values},
-                seconds, frame == length, length == script.frames,
-            )  # fmt: skip
-
-
 class _Session:
     """Runs a plan."""
 
     def __init__(
         self,
         bench: Bench,
-        plan: _Plan,
+        plan: SessionPlan,
         recorder: DayRecorder,
         housekeeping: HkSimulator,
         clock: Clock | None,
@@ -346,7 +275,7 @@ class _Session:
             yield exposure
             obsid += 1
 
-    def _expose(self, step: _Step, obsid: int, begin_ns: int, end_ns: int) -> Exposure:
+    def _expose(self, step: Step, obsid: int, begin_ns: int, end_ns: int) -> Exposure:
         faults = self._plan.at(step)
         values = executed_values(faults, step.values)
         frames = {
@@ -391,7 +320,7 @@ class _Session:
         if left > 0:
             self._clock.sleep(left)
 
-    def _record(self, step: _Step, exposure: Exposure) -> None:
+    def _record(self, step: Step, exposure: Exposure) -> None:
         written = self._recorder.record(exposure)
         last = getattr(self._bench, "last", None)
         self.told.append(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nightjar.calibration import dayfolder
 from nightjar.calibration.dayfolder import file_stem
 from nightjar.calibration.elvis import load_elvis, log_values, stamp, utc
-from nightjar.calibration.explog import ExpLogWriter
+from nightjar.calibration.explog_writer import ExpLogWriter
 from nightjar.calibration.housekeeping import HkTable, HkWriter, hk_statistics
 from nightjar.calibration.image_file import image_cards, image_pieces, write_ccd_image
 from nightjar.errors import Refused
