@@ -14,26 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kit.simulated_detector import BIAS, DETECTOR, FLAT, STARS, START, bench
 from nightjar.calibration.chamber import load_profile
-from nightjar.calibration.detector import Detector, load_detector
+from nightjar.calibration.detector import Detector
 from nightjar.errors import ConfigError, InvalidArgument
 from nightjard.simulators.detector import electronics
 from nightjard.simulators.detector.bench import Bench
 from nightjard.simulators.detector.profile import PlainProfile
 from nightjard.simulators.detector.truth import Truth, channels_of
-
-DETECTOR = load_detector("ccd273-8th")
-START = 1_700_000_000_000_000_000
-BIAS = {"exptime": 0, "shuttr": 0}
-FLAT = {"exptime": 1.75, "source": "flat", "wave": 4}
-STARS = {"exptime": 1.3, "source": "point", "wave": 4}
-
-
-def bench(*on: str, overrides: dict[str, Any] | None = None, seed: int = 1) -> Bench:
-    """A bench with nothing but some effects."""
-    effects = {"only": True, **dict.fromkeys(on, True)}
-    truth = Truth.default(DETECTOR, "TEST", seed, effects, overrides)
-    return Bench(DETECTOR, truth, PlainProfile())
 
 
 def quadrant(frame: np.ndarray, name: str = "E", sector: Any = "all") -> np.ndarray:
@@ -48,7 +36,7 @@ def digest(frames: dict[int, np.ndarray]) -> str:
 
 REMAKE = """
 import json, sys
-from nightjar.calibration.detector import Detector, load_detector
+from nightjar.calibration.detector import load_detector
 from nightjard.simulators.detector.bench import Bench
 from nightjard.simulators.detector.profile import PlainProfile
 from nightjard.simulators.detector.truth import Truth

@@ -160,6 +160,7 @@ def _everything(detector: Detector, block: str, seed: int) -> dict[str, Any]:
 
     columns, rows = detector.image_columns, detector.image_rows
     line_s = _LINE_S + _PIXEL_S * detector.quadrant_shape[1]
+    electronics = _electronics(detector, rng)
     return {
         "detector": detector.name, "block": block, "seed": seed, "photon_noise": True,
         "light": _light(detector, rng),
@@ -181,7 +182,7 @@ def _everything(detector: Detector, block: str, seed: int) -> dict[str, Any]:
             "rate_cm2_min": 2.6, "length_um": 60.0, "charge_e_px": 1200.0, "charge_sigma_ln": 0.5,
         },
         "full_well": {
-            "electrons": each(detector.full_well_e, 0.01 * detector.full_well_e),
+            "electrons": _full_wells(detector, electronics["gain_e_adu"], rng),
             "spread": 0.02, "edge_drop": 0.03, "edge_px": 10.0, "overfill": 0.15,
             "overfill_scale": 3.0,
         },
@@ -192,9 +193,20 @@ def _everything(detector: Detector, block: str, seed: int) -> dict[str, Any]:
             "serial": each(1e-6, 2e-7, 2e-7), "serial_tail_px": 2.0,
             "parallel": each(5e-6, 5e-7, 1e-6), "parallel_tail_px": 5.0,
         },
-        "electronics": _electronics(detector, rng),
+        "electronics": electronics,
         **{part: _part(part, detector, block, seed) for part in PARTS},
     }  # fmt: skip
+
+
+def _full_wells(
+    detector: Detector, gains: Mapping[str, float], rng: np.random.Generator
+) -> dict[str, float]:
+    """Draw full wells that are nearly the same in ADU.
+
+    So a flat of the saturation time stays within 10 % of the converter's range in every channel.
+    """
+    level = 1.01 * detector.full_well_e / detector.gain_e_adu
+    return {one: float(gain * level * rng.normal(1.0, 0.005)) for one, gain in gains.items()}
 
 
 def _part(name: str, detector: Detector, block: str, seed: int) -> dict[str, Any] | None:
