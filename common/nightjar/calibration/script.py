@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nightjar.calibration.detector import Detector
+from nightjar.calibration.elvis import load_elvis, log_values
 from nightjar.errors import Code, InvalidArgument, Refused
 
 Value = str | int | float
@@ -177,17 +178,6 @@ SUMMING_WELL: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 """Width and delay of the summing well, us, that belong to a read-out mode."""
 
-LOG_NAMES: dict[str, str] = {
-    "v_tpmod": "v_tp_mod", "s_tpmod": "s_tp_mod", "motr_on": "motr",
-}  # fmt: skip
-"""Keys that the exposure log spells differently."""
-
-_NOT_LOGGED = frozenset({
-    "frames", "IPHI1", "IPHI2", "IPHI3", "IPHI4", "shuttr", "e_shuttr", "comments", "roe-tab",
-    "operator",  # nobody knows when a script is written who will run it
-})  # fmt: skip
-
-
 def key_of(name: str, where: str) -> Key:
     """Return a key; InvalidArgument, with what may have been meant, where there is none."""
     key = KEY_TABLE.get(name)
@@ -290,21 +280,16 @@ def frame_seconds(values: Mapping[str, Value], detector: Detector) -> float:
     return seconds
 
 
-def expected_log_row(values: Mapping[str, Value]) -> dict[str, Value]:
-    """Return what the exposure log must say about a frame, by the names of the log."""
-    row: dict[str, Value] = {
-        LOG_NAMES.get(key, key): values[key]
-        for key in KEYS
-        if key in values and key not in _NOT_LOGGED
-    }
-    row["IPHI"] = "".join(f"I{phase}" for phase in range(1, 5) if values.get(f"IPHI{phase}"))
-    return row
+def expected_log_rows(script: Script) -> list[dict[str, Value | None]]:
+    """Return what the exposure log must say, one table a frame, in order of acquisition.
 
-
-def expected_log_rows(script: Script) -> list[dict[str, Value]]:
-    """Return what the exposure log must say, one table a frame, in order of acquisition."""
-    return [
-        row
-        for column in script.columns
-        for row in [expected_log_row(column.values)] * column.frames
-    ]
+    By the names of the log and typed as there; who operates is left out, for nobody knows that
+    when a script is written.
+    """
+    version = load_elvis(script.elvis)
+    rows = []
+    for column in script.columns:
+        row = log_values(column.values, version)
+        row.pop("operator", None)
+        rows += [row] * column.frames
+    return rows
