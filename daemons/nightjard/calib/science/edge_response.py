@@ -2,9 +2,10 @@
 """Charge left behind, from what trails into the overscan (extended pixel edge response).
 
 The last columns (rows) of the image of a flat field are followed by pixels that got no light: what
-they hold was lost by the charge packets before them. Its sum, divided by the signal and by the
-number of transfers, is the charge transfer inefficiency; the first of them alone is the hard-edge
-response.
+they hold was lost by the charge packets before them. Where each packet leaves a share p behind
+that trails with ``h_k``, ``sum h_k = p``, the pixel j behind an edge holds ``sum_{k >= j} h_k`` of
+the signal: the first holds p itself, which divided by the transfers is the charge transfer
+inefficiency. The sum of all, which is often quoted, is larger by the mean length of the trail.
 """
 
 from __future__ import annotations
@@ -143,7 +144,9 @@ class Inefficiency:
     Attributes
     ----------
     cti, error
-        Share of the charge left behind in one transfer, 1 sigma.
+        Share of the charge left behind in one transfer, 1 sigma: of the first pixel.
+    deferred, deferred_error
+        Sum of the whole trail instead, beyond the overscan too; NaN where the tail is not seen.
     tail_px
         Length of the exponential tail; NaN where it is too faint to tell.
     base
@@ -152,6 +155,8 @@ class Inefficiency:
 
     cti: float
     error: float
+    deferred: float
+    deferred_error: float
     tail_px: float
     base: float
 
@@ -159,9 +164,9 @@ class Inefficiency:
 def inefficiency(edge: Edge, transfers: int) -> Inefficiency:
     """Return the inefficiency from a trail ``base + A exp(-k/tail)``, k = 0, 1 ...
 
-    The sum of the whole tail counts, also beyond the overscan. Where the tail is not seen (below
-    3 sigma), the plain sum of the first half above the second half is returned with its error:
-    compatible with nothing, and not pushed up by the best of many lengths.
+    Where the tail is not seen (below 3 sigma), the first pixel above the second half of the
+    overscan is returned with its error: compatible with nothing, and not pushed up by the best of
+    many lengths.
     """
     steps = np.arange(edge.trail.size, dtype=np.float64)
     weights = 1.0 / edge.error**2
@@ -176,7 +181,7 @@ def inefficiency(edge: Edge, transfers: int) -> Inefficiency:
     (base, amplitude), covariance = fits[best]
     per = edge.signal * transfers
     if amplitude < 3.0 * math.sqrt(covariance[1, 1]):
-        return _plain_sum(edge, per)
+        return _first_pixel(edge, per)
     tail, base, amplitude, full = _improved(edge, float(_TAILS[best]), base, amplitude)
     share = math.exp(-1.0 / tail)
     total = amplitude / (1.0 - share)
@@ -184,7 +189,8 @@ def inefficiency(edge: Edge, transfers: int) -> Inefficiency:
     slope = amplitude * share / (tail**2 * (1.0 - share) ** 2)
     gradient = np.array([0.0, 1.0 / (1.0 - share), slope])
     error = math.sqrt(max(float(gradient @ full @ gradient), 0.0))
-    return Inefficiency(total / per, error / per, tail, base)
+    sigma = math.sqrt(max(float(full[1, 1]), 0.0))
+    return Inefficiency(amplitude / per, sigma / per, total / per, error / per, tail, base)
 
 
 def _improved(
@@ -208,10 +214,11 @@ def _improved(
     return tail, base, amplitude, covariance
 
 
-def _plain_sum(edge: Edge, per: float) -> Inefficiency:
+def _first_pixel(edge: Edge, per: float) -> Inefficiency:
     half = edge.trail.size // 2
     base = float(edge.trail[half:].mean())
-    variance = float((edge.error[:half] ** 2).sum())
-    variance += half**2 * float((edge.error[half:] ** 2).sum()) / (edge.trail.size - half) ** 2
-    total = float((edge.trail[:half] - base).sum())
-    return Inefficiency(total / per, math.sqrt(variance) / abs(per), math.nan, base)
+    variance = float(edge.error[0]) ** 2
+    variance += float((edge.error[half:] ** 2).sum()) / (edge.trail.size - half) ** 2
+    first = float(edge.trail[0]) - base
+    return Inefficiency(first / per, math.sqrt(variance) / abs(per), math.nan, math.nan, math.nan,
+                        base)  # fmt: skip

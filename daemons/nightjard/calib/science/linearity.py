@@ -62,8 +62,13 @@ class Exposures:
         return replace(self, level=self.level[:, where], error=self.error[:, where])
 
 
-def lamp_track(time_s: Float64s, level: Float64s, error: Float64s, degree: int = 2) -> Polynomial:
+def lamp_track(
+    time_s: Float64s, level: Float64s, error: Float64s, most_degree: int = 4
+) -> Polynomial:
     """Return the brightness of the lamp over time, 1 on average, from frames of one exposure.
+
+    A parabola, or a polynomial of a higher degree where that lowers the scatter by more than
+    chance would (a fifth for each coefficient).
 
     Parameters
     ----------
@@ -81,8 +86,13 @@ def lamp_track(time_s: Float64s, level: Float64s, error: Float64s, degree: int =
     weights = np.where(np.isfinite(relative * weights), weights, 0.0)
     sums = np.maximum(weights.sum(axis=1), 1e-300)
     mean = np.where(weights > 0, relative * weights, 0.0).sum(axis=1) / sums
-    # Scaled time keeps the powers of some ten thousand seconds within what a double holds.
-    track = fit_polynomial(time_s, mean, degree)
+    track = fit_polynomial(time_s, mean, min(2, mean.size - 1))
+    for degree in range(3, most_degree + 1):
+        if mean.size < 3 * degree:
+            break
+        other = fit_polynomial(time_s, mean, degree)
+        if other.rms < 0.8 * track.rms and int(other.kept.sum()) >= int(track.kept.sum()):
+            track = other
     scale = float(track(time_s[track.kept]).mean())
     return Polynomial(track.coefficients / scale, track.covariance / scale**2, track.kept,
                       track.rms / scale)  # fmt: skip

@@ -48,8 +48,9 @@ class Curve:
     def raw(self, signal: Any) -> Float64s:
         """Return the fitted function, before it is set on its zero."""
         x = np.asarray(signal, np.float64) / self.full_scale
-        result: Float64s = self.amplitude * np.exp(-x / self.scale)
-        return result + np.polynomial.polynomial.polyval(x, np.array(self.coefficients))
+        smooth = np.polynomial.polynomial.polyval(x, np.array(self.coefficients))
+        result: Float64s = self.amplitude * np.exp(-x / self.scale) + smooth
+        return result
 
     def __call__(self, signal: Any) -> Float64s:
         """Return the non-linearity in percent at signals as measured, ADU above dark."""

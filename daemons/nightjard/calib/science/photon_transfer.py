@@ -24,8 +24,6 @@ from nightjard.calib.science.robust import Float64s, clipped_moments
 Model = Literal["exponential", "quadratic"]
 Tile = tuple[slice, slice]
 
-_ROUNDING = 1.0 / 12.0  # variance of whole numbers, ADU^2
-
 
 @dataclass(frozen=True)
 class TilePairs:
@@ -133,6 +131,11 @@ class Transfer:
     is_converged: bool
 
     @property
+    def excess(self) -> float:
+        """Factor on errors where points scatter more than counting tells; at least 1."""
+        return math.sqrt(max(self.reduced_chi2, 1.0))
+
+    @property
     def gain(self) -> float:
         """Electrons per ADU."""
         return float(1.0 / self.parameters[1])
@@ -156,8 +159,8 @@ class Transfer:
 
     @property
     def noise_adu(self) -> float:
-        """Read noise, ADU, without the rounding of the converter; NaN where a0 is below that."""
-        square = self.parameters[0] - _ROUNDING
+        """Read noise, ADU, with the rounding of the converter; NaN where a0 is negative."""
+        square = float(self.parameters[0])
         return math.sqrt(square) if square > 0 else math.nan
 
     @property
