@@ -126,6 +126,25 @@ def moments_of(counts: Counts) -> tuple[float, float]:
     return first + ones / total, math.sqrt(variance)
 
 
+def clipped_std_of(counts: Counts, clip_sigma: float = 6.0) -> float:
+    """Return the standard deviation from counts of what is not far out: without hot pixels.
+
+    Far is more than `clip_sigma` half-widths of the inner 68 %, at least of 1 ADU, from the median.
+    """
+    total = int(counts.sum())
+    if not total:
+        return math.nan
+    cumulated = np.cumsum(counts)
+    low, middle, high = (
+        int(np.searchsorted(cumulated, part * total)) for part in (0.15865, 0.5, 0.84135)
+    )
+    reach = math.ceil(clip_sigma * max((high - low) / 2.0, 1.0))
+    near = np.zeros_like(counts)
+    window = slice(max(middle - reach, 0), middle + reach + 1)
+    near[window] = counts[window]
+    return moments_of(near)[1]
+
+
 def stuck_bits(counts: Counts, bits: int = 16) -> list[int]:
     """Return the bits of the converter that do not change although the values say they should.
 
@@ -179,7 +198,8 @@ def measure_quadrant(frame: Frame, quadrant: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``offset_pre``, ``offset_ove``, ``offset_img`` (medians), ``mean_*``, ``std_*``,
+        ``offset_pre``, ``offset_ove``, ``offset_img`` (medians), ``mean_*``, ``std_*`` (in the
+        image without what is far out),
         ``npix_zero`` and ``npix_sat`` of all that were read, ``npix`` read, ``stuck_bits``. None
         for sectors that the detector does not have.
     """
@@ -189,7 +209,7 @@ def measure_quadrant(frame: Frame, quadrant: str) -> dict[str, Any]:
         mean, std = moments_of(counts[index])
         found[f"offset_{sector}"] = _number(median_of(counts[index]))
         found[f"mean_{sector}"] = _number(mean)
-        found[f"std_{sector}"] = _number(std)
+        found[f"std_{sector}"] = _number(clipped_std_of(counts[index]) if sector == "img" else std)
     whole = counts.sum(axis=0)
     found["npix"] = int(whole.sum())
     found["npix_zero"] = int(whole[0])

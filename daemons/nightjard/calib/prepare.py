@@ -2,8 +2,9 @@
 """Frames made ready for measuring: bad pixels, offset, bias structure, flat field; on the fly.
 
 Preparing a quadrant from its raw pixels takes less time than reading it back as floats would, so
-nothing is stored. Order: pixels at either end of the converter and those of the cosmetics mask are
-bad; offset; structure of the bias; division by the flat field.
+nothing is stored; :mod:`nightjard.calib.preparing` records how it is done. Order: pixels at either
+end of the converter and those of the cosmetics mask are bad; offset; structure of the bias;
+division by the flat field.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightjar.calibration.detector import Detector
-from nightjar.errors import Refused, StorageError
+from nightjar.errors import StorageError
 from nightjard.calib.frames import Frame, Raw
 from nightjard.calib.work import Work
 
@@ -232,19 +233,3 @@ def _structure(wanted: _Wanted, offset: Offset) -> Floats:
     if offset == "median":
         return bias - np.float32(np.median(scan[: detector.image_rows]))
     return bias - np.median(scan, axis=1)[:, None].astype(np.float32)
-
-
-def record(work: Work, recipes: dict[int, Recipe]) -> None:
-    """Record how the frames of each CCD are prepared; the ``prep`` of a test that needs no more.
-
-    Raises
-    ------
-    Refused
-        No CCD has usable frames.
-    """
-    if not recipes:
-        raise Refused(f"{work.dataset.test}: there is no usable frame to prepare")
-    work.results.values.append(
-        {"name": "recipes", "value": {str(ccd): one.as_json() for ccd, one in recipes.items()},
-         "error": None, "unit": "", "where": {}}
-    )  # fmt: skip

@@ -64,9 +64,9 @@ def _reduced(image: Image, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray
 
 
 def fit_surface(
-    boxes: Boxes, shape: tuple[int, int], degree: int = 5, clip_sigma: float = 0.0
+    boxes: Boxes, shape: tuple[int, int], degree: int = 5
 ) -> NDArray[np.float64]:
-    """Return Chebyshev coefficients (y, x) of a polynomial through the means of boxes.
+    """Return Chebyshev coefficients (y, x) of a polynomial through the values of boxes.
 
     Terms up to `degree` in total; fewer where there are few boxes. Weights are the pixels of a box.
 
@@ -74,8 +74,6 @@ def fit_surface(
     ----------
     shape
         Of the image: what -1 to 1 stands for.
-    clip_sigma
-        Boxes farther than this many deviations (of the median kind) from a first fit are left out.
     """
     x = 2.0 * boxes.x / max(shape[1] - 1, 1) - 1.0
     y = 2.0 * boxes.y / max(shape[0] - 1, 1) - 1.0
@@ -83,25 +81,18 @@ def fit_surface(
     columns = chebyshev.chebvander(x, degree)
     rows = chebyshev.chebvander(y, degree)
     terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
-    design = np.stack([np.outer(rows[:, i], columns[:, j]).ravel() for i, j in terms], axis=1)
     values, weights = boxes.values.ravel(), np.sqrt(boxes.counts.ravel().astype(float))
     use = np.isfinite(values) & (weights > 0)
     result = np.zeros((degree + 1, degree + 1))
-    for _ in range(3 if clip_sigma else 1):
-        if use.sum() < len(terms):
-            terms_now = [0]  # a level is all that so few boxes tell
-        else:
-            terms_now = list(range(len(terms)))
-        solution = np.linalg.lstsq(
-            design[use][:, terms_now] * weights[use, None], values[use] * weights[use], rcond=None
+    if use.sum() < len(terms):
+        terms = [(0, 0)]  # a level is all that so few boxes tell
+    design = np.stack([np.outer(rows[:, i], columns[:, j]).ravel() for i, j in terms], axis=1)
+    if use.any():
+        found = np.linalg.lstsq(
+            design[use] * weights[use, None], values[use] * weights[use], rcond=None
         )[0]
-        result[:] = 0.0
-        for number, one in zip(terms_now, solution, strict=True):
-            result[terms[number]] = one
-        if clip_sigma:
-            gaps = np.abs(values - design[:, terms_now] @ solution)
-            scale = 1.4826 * float(np.median(gaps[use]))
-            use &= gaps <= max(clip_sigma * scale, 1e-9)
+        for term, one in zip(terms, found, strict=True):
+            result[term] = one
     return result
 
 
@@ -118,6 +109,35 @@ def surface(coefficients: NDArray[np.float64], shape: tuple[int, int]) -> Floats
 def smooth_model(
     image: Image, bad: Bad | None, box: int, degree: int = 5, clip_sigma: float = 0.0
 ) -> Floats:
-    """Return the smooth surface under an image: see :func:`boxed` and :func:`fit_surface`."""
+    """Return the smooth surface under an image: see :func:`boxed` and :func:`fit_surface`.
+
+    Parameters
+    ----------
+    clip_sigma
+        Pixels farther than this from a first model, through the medians of boxes, do not count
+        (defects, cosmic rays); 0: all do.
+    """
     shape = (image.shape[0], image.shape[1])
-    return surface(fit_surface(boxed(image, bad, box), shape, degree, clip_sigma), shape)
+    if clip_sigma:
+        first = surface(fit_surface(boxed_medians(image, bad, box), shape, degree), shape)
+        gaps = np.abs(image - first)
+        scale = 1.4826 * float(np.median(gaps.ravel()[:: max(gaps.size // 100_000, 1)]))
+        far = gaps > clip_sigma * max(scale, 1e-6)
+        bad = far if bad is None else far | bad
+    return surface(fit_surface(boxed(image, bad, box), shape, degree), shape)
+
+
+def boxed_medians(image: Image, bad: Bad | None, box: int) -> Boxes:
+    """Return the medians of boxes of about `box` pixels a side; bad pixels do not count."""
+    rows, columns = edges_of(image.shape[0], box), edges_of(image.shape[1], box)
+    values = np.full((len(rows) - 1, len(columns) - 1), np.nan)
+    counts = np.zeros(values.shape, np.int64)
+    for i in range(len(rows) - 1):
+        for j in range(len(columns) - 1):
+            place = (slice(rows[i], rows[i + 1]), slice(columns[j], columns[j + 1]))
+            pixels = image[place] if bad is None else image[place][~bad[place]]
+            counts[i, j] = pixels.size
+            if pixels.size:
+                values[i, j] = np.median(pixels)
+    return Boxes((columns[:-1] + columns[1:] - 1) / 2, (rows[:-1] + rows[1:] - 1) / 2,
+                 values, counts)  # fmt: skip

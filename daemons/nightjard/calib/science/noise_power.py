@@ -109,64 +109,112 @@ def floor_of(power: NDArray[np.float64], bins: int = _MEDIAN_BINS) -> NDArray[np
 
 
 def find_lines(
-    spectrum: Spectrum, timing: Timing, *, false_alarm: float = 1e-3, most: int = 10
-) -> list[Line]:
-    """Return the lines of a spectrum, strongest first.
+    residuals: Sequence[Floats], spectrum: Spectrum, timing: Timing, *,
+    frames_in_mean: int = 0, false_alarm: float = 1e-3, most: int = 10,
+) -> list[Line]:  # fmt: skip
+    """Return the lines of pick-up in frames, strongest first.
 
-    A frame is read in rows with gaps between them: every line has satellites at multiples of the
-    row frequency, on both sides of zero; these are no lines of their own.
+    The rows have gaps between them: a line has satellites at multiples of the row frequency. So
+    the strongest line is fitted at the times at which the pixels were really read and taken out of
+    the frames, until nothing stands above the noise.
 
     Parameters
     ----------
+    residuals
+        As for :func:`spectrum_of`; changed: the lines are taken out.
+    spectrum
+        Of them.
+    frames_in_mean
+        Frames of the mean that was taken from each to be rid of structure; 0: none was. A line
+        keeps its amplitude in no frame then, but the frames lie on a circle.
     false_alarm
         Chance that white noise gives any.
     """
     from scipy.stats import gamma
 
-    floor = floor_of(spectrum.power)
-    mean_of_median = spectrum.frames / gamma.median(spectrum.frames)
-    floor = np.maximum(floor * mean_of_median, 1e-12)
-    ratio = spectrum.power / floor
-    ratio[:3] = 0.0
-    threshold = float(gamma.isf(false_alarm / len(ratio), spectrum.frames)) / spectrum.frames
-    row_hz = 1.0 / timing.line_s
+    frames = spectrum.frames
+    mean_of_median = frames / float(gamma.median(frames))
+    threshold = float(gamma.isf(false_alarm / len(spectrum.power), frames)) / frames
     found: list[Line] = []
-    for index in np.argsort(ratio)[::-1][:20000]:
-        if ratio[index] < threshold or len(found) == most:
+    while len(found) < most:
+        floor = np.maximum(floor_of(spectrum.power) * mean_of_median, 1e-12)
+        ratio = spectrum.power / floor
+        ratio[:3] = 0.0
+        index = int(np.argmax(ratio))
+        if ratio[index] < threshold:
             break
-        hertz = index * spectrum.step_hz
-        if any(_is_satellite(hertz, one.hertz, row_hz, 3.0 * spectrum.step_hz) for one in found):
-            continue
-        found.append(_line(spectrum, int(index), float(floor[index]), float(ratio[index])))
-    return found
+        hertz = _refined(residuals, timing, index * spectrum.step_hz, spectrum.step_hz)
+        parts = np.array([_take_out(one, timing, hertz) for one in residuals])
+        noise = math.sqrt(2.0 * float(floor[index]) / spectrum.samples)  # of one amplitude
+        adu = _amplitude(parts, noise, frames_in_mean)
+        snr = adu * math.sqrt(frames) / noise
+        # Of a sine in white noise over a time T: sqrt(6) / (pi T snr).
+        error = math.sqrt(6.0) / math.pi * spectrum.step_hz / max(snr, 1.0)
+        found.append(Line(hertz, error, adu, noise / math.sqrt(frames), snr))
+        spectrum = spectrum_of(residuals, timing)
+    return sorted(found, key=lambda one: -one.adu)
 
 
-def _is_satellite(hertz: float, line: float, row_hz: float, near_hz: float) -> bool:
-    for mirrored in (line, -line):
-        gap = (hertz - mirrored) / row_hz
-        if abs(gap - round(gap)) * row_hz <= near_hz:
-            return True
-    return False
+def _amplitude(parts: NDArray[Any], noise: float, frames_in_mean: int) -> float:
+    """Return the amplitude of a line from its complex amplitudes in frames.
+
+    Phases differ from frame to frame, the amplitude does not. Without the mean of N frames, the
+    points lie on a circle about that mean (fit of Kasa); of few or weak ones the mean square is
+    taken, which is too small by 1 - 1 / N.
+    """
+    power = float(np.mean(np.abs(parts) ** 2)) - 2.0 * noise * noise
+    if frames_in_mean > 1:
+        power /= 1.0 - 1.0 / frames_in_mean
+        if len(parts) >= 5 and power > (10.0 * noise) ** 2:
+            design = np.stack([2.0 * parts.real, 2.0 * parts.imag, np.ones(len(parts))], axis=1)
+            x, y, rest = np.linalg.lstsq(design, np.abs(parts) ** 2, rcond=None)[0]
+            circle = float(rest + x * x + y * y)
+            if 0.25 * power < circle < 4.0 * power:
+                power = circle
+    return math.sqrt(max(power, 0.0))
 
 
-def _line(spectrum: Spectrum, index: int, floor: float, ratio: float) -> Line:
-    """Return a line from its highest value and the neighbours."""
-    power = spectrum.power
-    amplitudes = np.sqrt(np.maximum(power[index - 1 : index + 2] - floor, 0.0))
-    shift = 0.0
-    if len(amplitudes) == 3 and amplitudes[1] > 0:
-        # Of a sine without window: its place between two bins is that of their amplitudes' ratio.
-        side = 1 if amplitudes[2] >= amplitudes[0] else -1
-        part = amplitudes[1 + side] / (amplitudes[1] + amplitudes[1 + side])
-        shift = side * float(part)
-    peak = float(amplitudes[1]) / max(float(np.sinc(min(abs(shift), 0.5))), 0.6)
-    scale = 2.0 / math.sqrt(spectrum.samples)
-    noise = math.sqrt(floor / 2.0 / spectrum.frames) * scale
-    snr = math.sqrt(max(ratio * spectrum.frames, 0.0))
-    return Line(
-        (index + shift) * spectrum.step_hz, spectrum.step_hz * 0.5 / max(snr, 1.0), peak * scale,
-        noise, snr,
-    )  # fmt: skip
+def _waves(shape: tuple[int, ...], timing: Timing, hertz: float) -> tuple[Floats, Floats]:
+    """Return exp(2 pi i f t) of the starts of rows and of the pixels within a row."""
+    rows = np.exp(2j * math.pi * hertz * timing.line_s * np.arange(shape[0]))
+    columns = np.exp(2j * math.pi * hertz * timing.pixel_s * np.arange(shape[1]))
+    return rows, columns
+
+
+def _component(frame: Floats, timing: Timing, hertz: float) -> complex:
+    """Return the complex amplitude of a line in a frame: half of it is at the frequency."""
+    rows, columns = _waves(frame.shape, timing, hertz)
+    real = frame @ columns.real.astype(np.float32)
+    imaginary = frame @ columns.imag.astype(np.float32)
+    return complex(2.0 * np.dot(rows.conj(), real - 1j * imaginary) / frame.size)
+
+
+def _refined(residuals: Sequence[Floats], timing: Timing, hertz: float, step_hz: float) -> float:
+    """Return the frequency near one of the grid at which the frames have the most power."""
+    few = residuals[:4]
+    width = step_hz
+    for _ in range(3):
+        grid = hertz + width * np.linspace(-1.0, 1.0, 9)
+        powers = [sum(abs(_component(one, timing, f)) ** 2 for one in few) for f in grid]
+        best = int(np.argmax(powers))
+        hertz = float(grid[best])
+        if 0 < best < len(grid) - 1:
+            below, at, above = powers[best - 1 : best + 2]
+            curvature = below - 2.0 * at + above
+            if curvature < 0:
+                hertz += float((grid[1] - grid[0]) * 0.5 * (below - above) / curvature)
+        width /= 4.0
+    return hertz
+
+
+def _take_out(frame: Floats, timing: Timing, hertz: float) -> complex:
+    """Subtract a line from a frame; return its complex amplitude."""
+    one = _component(frame, timing, hertz)
+    rows, columns = _waves(frame.shape, timing, hertz)
+    start = one * rows
+    frame -= np.outer(start.real, columns.real).astype(np.float32)
+    frame += np.outer(start.imag, columns.imag).astype(np.float32)
+    return one
 
 
 def binned(spectrum: Spectrum, bins: int = 200) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
