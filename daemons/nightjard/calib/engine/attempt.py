@@ -87,8 +87,12 @@ class Attempt:
     def _link(self, path: Path, base: Path) -> None:
         target = self.folder / path.relative_to(base)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
+        if target.exists():
+            return
+        try:
             os.link(path, target)
+        except OSError:  # a file system without hard links
+            files.write_durably(target, path.read_bytes())
 
 
 def latest(test_folder: Path) -> Attempt | None:

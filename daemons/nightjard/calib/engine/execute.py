@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nightjar.errors import NightjarError, Refused
+from nightjar.errors import ConfigError, NightjarError, Refused
 from nightjar.times import NS_PER_S, iso
 from nightjard.calib.engine import attempt as attempts
 from nightjard.calib.engine import layout, record
@@ -25,7 +25,7 @@ from nightjard.calib.engine.plan import TestPlan
 from nightjard.calib.engine.products import inputs_of
 from nightjard.calib.engine.steps import DebugStop, Steps, do_all, do_init, keys_of, open_for
 from nightjard.calib.ingest import Ingested, ingest
-from nightjard.calib.task import TASKS, Task
+from nightjard.calib.task import Task
 
 
 @dataclass
@@ -57,6 +57,8 @@ def run_test(context: Context, plan: TestPlan) -> Outcome:
 
     Raises
     ------
+    ConfigError
+        Log or products are not what the campaign says: another version of ELVIS, say.
     StorageError
         Nothing more can be written: no test can go on.
     DebugStop
@@ -70,8 +72,8 @@ def run_test(context: Context, plan: TestPlan) -> Outcome:
     outcome = Outcome(plan.test)
     try:
         _run(context, plan, outcome)
-    except DebugStop:
-        raise
+    except (DebugStop, ConfigError):
+        raise  # what is configured wrongly is so for all tests
     except Exception as error:  # one test's failure is its own; the others go on
         if is_storage_full(error):
             folder = context.folder / plan.test
@@ -118,10 +120,10 @@ def _input_lines(context: Context, plan: TestPlan) -> list[str]:
 
 
 def _task_of(context: Context, handle: str) -> Task:
-    if handle not in TASKS and context.load.__module__ == "nightjard.calib.task":
-        raise Refused(f"there is no analysis of {handle}")
     try:
         return context.load(handle)
+    except KeyError:
+        raise Refused(f"there is no analysis of {handle}") from None
     except (ImportError, AttributeError) as error:
         raise Refused(f"the analysis of {handle} cannot be loaded: {error}") from error
 
@@ -150,7 +152,8 @@ def _run(context: Context, plan: TestPlan, outcome: Outcome) -> None:
     outcome.attempt = attempt.folder.name
     do_init(context, plan, attempt, steps, ingested, missing)
     do_all(context, plan, task, attempt, steps, ingested, inputs, products)
-    inputs.complete()
+    if steps.wanted:
+        inputs.complete()
     _finish(context, plan, outcome, attempt, steps, inputs)
     layout.switch_current(test_folder, attempt.folder)
 
