@@ -148,11 +148,14 @@ class Catalogue:
             if variant.surrogate:
                 continue
             test = f"{name}.{repetition}" if repetition else name
-            columns, expectations = expand_columns(
-                definition, variant.variables, profile=profile, detector=detector,
-                common={**self.common, "test": test}, limits=self.limits, fixed=fixed,
-                where=f"{self.source}: tests.{handle}",
-            )  # fmt: skip
+            try:
+                columns, expectations = expand_columns(
+                    definition, variant.variables, profile=profile, detector=detector,
+                    common={**self.common, "test": test}, limits=self.limits, fixed=fixed,
+                    where=f"{self.source}: tests.{handle}",
+                )  # fmt: skip
+            except NightjarError as error:  # whatever it is: the data are wrong
+                raise ConfigError(error.message) from error
             planned.append(PlannedTest(Script(test, handle, elvis, columns), expectations))
         return planned
 

@@ -23,7 +23,7 @@ from nightjar.calibration.script import (
     Value,
     key_of,
 )
-from nightjar.errors import ConfigError, NightjarError
+from nightjar.errors import ConfigError
 
 _MOST_COLUMNS = 999
 
@@ -200,10 +200,7 @@ def _resolve(key: str, given: Any, names: Mapping[str, Any], where: str) -> Valu
         value: Any = fill(given, names, where) if isinstance(given, str) else given
     else:
         value = evaluate(given, names, where) if isinstance(given, str) else given
-    try:
-        return description.check(value, where)
-    except NightjarError as error:
-        raise ConfigError(error.message) from None
+    return description.check(value, where)
 
 
 def _check_exposure(column: Column, scope: _Scope, profile: ChamberProfile, where: str) -> None:
