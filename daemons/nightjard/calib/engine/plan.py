@@ -19,7 +19,7 @@ from nightjard.calib.campaign import Campaign, ScheduledTest, meant
 from nightjard.calib.task import Task, load_task
 
 ALWAYS = ("init", "report")
-CHECKS = ("lock", "relock", "check")
+CHECKS = ("lock", "check")
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,9 @@ def _tests_of(
     setup: Setup, name: str, scheduled: Mapping[str, Any], where: str
 ) -> Sequence[str]:
     """Return the tests that a handle or test of the file stands for."""
-    if name in scheduled:
-        return [name]
     if name not in setup.catalogue.handles:
+        if name in scheduled:
+            return [name]
         known = [*setup.catalogue.handles, *setup.catalogue.tests]
         try:
             setup.catalogue.handle_of(name)
@@ -290,20 +290,18 @@ def _options(
 
 
 def _limits(planned: PlannedTest, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return limits as :mod:`nightjard.calib.limits` reads them; overrides go before all."""
-    own = {key: value for key, value in overrides.items() if key != "columns"}
-    of_columns = overrides.get("columns", {})
-    columns = {}
-    for name, expected in planned.expectations.items():
-        limits: dict[str, Any] = {key: list(limit) for key, limit in expected.limits.items()}
-        limits |= {key: value for key, value in own.items() if key in limits}
-        limits |= of_columns.get(name, {}).get("limits", {})
-        columns[name] = {
-            "limits": limits,
-            "exempt": bool(of_columns.get(name, {}).get("exempt", expected.is_exempt)),
-            "variables": {
-                key: value for key, value in expected.variables.items()
-                if isinstance(value, str | int | float)
-            },
-        }  # fmt: skip
-    return {**own, "columns": columns}
+    """Return limits as :mod:`nightjard.calib.limits` reads them."""
+    return {
+        "columns": {
+            name: {
+                "limits": {key: list(limit) for key, limit in expected.limits.items()},
+                "is_exempt": expected.is_exempt,
+                "variables": {
+                    key: value for key, value in expected.variables.items()
+                    if isinstance(value, str | int | float)
+                },
+            }
+            for name, expected in planned.expectations.items()
+        },
+        "overrides": dict(overrides),
+    }  # fmt: skip

@@ -144,8 +144,8 @@ def record_rows(tests: Iterable[TestState], session: str) -> list[dict[str, Any]
         {
             "test": one.test, "handle": one.handle, "session": session,
             "obsid_first": one.obsids[0], "obsid_last": one.obsids[1], "script": one.script,
-            "day_folder": " ".join(Path(day).name for day in one.days), "state": one.stage, "attempt": one.attempt,
-            "flags": " ".join(one.flags),
+            "day_folder": " ".join(Path(day).name for day in one.days), "state": one.stage,
+            "attempt": one.attempt, "flags": " ".join(one.flags),
         }
         for one in tests
     ]  # fmt: skip
