@@ -3,9 +3,12 @@
 
 Channels are canonical quadrants of all CCDs of one exposure: the same pixel of each is converted
 at the same moment. Where a star lies on a source channel, a victim channel shows ``c`` times it.
-For every star its pixels on the victim are fitted with ``background + plane + c * source``; the
-background of the victim, its slope and its offset do not enter ``c``. Sums of the fits add up over
-stars and exposures, so that every one counts with its statistical weight.
+The pixels of a victim about a star are fitted with ``background + sum c_s source_s``: all channels
+that are lit there at once, since the same star of the pattern falls on nearly the same pixels of
+several CCDs; the background is a polynomial of second degree, so that offset, slopes and far wings
+of other stars do not enter ``c``; charge that a star of the victim left behind in transfer has its
+own terms. Sums of the fits add up over stars and exposures, so that every
+one counts with its statistical weight, and the equations of each victim are solved in the end.
 """
 
 from __future__ import annotations
@@ -24,10 +27,18 @@ Bools = NDArray[np.bool_]
 HALF_PX = 7
 LIT_ADU = 500.0
 #: A victim pixel counts only this far from what is lit on the victim itself.
-VICTIM_REACH_PX = 9
-_BASIS = 3
+VICTIM_REACH_PX = 3
+#: What is lit on a victim: more than cross-talk can be.
+_OWN_ADU = 40.0
+#: Stars of different channels nearer than this are looked at together.
+_TOGETHER_PX = 12
+#: How far behind a star charge is looked for that was left behind, and how fast it fades, px.
+_TRAIL_PX = 60
+_FADING_PX = (2.5, 6.0, 15.0)
 _LEAST_PIXELS = 60
 _CLIP_SIGMA = 5.0
+#: Sources whose light is more alike than this (correlation) cannot be told from each other.
+_MOST_ALIKE = 0.995
 
 
 @dataclass(frozen=True)
@@ -73,16 +84,17 @@ def lit_stars(
 
 @dataclass
 class Sums:
-    """What the pixels of all stars add up to; arrays (sources, victims).
+    """What the pixels of all stars add up to, for each victim.
 
     Attributes
     ----------
-    xx, xy, yy
-        Sums of source squared, source by victim and victim squared after background and plane
-        of each star were taken off both.
-    freedom
-        Pixels minus fitted numbers.
-    stars
+    xx : array (victims, sources, sources)
+        Sums of products of sources, after the background of each star was taken off.
+    xy : array (victims, sources)
+        Sums of source by victim.
+    yy, freedom : arrays (victims,)
+        Sums of victim squared; pixels less fitted numbers of the background.
+    stars : array (victims, sources)
         Stars that counted.
     """
 
@@ -95,7 +107,10 @@ class Sums:
     @classmethod
     def none(cls, channels: int) -> Sums:
         """Return empty sums."""
-        return cls(*(np.zeros((channels, channels)) for _ in range(5)))
+        n = channels
+        return cls(
+            np.zeros((n, n, n)), np.zeros((n, n)), np.zeros(n), np.zeros(n), np.zeros((n, n))
+        )
 
     def add(self, other: Sums) -> None:
         """Add the sums of other stars."""
@@ -113,7 +128,7 @@ class Sums:
 
 
 def accumulate(
-    images: list[Any], bads: list[Bools], stars: list[list[Star]], *, lit_adu: float = LIT_ADU,
+    images: list[Any], bads: list[Any], stars: list[list[Star]], *, lit_adu: float = LIT_ADU,
     half_px: int = HALF_PX,
 ) -> Sums:  # fmt: skip
     """Return the sums of one exposure.
@@ -129,76 +144,151 @@ def accumulate(
     """
     sums = Sums.none(len(images))
     shape = next(image.shape for image in images if image is not None)
-    for source, image in enumerate(images):
-        if image is None:
-            continue
-        for star in stars[source]:
-            rows = slice(max(star.y - half_px, 0), min(star.y + half_px + 1, shape[0]))
-            columns = slice(max(star.x - half_px, 0), min(star.x + half_px + 1, shape[1]))
-            _add_star(sums, source, images, bads, rows, columns, lit_adu)
+    for group in together(stars):
+        xs, ys = [star.x for star in group], [star.y for star in group]
+        rows = slice(max(min(ys) - half_px, 0), min(max(ys) + half_px + 1, shape[0]))
+        columns = slice(max(min(xs) - half_px, 0), min(max(xs) + half_px + 1, shape[1]))
+        _add_group(sums, images, bads, rows, columns, lit_adu)
     return sums
 
 
-def _add_star(
-    sums: Sums, source: int, images: list[Any], bads: list[Bools], rows: slice, columns: slice,
-    lit_adu: float,
-) -> None:  # fmt: skip
-    light = np.asarray(images[source][rows, columns], float)
-    usable = ~bads[source][rows, columns]
-    margin = VICTIM_REACH_PX
-    wide = (
-        slice(max(rows.start - margin, 0), rows.stop + margin),
-        slice(max(columns.start - margin, 0), columns.stop + margin),
-    )
-    inner = (
-        slice(rows.start - wide[0].start, rows.start - wide[0].start + light.shape[0]),
-        slice(columns.start - wide[1].start, columns.start - wide[1].start + light.shape[1]),
-    )
-    dy, dx = np.indices(light.shape, float)
-    basis = np.stack([np.ones_like(dx), dx - dx.mean(), dy - dy.mean()], axis=-1)
+def together(stars: list[list[Star]]) -> list[list[Star]]:
+    """Return the stars of all channels in groups of those that fall near each other."""
+    left = sorted((star for one in stars for star in one), key=lambda star: (-star.peak, star.x))
+    groups = []
+    while left:
+        first, rest = left[0], left[1:]
+        near = [
+            star for star in rest
+            if abs(star.x - first.x) <= _TOGETHER_PX and abs(star.y - first.y) <= _TOGETHER_PX
+        ]  # fmt: skip
+        groups.append([first, *near])
+        left = [star for star in rest if star not in near]
+    return groups
+
+
+def _add_group(
+    sums: Sums, images: list[Any], bads: list[Any], rows: slice, columns: slice, lit_adu: float
+) -> None:
+    here = (rows, columns)
+    lit = [
+        channel for channel, image in enumerate(images)
+        if image is not None and _is_lit(image[here], lit_adu)
+    ]  # fmt: skip
+    if not lit:
+        return
+    light = np.stack([np.asarray(images[channel][here], float) for channel in lit], axis=-1)
+    usable = ~np.any([bads[channel][here] for channel in lit], axis=0)
+    dy, dx = (one - one.mean() for one in np.indices(usable.shape, float))
+    basis = np.stack([np.ones_like(dx), dx, dy, dx * dx, dx * dy, dy * dy], axis=-1)
     for victim, image in enumerate(images):
-        if victim == source or image is None:
+        if image is None:
             continue
-        # The wings of a star of the victim itself are steep: nothing of them is used.
-        own = np.asarray(image[wide]) > lit_adu / 5
-        own = ndimage.binary_dilation(ndimage.binary_opening(own), iterations=margin)
-        good = usable & ~bads[victim][rows, columns] & ~own[inner]
-        if good.sum() < _LEAST_PIXELS:
+        good = usable & ~bads[victim][here] & ~_own_light(image, rows, columns)
+        sources = [index for index, channel in enumerate(lit) if channel != victim]
+        # A source counts where its own light is among the pixels that are left.
+        sources = [one for one in sources if _is_lit(light[..., one][good], lit_adu)]
+        if not sources or good.sum() < _LEAST_PIXELS:
             continue
-        found = _regress(light[good], np.asarray(image[rows, columns], float)[good], basis[good])
-        if found is not None:
-            for name, value in zip(("xx", "xy", "yy", "freedom"), found, strict=True):
-                getattr(sums, name)[source, victim] += value
-            sums.stars[source, victim] += 1
+        known = np.concatenate([basis, trails(image, rows, columns, lit_adu)], axis=-1)
+        found = _freed(
+            light[good][:, sources], np.asarray(image[here], float)[good], known[good]
+        )
+        if found is None:
+            continue
+        x, y = found
+        which = [lit[one] for one in sources]
+        sums.xx[victim][np.ix_(which, which)] += x.T @ x
+        sums.xy[victim][which] += x.T @ y
+        sums.yy[victim] += float(y @ y)
+        sums.freedom[victim] += len(y) - known.shape[-1]
+        sums.stars[victim][which] += 1
 
 
-def _regress(x: Floats, y: Floats, basis: Floats) -> tuple[float, float, float, float] | None:
-    """Sums of x and y freed of the basis, pixels that do not fit (5 sigma) left out."""
-    kept = np.ones(len(x), bool)
-    for _round in range(3):
-        frame, _ = np.linalg.qr(basis[kept])
+def _is_lit(light: Any, lit_adu: float) -> bool:
+    """Whether there is a star, not just a pixel."""
+    return bool((np.asarray(light) > lit_adu).sum() >= 3)
+
+
+def _own_light(image: Any, rows: slice, columns: slice) -> Bools:
+    """Tell which pixels of a window are near light of the channel itself."""
+    margin = VICTIM_REACH_PX
+    up, left = min(rows.start, margin), min(columns.start, margin)
+    part = image[rows.start - up : rows.stop + margin, columns.start - left : columns.stop + margin]
+    own = np.asarray(part) > _OWN_ADU
+    if own.any():
+        own = ndimage.binary_dilation(own, np.ones((3, 3), bool), iterations=margin)
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    return np.asarray(own[up : up + height, left : left + width])
+
+
+def trails(image: Any, rows: slice, columns: slice, lit_adu: float) -> Floats:
+    """Return what charge left behind by stars of the channel itself looks like in a window.
+
+    A star trails into rows and columns that are read later: its profile across, times
+    exponentials along. Shape (rows, columns, terms); no terms where no star lies before.
+    """
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    terms: list[Floats] = []
+    for is_parallel in (True, False):
+        turned = image if is_parallel else image.T
+        along, across = (rows, columns) if is_parallel else (columns, rows)
+        first = max(along.start - _TRAIL_PX, 0)
+        part = np.asarray(turned[first : along.stop, across], float)
+        bright = np.where(part > lit_adu, part, 0.0)
+        if (bright > 0).sum() < 3:
+            continue
+        profile = bright.sum(axis=0)
+        centre = float((bright.sum(axis=1) * np.arange(len(bright))).sum() / bright.sum())
+        distance = np.arange(along.start, along.stop) - first - centre
+        for fading in _FADING_PX:
+            fade = np.where(distance > 0, np.exp(-np.maximum(distance, 0.0) / fading), 0.0)
+            term = np.outer(fade, profile / profile.max())
+            terms.append(term if is_parallel else term.T)
+    if not terms:
+        return np.zeros((height, width, 0))
+    return np.stack(terms, axis=-1)
+
+
+def _freed(x: Floats, y: Floats, basis: Floats) -> tuple[Floats, Floats] | None:
+    """Return sources and victim without the background; pixels that do not fit are left out."""
+    kept = np.ones(len(y), bool)
+    for _round in range(4):
+        frame = _axes(basis[kept])
         a = x[kept] - frame @ (frame.T @ x[kept])
         b = y[kept] - frame @ (frame.T @ y[kept])
-        xx = float(a @ a)
-        if xx <= 0:
+        if not (np.einsum("ij,ij->j", a, a) > 0).all():
             return None
-        rest = b - a * float(a @ b) / xx
+        rest = b - a @ np.linalg.lstsq(a, b, rcond=1e-9)[0]
         spread = 1.4826 * float(np.median(np.abs(rest)))
         far = np.abs(rest) > _CLIP_SIGMA * max(spread, 0.3)
-        if not far.any() or kept.sum() - far.sum() < _LEAST_PIXELS:
-            return xx, float(a @ b), float(b @ b), float(len(a) - _BASIS)
+        if not far.any() or kept.sum() - far.sum() < _LEAST_PIXELS or _round == 3:
+            break
         kept[np.flatnonzero(kept)[far]] = False
-    frame, _ = np.linalg.qr(basis[kept])
-    a = x[kept] - frame @ (frame.T @ x[kept])
-    b = y[kept] - frame @ (frame.T @ y[kept])
-    return float(a @ a), float(a @ b), float(b @ b), float(len(a) - _BASIS)
+    return a, b
+
+
+def _axes(basis: Floats) -> Floats:
+    """Return orthonormal axes of what the terms span, those that are nothing left out."""
+    scale = np.sqrt((basis**2).sum(axis=0))
+    terms = basis[:, scale > 1e-6] / scale[scale > 1e-6]
+    left, size, _ = np.linalg.svd(terms, full_matrices=False)
+    return np.asarray(left[:, size > 1e-7 * size[0]])
 
 
 @dataclass(frozen=True)
 class CrossTalk:
-    """Cross-talk from sources (rows) to victims (columns): ratio, its error (1 sigma), noise.
+    """Cross-talk from sources (rows) to victims (columns): ratio, its error (1 sigma).
 
-    NaN where no star told of it, and on the diagonal.
+    NaN where no star told of it, where sources cannot be told from each other, and on the
+    diagonal.
+
+    Attributes
+    ----------
+    noise_adu : array (victims,)
+        Of a pixel of a victim about the fit.
+    stars
+        Stars that counted.
     """
 
     ratio: Floats
@@ -209,11 +299,24 @@ class CrossTalk:
 
 def matrix(sums: Sums) -> CrossTalk:
     """Return the cross-talk that the sums tell."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = sums.xy / sums.xx
-        variance = (sums.yy - ratio * sums.xy) / np.maximum(sums.freedom - sums.stars, 1)
-        error = np.sqrt(variance / sums.xx)
-    silent = (sums.stars < 1) | (sums.xx <= 0)
-    for one in (ratio, error, variance):
-        one[silent] = np.nan
-    return CrossTalk(ratio, error, np.sqrt(variance), sums.stars)
+    count = len(sums.yy)
+    ratio, error = np.full((count, count), np.nan), np.full((count, count), np.nan)
+    noise = np.full(count, np.nan)
+    for victim in range(count):
+        which = np.flatnonzero(sums.stars[victim] > 0)
+        if len(which) == 0:
+            continue
+        xx, xy = sums.xx[victim][np.ix_(which, which)], sums.xy[victim][which]
+        scale = np.sqrt(np.diag(xx))
+        likeness = xx / np.outer(scale, scale)
+        inverse = np.linalg.pinv(likeness, rcond=1e-10, hermitian=True)
+        found = (inverse @ (xy / scale)) / scale
+        freedom = max(sums.freedom[victim] - len(which), 1.0)
+        variance = max(float(sums.yy[victim] - found @ xy), 0.0) / freedom
+        # How much of a source the others cannot imitate.
+        own = 1.0 / np.maximum(np.diag(inverse), 1e-12)
+        clear = own > 1.0 - _MOST_ALIKE**2
+        ratio[which[clear], victim] = found[clear]
+        error[which[clear], victim] = np.sqrt(variance * np.diag(inverse)[clear]) / scale[clear]
+        noise[victim] = np.sqrt(variance)
+    return CrossTalk(ratio, error, noise, sums.stars.T.copy())
