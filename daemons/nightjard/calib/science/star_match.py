@@ -169,7 +169,7 @@ def _refined(
         factor, shift = _fit(p[pairs[:, 0]], s[pairs[:, 1]])
         rest = np.abs(factor * p[pairs[:, 0]] + shift - s[pairs[:, 1]])
         # Closer each time, never closer than what a centre of a bright source is worth.
-        narrower = float(np.clip(5.0 * np.median(rest), 0.5, tolerance))
+        narrower = float(np.clip(5.0 * np.median(rest), 0.1, tolerance))
         if narrower == tolerance:
             break
         tolerance = narrower

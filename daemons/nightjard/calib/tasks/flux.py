@@ -119,6 +119,7 @@ def judge_flats(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> Non
         ]
         expected = min(float(np.median(one["exptime"])) / nominal, 1.0) * full
         limit = limits.of("fluence", label) or Limit(0.9 * expected, 1.1 * expected)
+        limit = as_open(limit, one)
         work.results.compliance(
             "fluence",
             float(np.median(one["fluence"])),
@@ -135,6 +136,14 @@ def judge_flats(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> Non
         work.results.table("saturation", times, caption="Time to saturation of every quadrant")
     spot_check.judge_saturation(work, times, spot_check.wave_of(work), "flat", _FLAT_PART)
     _draw(work, table, "fluence", "Fluence / ADU")
+
+
+def as_open(limit: Limit, frames: Table) -> Limit:
+    """Return a limit of fluence, which is of the commanded time, for the time it was open."""
+    commanded = float(np.median(frames["exptime"]))
+    part = float(np.median(frames["open_s"])) / commanded if commanded > 0 else 1.0
+    low, high = (None if one is None else one * part for one in (limit.low, limit.high))
+    return Limit(low, high, limit.unit)
 
 
 def flat_table(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> Table:

@@ -297,7 +297,9 @@ def middle(values: Iterable[Any], errors: Iterable[Any]) -> tuple[float, float]:
 
 
 def judge_spots(work: Work, table: Table, measures: dict[str, tuple[Any, str, str, Limit]]) -> None:
-    """Judge measures of spots by the limits of each column; the worst of a quadrant counts.
+    """Judge measures of spots by the limits of each column.
+
+    The worst spot of a quadrant counts; of backgrounds their median.
 
     Parameters
     ----------
@@ -324,8 +326,9 @@ def judge_spots(work: Work, table: Table, measures: dict[str, tuple[Any, str, st
         for name, (values, unit, flag, fallback) in measures.items():
             limit = limits.of(name, label) or fallback
             one = np.asarray(values, float)[here & good]
+            value = float(np.median(one)) if name == "background" else _worst(one, limit)
             work.results.compliance(
-                name, _worst(one, limit), limit.low, limit.high, unit=unit, flag=flag, **where
+                name, value, limit.low, limit.high, unit=unit, flag=flag, **where
             )
 
 
