@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -68,16 +68,37 @@ def tile_pairs(
             variances.append(math.nan)
             counts.append(0)
             continue
-        is_whole = share == 1.0
-        difference = (a - b).ravel() if is_whole else (a - b)[good]
-        moments = clipped_moments(difference, clip_sigma)
-        total = a + b
-        # Fixed pattern is in the sum: clipped wider, so that only defects leave it.
-        level = clipped_moments(total.ravel() if is_whole else total[good], 6.0, rounds=1)
+        total = (a + b)[good]
+        # Fixed pattern is in the sum: clipped wider, so that only defects leave it. A dead pixel
+        # does not stand out in the difference, where it would lower the variance.
+        level = clipped_moments(total, 6.0, rounds=1)
+        is_like = np.abs(total - level.mean) <= 6.0 * math.sqrt(max(level.variance, 1e-9))
+        moments = clipped_moments((a - b)[good][is_like], clip_sigma)
         means.append(level.mean / 2.0)
         variances.append(moments.variance / 2.0)
         counts.append(moments.count)
     return TilePairs(np.array(means), np.array(variances), np.array(counts, np.int64))
+
+
+def trailing_factors(
+    tiles: Sequence[Tile], serial: float, parallel: float
+) -> Float64s:
+    """Return by what charge that trails lowers the variance of each tile, a factor near 1.
+
+    A pixel that leaves the share p to those behind it and gets the same from those before it has
+    the mean of the others, but of independent noise only ``(1 - p)^2``.
+
+    Parameters
+    ----------
+    serial, parallel
+        Share left behind in one transfer; the tile's middle tells how many there are.
+    """
+    factors = []
+    for rows, columns in tiles:
+        across = 0.5 * (columns.start + columns.stop + 1) * serial
+        along = 0.5 * (rows.start + rows.stop + 1) * parallel
+        factors.append((1.0 - across) ** 2 * (1.0 - along) ** 2)
+    return np.array(factors)
 
 
 @dataclass(frozen=True)
@@ -100,6 +121,14 @@ class Points:
     def chosen(self, where: NDArray[Any]) -> Points:
         """Return some of the points."""
         return Points(self.mean[where], self.variance[where], self.count[where], self.tile[where])
+
+    def restored(self, factors: Float64s) -> Points:
+        """Return the points with the variance that trailing charge took (a factor a tile)."""
+        seen = self.tile >= 0
+        noise = float(np.median(self.variance[~seen])) if (~seen).any() else 0.0
+        variance = self.variance.copy()
+        variance[seen] = noise + (variance[seen] - noise) / factors[self.tile[seen]]
+        return replace(self, variance=variance)
 
     def sorted(self) -> Points:
         """Return the points by their mean."""

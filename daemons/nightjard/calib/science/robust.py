@@ -125,10 +125,8 @@ class Polynomial:
 
     def __call__(self, x: Any) -> Float64s:
         """Return its values."""
-        result: Float64s = np.polynomial.polynomial.polyval(
-            np.asarray(x, np.float64), self.coefficients
-        )
-        return result
+        x = np.asarray(x, np.float64)
+        return np.asarray(np.polynomial.polynomial.polyval(x, self.coefficients), np.float64)
 
 
 def fit_polynomial(

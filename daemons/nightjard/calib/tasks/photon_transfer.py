@@ -40,6 +40,7 @@ from nightjard.calib.science.photon_transfer import (
     bootstrap,
     fit_transfer,
     tile_pairs,
+    trailing_factors,
 )
 from nightjard.calib.science.robust import clipped_moments
 from nightjard.calib.task import Subtask, Task
@@ -79,6 +80,9 @@ class TransferOptions(StrictModel):
     )
     linearity: str | None = Field(
         None, description="Product NL_MODEL of a linearity test; the frames are corrected by it."
+    )
+    is_transfer_corrected: bool = Field(
+        True, description="Gives the curves the variance back that trailing charge smooths away."
     )
     edge_from: float = Field(0.15, gt=0, lt=1, description="Lowest level of rows and columns whose "
                              "trail is measured, full scale 1.")  # fmt: skip
@@ -240,6 +244,48 @@ def extract_transfer(work: Work) -> None:
     rows, columns = work.detector.quadrant_shape
     found = work.map(measure_pair, items, stage="pairs measured", memory_bytes=30 * rows * columns)
     _leave_pairs(work, jobs, found, options)
+    leave_trails(work, options)
+
+
+def leave_trails(work: Work, options: TransferOptions) -> None:
+    """Leave the table PTC_TRAILS: profiles of the frames nearest to half of full scale."""
+    frames = [frame for ccd in work.dataset.ccds for frame in half_scale(work, ccd)]
+    gathered: dict[tuple[int, str, str], list[Edge]] = {}
+    for frame, quadrants in zip(frames, edges_of(work, frames, options), strict=True):
+        for quadrant, both in quadrants.items():
+            for direction, document in both.items():
+                key = (frame.ccd, quadrant, direction)
+                gathered.setdefault(key, []).append(edge_of(document))
+    rows = []
+    for (ccd, quadrant, direction), edges in sorted(gathered.items()):
+        edge = merged(edges)
+        levels = np.concatenate([edge.image, edge.trail])
+        errors = np.concatenate([np.full(edge.image.size, np.nan), edge.error])
+        rows += [
+            {"ccd": ccd, "quadrant": quadrant, "direction": direction,
+             "pixel": pixel - edge.image.size, "level": float(levels[pixel]),
+             "level_error": float(errors[pixel]), "lines": edge.lines}
+            for pixel in range(levels.size)
+        ]  # fmt: skip
+    if rows:
+        work.results.table("PTC_TRAILS", with_units(rows, _EDGE_UNITS), show=False,
+                           caption="Last pixels of the image and those behind it")  # fmt: skip
+
+
+def trails_of(table: Any, channel: Channel) -> dict[str, Edge]:
+    """Return the profiles of a quadrant by direction; none without a table."""
+    edges: dict[str, Edge] = {}
+    if table is None:
+        return edges
+    rows = rows_of(table, channel)
+    for direction in sorted(set(rows["direction"])):
+        one = rows[np.asarray(rows["direction"] == direction)]
+        level, behind = np.asarray(one["level"], float), np.asarray(one["pixel"]) >= 0
+        error = np.asarray(one["level_error"], float)
+        edges[str(direction)] = Edge(
+            level[~behind], level[behind], error[behind], int(one["lines"][0])
+        )
+    return edges
 
 
 def _note_alone(work: Work) -> None:
@@ -305,6 +351,9 @@ _UNITS = {
     "read_noise": "electron", "read_noise_error": "electron", "bloom": "adu",
     "bloom_error": "adu", "bloom_e": "electron",
 }  # fmt: skip
+
+
+_EDGE_UNITS = {"signal": "adu", "base": "adu", "level": "adu", "level_error": "adu", "tail": "pix"}
 
 
 def with_units(rows: list[dict[str, Any]], units: Mapping[str, str] | None = None) -> Table:
@@ -432,9 +481,12 @@ def meta(work: Work) -> None:
         return
     noise = optional_table(work, "extract_PTC", "PTC_NOISE")
     lags = optional_table(work, "extract_PTC", "PTC_LAGS")
+    trails = optional_table(work, "extract_PTC", "PTC_TRAILS")
     rows, lines, maps = [], {}, {}
     for number, channel in enumerate(channels_of(table)):
         points = points_of(table, noise, channel)
+        if options_of(work).is_transfer_corrected:
+            points = points.restored(_factors(work, trails, channel))
         try:
             fitted = _fit_channel(work, channel, points, lags, number)
         except (ValueError, np.linalg.LinAlgError) as error:
@@ -450,6 +502,19 @@ def meta(work: Work) -> None:
     work.results.table("GAIN_TB", with_units(rows), caption="Gain, noise, full well")
     _leave_maps(work, maps)
     draw_curves(work, lines)
+
+
+def _factors(work: Work, trails: Any, channel: Channel) -> NDArray[np.float64]:
+    """Return what trailing charge makes of the variance of each tile; 1 where it is not seen."""
+    shares = {"serial": 0.0, "parallel": 0.0}
+    for direction, edge in trails_of(trails, channel).items():
+        found = inefficiency(edge, transfers_of(work.detector)[direction])
+        if found.cti > 3.0 * found.error:
+            shares[direction] = found.cti
+    factors = trailing_factors(work.detector.tiles(), shares["serial"], shares["parallel"])
+    work.results.value("variance_left", float(factors.mean()), ccd=channel[0],
+                       quadrant=channel[1], note="by trailing charge; corrected")  # fmt: skip
+    return factors
 
 
 def _fit_channel(
@@ -648,39 +713,34 @@ def transfers_of(detector: Detector) -> dict[str, int]:
 
 
 def extract_edges(work: Work) -> None:
-    """Measure the trails of the frames nearest to half of full scale; leave HER, HER_profiles."""
+    """Tell the transfer inefficiency from the trails; leave HER, HER_profiles."""
     if is_dry(work):
         return
-    options = options_of(work)
-    frames = [frame for ccd in work.dataset.ccds for frame in _half_scale(work, ccd)]
-    merged_edges: dict[tuple[int, str, str], list[Edge]] = {}
-    for frame, quadrants in zip(frames, edges_of(work, frames, options), strict=True):
-        for quadrant, both in quadrants.items():
-            for direction, document in both.items():
-                key = (frame.ccd, quadrant, direction)
-                merged_edges.setdefault(key, []).append(edge_of(document))
-    if not merged_edges:
+    table = optional_table(work, "extract_PTC", "PTC_TRAILS")
+    if table is None:
+        options = options_of(work)
         work.results.flag("BADDATAPROD", cause="no frame has edges between "
                           f"{options.edge_from:.0%} and {options.edge_to:.0%} of full scale")
         return  # fmt: skip
     rows, profiles = [], []
     lines: dict[Channel, list[tuple[Any, Any, str]]] = {}
-    for (ccd, quadrant, direction), edges in sorted(merged_edges.items()):
-        edge = merged(edges)
-        rows.append(record_edge(work, ccd, quadrant, direction, edge))
-        pixels = np.arange(edge.trail.size)
-        relative = (edge.trail - float(rows[-1]["base"])) / edge.signal
-        profiles += [
-            {"ccd": ccd, "quadrant": quadrant, "direction": direction, "pixel": int(pixel),
-             "level": float(edge.trail[pixel]), "level_error": float(edge.error[pixel]),
-             "relative": float(relative[pixel])}
-            for pixel in pixels
-        ]  # fmt: skip
-        lines.setdefault((ccd, quadrant), []).append((pixels, relative, direction))
-    units = {"signal": "adu", "base": "adu", "level": "adu", "level_error": "adu", "tail": "pix"}
-    work.results.table("HER", with_units(rows, units), caption="Hard-edge response and transfer "
-                       "inefficiency")  # fmt: skip
-    work.results.table("HER_profiles", with_units(profiles, units), show=False,
+    for ccd, quadrant in channels_of(table):
+        for direction, edge in trails_of(table, (ccd, quadrant)).items():
+            row = record_edge(work, ccd, quadrant, direction, edge)
+            relative = (edge.trail - float(row["base"])) / edge.signal
+            rows.append(row)
+            profiles += [
+                {"ccd": ccd, "quadrant": quadrant, "direction": direction, "pixel": pixel,
+                 "level": float(edge.trail[pixel]), "level_error": float(edge.error[pixel]),
+                 "relative": float(relative[pixel])}
+                for pixel in range(edge.trail.size)
+            ]  # fmt: skip
+            lines.setdefault((ccd, quadrant), []).append(
+                (np.arange(edge.trail.size), relative, direction)
+            )
+    work.results.table("HER", with_units(rows, _EDGE_UNITS), caption="Hard-edge response and "
+                       "transfer inefficiency")  # fmt: skip
+    work.results.table("HER_profiles", with_units(profiles, _EDGE_UNITS), show=False,
                        caption="Pixels behind the last of the image")  # fmt: skip
     from nightjard.calib import plotting
 
@@ -691,7 +751,7 @@ def extract_edges(work: Work) -> None:
     work.results.figure("HER", figure, caption="What trails behind the last column and row")
 
 
-def _half_scale(work: Work, ccd: int) -> list[CcdFrame]:
+def half_scale(work: Work, ccd: int) -> list[CcdFrame]:
     """Return the frames of the column whose median level is nearest to half of full scale."""
     metrics = work.table("check", "metrics")
     half = 0.5 * work.detector.adc_full_scale
