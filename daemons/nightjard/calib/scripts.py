@@ -225,14 +225,14 @@ def _equipment_faults(
         if pattern and not re.fullmatch(pattern, value):
             faults.append(
                 f"{path}: equipment.{key}: {value!r}: must be a serial number like "
-                f"{_example(pattern)}  ({pattern})"
+                f"{_example(pattern)} (pattern {pattern})"
             )
     return faults
 
 
 def _example(pattern: str) -> str:
-    """Return a pattern of a serial number as people write it: N for a digit."""
-    text = re.sub(r"\[0-9\]\{(\d)\}", lambda match: "N" * int(match[1]), pattern)
+    """Return a serial number of a pattern: of digits, and of the first of alternatives."""
+    text = re.sub(r"\[0-9\]\{(\d)\}", lambda match: "123456789"[: int(match[1])], pattern)
     return re.sub(r"\((\w+)\|[^)]*\)", r"\1", text)
 
 

@@ -56,7 +56,10 @@ def publish(
         return None
     _refuse_other(target, replace=replace)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise Refused(f"{target.parent} is not a folder; give another one") from error
         staged = Path(
             tempfile.mkdtemp(prefix=f".{target.name}.", suffix=TEMPORARY_SUFFIX, dir=target.parent)
         )
