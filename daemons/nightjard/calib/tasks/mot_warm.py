@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""All is well before pump-down (MOT_WARM): one frame of each kind, warm; go or no-go.
+
+Frames are told by what was commanded: RWDVS (vertical and serial clocks reversed: read noise), RWDV
+(vertical clocks reversed: offset), RAMP (dark current, grows along the rows), CHINJ, FLAT, PNT.
+``basic`` measures every quadrant (table ``RESULTS``), and decides: value ``go`` and document
+``GO_NOGO`` with the reason of every refusal. What could not be measured is a warning where the
+rest shows that the quadrant works, else a refusal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from nightjar.calibration.detector import Detector, load_detector
+from nightjar.config.load import StrictModel
+from nightjard.calib import checks, metrics
+from nightjard.calib.dataset import CcdFrame
+from nightjard.calib.frames import Frame, open_frame
+from nightjard.calib.prepare import Recipe, prepared, recipe_for
+from nightjard.calib.preparing import is_dry
+from nightjard.calib.science import converter, injection
+from nightjard.calib.science.sources import find_sources, star_like
+from nightjard.calib.task import Subtask, Task
+from nightjard.calib.tasks.injection import cycle_of
+from nightjard.calib.work import Work
+
+KINDS = ("RWDVS", "RWDV", "RAMP", "CHINJ", "FLAT", "PNT")
+Numbers = dict[str, Any]
+_FULL_PART = 0.85
+
+
+class WarmOptions(StrictModel):
+    """What a campaign may set for the warm test."""
+
+    offset_deviation_adu: float = Field(50.0, gt=0, description="From the expected offset.")
+    noise_adu: tuple[float, float] = Field((0.86, 1.44), strict=False)
+    least_ramp_adu: float = Field(200.0, ge=0, description="Of the last rows.")
+    largest_nonlinearity_pc: float = Field(5.0, gt=0)
+    largest_edge_response: float = Field(1.5e-3, gt=0)
+    least_injection_adu: float = Field(500.0, ge=0)
+    least_flat_adu: float = Field(1000.0, ge=0)
+    least_spots: int = Field(1, ge=0, description="Of a quadrant, in the best point-source frame.")
+
+
+def kind_of(frame: CcdFrame) -> str:
+    """Return what a frame of the test is, of `KINDS`."""
+    values = frame.commanded
+    mode = str(values.get("rdmode", "fwd_bas"))
+    if mode.startswith("rwd"):
+        return "RWDVS" if mode.endswith("vs") else "RWDV"
+    if int(values.get("chinj", 0)):
+        return "CHINJ"
+    if frame.exposure_s > 0:
+        return "PNT" if str(values.get("source", "flat")) == "point" else "FLAT"
+    return "RAMP"
+
+
+# --- measuring ---
+
+
+def measure_ccd(
+    frames: dict[str, list[str]], detector: str, recipe: dict[str, Any], cycle: dict[str, Any],
+    full_well_adu: float,
+) -> dict[str, Numbers]:
+    """Measure all that the frames of a CCD tell; a worker's task.
+
+    Parameters
+    ----------
+    frames
+        Kind -> paths.
+    cycle
+        How the CHINJ frame is injected: ``half``, ``on``, ``off``.
+
+    Returns
+    -------
+    dict
+        Of each quadrant numbers; those that cannot be measured are None.
+    """
+    kind, how = load_detector(detector), Recipe.from_json(recipe)
+    opened = {name: [open_frame(path, kind) for path in paths] for name, paths in frames.items()}
+    found: dict[str, Numbers] = {}
+    for quadrant in kind.names:
+        one: Numbers = {}
+        if opened.get("RAMP"):
+            one |= _of_ramp(opened["RAMP"][0], quadrant, how)
+            ramp, bad = prepared(opened["RAMP"][0], quadrant, how)
+            area = (slice(0, kind.image_rows), kind.columns_of("image"))
+            others = _Others(kind, quadrant, how, ramp[area], bad[area])
+            if opened.get("CHINJ") and cycle["half"] == kind.half_of(quadrant):
+                one |= others.injected(opened["CHINJ"][0], cycle)
+            if opened.get("FLAT"):
+                one |= others.flat(opened["FLAT"][0])
+            if opened.get("PNT"):
+                counts = [others.spots(frame, full_well_adu) for frame in opened["PNT"]]
+                one["spots"] = max((n for n in counts if n is not None), default=None)
+        found[quadrant] = {name: _plain(value) for name, value in one.items()}
+        for group in opened.values():
+            for frame in group:
+                frame.forget()
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.ndarray):
+        return [_plain(one) for one in value.tolist()]
+    return value
+
+
+def _of_ramp(frame: Frame, quadrant: str, how: Recipe) -> Numbers:
+    kind = frame.detector
+    counts = metrics.count_values(frame, quadrant).sum(axis=0)
+    pixels, bad = prepared(frame, quadrant, how)
+    rows = slice(0, kind.image_rows)
+    image = kind.columns_of("image", is_trimmed=True)
+    ramp = converter.measure_ramp(pixels[rows, image], bad[rows, image])
+    response, error, profile = converter.edge_response(
+        pixels[rows], kind.columns_of("image"), kind.columns_of("overscan"), bad=bad[rows]
+    )
+    step = max(len(ramp.profile) // 300, 1)
+    return {
+        "bits": converter.bit_means(counts, kind.adc_bits),
+        "stuck_bits": metrics.stuck_bits(counts, kind.adc_bits),
+        "ramp_top": float(np.nanmedian(ramp.profile[-max(len(ramp.profile) // 20, 1) :])),
+        "ramp_slope": ramp.slope_adu_row, "ramp_slope_error": ramp.slope_error,
+        "nonlinearity": ramp.largest_pc, "nonlinearity_error": ramp.largest_error_pc,
+        "nonlinearity_at": ramp.at_adu, "edge_response": response, "edge_response_error": error,
+        "edge_profile": profile, "ramp_profile": ramp.profile[::step],
+        "ramp_deviation": ramp.deviation_pc[::step], "ramp_step": step,
+    }  # fmt: skip
+
+
+class _Others:
+    """Measures the other frames of a quadrant, the ramp subtracted."""
+
+    def __init__(
+        self, kind: Detector, quadrant: str, how: Recipe, ramp: NDArray[np.float32],
+        bad: NDArray[np.bool_],
+    ) -> None:
+        self._kind, self._quadrant, self._how = kind, quadrant, how
+        self._ramp, self._bad = ramp, bad
+
+    def _less_ramp(self, frame: Frame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        pixels, bad = prepared(frame, self._quadrant, self._how)
+        area = (slice(0, self._kind.image_rows), self._kind.columns_of("image"))
+        return pixels[area] - self._ramp, bad[area] | self._bad
+
+    def injected(self, frame: Frame, cycle: Mapping[str, Any]) -> Numbers:
+        """Return level and unevenness of the injected rows."""
+        rest, bad = self._less_ramp(frame)
+        folded = injection.fold(rest, bad, cycle["on"], cycle["off"])
+        found = injection.measure(rest, bad, folded, cycle["on"], cycle["off"])
+        return {
+            "injection": found["level"] - found.get("background", 0.0),
+            "injection_error": found["level_error"],
+            "injection_evenness": found.get("column_non_uniformity", math.nan),
+            "injection_profile": np.nanmedian(folded.pattern, axis=1),
+        }
+
+    def flat(self, frame: Frame) -> Numbers:
+        """Return the level of the flat field, and its profile along the rows."""
+        rest, bad = self._less_ramp(frame)
+        profile, error = converter.row_profile(rest, bad)
+        good = np.isfinite(profile)
+        step = max(len(profile) // 300, 1)
+        if not good.any():
+            # All pixels at the top of the converter: light or dark current, more than enough.
+            return {"flat": math.nan, "flat_error": math.nan, "flat_saturated": 1.0}
+        return {
+            "flat": float(np.median(profile[good])),
+            "flat_error": 1.2533 * float(np.median(error[good])) / math.sqrt(int(good.sum())),
+            "flat_saturated": float((~good).mean()), "flat_profile": profile[::step],
+        }  # fmt: skip
+
+    def spots(self, frame: Frame, full_well_adu: float) -> int | None:
+        """Return how many spots are seen; None where dark current alone nearly fills the wells."""
+        pixels, bad = prepared(frame, self._quadrant, self._how)
+        image = pixels[: self._kind.image_rows, self._kind.columns_of("image")]
+        if np.percentile(image[::3, ::3], 75) > _FULL_PART * full_well_adu:
+            return None
+        rest, bad = self._less_ramp(frame)
+        # A spot that fills its wells is one as well.
+        lit = image > 0.9 * full_well_adu
+        box = max(min(rest.shape) // 4, 16)
+        return len(star_like(find_sources(rest, bad & ~lit, threshold_sigma=10.0, box=box)))
+
+
+def basic(work: Work) -> None:
+    """Measure every quadrant; decide whether the chamber may be pumped down."""
+    if is_dry(work):
+        return
+    ccds = list(work.dataset.ccds)
+    items = []
+    for ccd in ccds:
+        frames = work.dataset.of_ccd(ccd)
+        injected = [one for one in frames if kind_of(one) == "CHINJ"]
+        items.append({
+            "frames": {
+                kind: [str(one.path) for one in frames if kind_of(one) == kind] for kind in KINDS
+            },
+            "detector": work.detector_name, "recipe": recipe_for(work, ccd).as_json(),
+            "cycle": cycle_of(injected[0].commanded if injected else {}),
+            "full_well_adu": work.detector.full_well_e / work.detector.gain_e_adu,
+        })  # fmt: skip
+    rows, columns = work.detector.frame_shape
+    outcomes = work.map(measure_ccd, items, stage="CCDs measured",
+                        memory_bytes=30 * rows * columns)  # fmt: skip
+    found = {
+        (ccd, quadrant): {**_of_check(work, ccd, quadrant), **one}
+        for ccd, outcome in zip(ccds, outcomes, strict=True) for quadrant, one in outcome.items()
+    }  # fmt: skip
+    _leave(work, found)
+    decide(work, found)
+    _draw(work, found)
+
+
+def _of_check(work: Work, ccd: int, quadrant: str) -> Numbers:
+    """Return offset (of the RWDV frame) and noise (of RWDVS) from the common check."""
+    table = work.table("check", "metrics")
+    kinds = {(one.obsid, one.ccd): kind_of(one) for one in work.dataset.frames}
+    found: Numbers = {}
+    for row in table[(table["ccd"] == ccd) & (table["quadrant"] == quadrant)]:
+        kind = kinds.get((int(row["obsid"]), ccd))
+        if kind == "RWDV":
+            found["offset"] = float(row["offset_pre"])
+        elif kind == "RWDVS":
+            found["noise"] = float(max(row["std_pre"], row["std_ove"]))
+            found["noise_image"] = float(row["std_img"])
+    return found
+
+
+_UNITS = {
+    "offset": "ADU", "noise": "ADU", "noise_image": "ADU", "ramp_top": "ADU",
+    "ramp_slope": "ADU/row", "nonlinearity": "%", "edge_response": "", "injection": "ADU",
+    "flat": "ADU", "spots": "",
+}  # fmt: skip
+
+
+def _leave(work: Work, found: Mapping[tuple[int, str], Numbers]) -> None:
+    from astropy.table import Table
+
+    rows = []
+    for (ccd, quadrant), one in found.items():
+        row: Numbers = {"ccd": ccd, "quadrant": quadrant}
+        for name, unit in _UNITS.items():
+            value, error = one.get(name), one.get(f"{name}_error")
+            row[name] = math.nan if value is None else float(value)
+            if value is not None:
+                work.results.value(name, value, error=error, unit=unit, ccd=ccd, quadrant=quadrant)
+        row["stuck_bits"] = " ".join(str(bit) for bit in one.get("stuck_bits", ()))
+        rows.append(row)
+    table = Table(rows=rows)
+    for name, unit in _UNITS.items():
+        table[name].unit = {"ADU": "adu", "ADU/row": "adu", "%": "%"}.get(unit, "")
+    work.results.table("RESULTS", table, caption="What every quadrant shows, warm")
+    bits = Table(rows=[
+        {"ccd": ccd, "quadrant": quadrant, "bit": bit, "mean": math.nan if mean is None else mean}
+        for (ccd, quadrant), one in found.items() for bit, mean in enumerate(one.get("bits", ()))
+    ] or None, names=("ccd", "quadrant", "bit", "mean") if not found else None)  # fmt: skip
+    if len(bits):
+        work.results.table("BITS", bits, caption="Mean of every bit of the converter", show=False)
+
+
+# --- deciding ---
+
+
+class _Verdict:
+    """Gathers judgements of one test."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.checks: list[Numbers] = []
+        self.reasons: list[str] = []
+        self.warnings: list[str] = []
+
+    def judge(
+        self, name: str, value: float | None, low: float | None, high: float | None, flag: str,
+        where: Mapping[str, Any], *, what: str, is_vital: bool = True,
+    ) -> None:
+        """Judge a number; one that is not there refuses where it is vital."""
+        place = f"CCD{where['ccd']} {where['quadrant']}"
+        unit = _UNITS.get(name, "")
+        if value is None or not math.isfinite(value):
+            (self.reasons if is_vital else self.warnings).append(
+                f"{place}: {what} could not be measured"
+            )
+            verdict = "unknown"
+        else:
+            is_good = self.work.results.compliance(
+                name, float(value), low, high, unit=unit, flag=flag, ccd=where["ccd"],
+                quadrant=where["quadrant"],
+            )  # fmt: skip
+            verdict = "good" if is_good else "bad"
+            if not is_good:
+                limits = f"{'any' if low is None else f'{low:g}'} to " + (
+                    "any" if high is None else f"{high:g}"
+                )
+                self.reasons.append(
+                    f"{place}: {what} is {value:.4g} {unit}".rstrip() + f", limits {limits}"
+                )
+        self.checks.append({"check": name, **where, "verdict": verdict, "value": value,
+                            "low": low, "high": high, "unit": unit})  # fmt: skip
+
+
+def decide(work: Work, found: Mapping[tuple[int, str], Numbers]) -> bool:
+    """Decide go or no-go from what was measured; leave value, document and notes."""
+    options = WarmOptions.model_validate(dict(work.options))
+    verdict = _Verdict(work)
+    _missing(work, verdict)
+    half = next(
+        (cycle_of(one.commanded)["half"] for one in work.dataset.frames if kind_of(one) == "CHINJ"),
+        "",
+    )
+    for (ccd, quadrant), one in found.items():
+        where = {"ccd": ccd, "quadrant": quadrant}
+        _judge_electronics(verdict, one, where, options, work.inputs.offsets.get((ccd, quadrant)))
+        _judge_response(verdict, one, where, options,
+                        is_injected=work.detector.half_of(quadrant) == half)  # fmt: skip
+    is_go = not verdict.reasons and bool(found)
+    if not found:
+        verdict.reasons.append("no quadrant was measured")
+    work.results.value("go", is_go, note="; ".join(verdict.reasons[:5]))
+    work.results.document(
+        "GO_NOGO",
+        {"go": is_go, "reasons": verdict.reasons, "warnings": verdict.warnings,
+         "checks": verdict.checks, "obsids": list(work.dataset.obsid_range)},
+        caption="May the chamber be pumped down?",
+    )  # fmt: skip
+    text = "GO" if is_go else f"NO-GO: {len(verdict.reasons)} reasons"
+    work.results.note(f"{text}{'' if is_go else ': ' + '; '.join(verdict.reasons[:5])}")
+    if not is_go:
+        work.results.flag("REQNOTMET", cause=f"no-go: {verdict.reasons[0]}", metric="go")
+    return is_go
+
+
+def _missing(work: Work, verdict: _Verdict) -> None:
+    for ccd in work.detector.ccd_numbers:
+        frames = work.dataset.of_ccd(ccd)
+        missing = [kind for kind in KINDS if all(kind_of(one) != kind for one in frames)]
+        if any(one.ccd == ccd for one in work.dataset.frames) and missing:
+            verdict.reasons.append(f"CCD{ccd}: no usable frame {', '.join(missing)}")
+
+
+def _judge_electronics(
+    verdict: _Verdict, one: Numbers, where: Mapping[str, Any], options: WarmOptions,
+    expected: float | None,
+) -> None:
+    deviation = options.offset_deviation_adu
+    low, high = (100.0, 20000.0)
+    if expected is not None:
+        low, high = expected - deviation, expected + deviation
+    verdict.judge("offset", one.get("offset"), low, high, "OFFSET_OOL", where, what="the offset")
+    verdict.judge("noise", one.get("noise"), *options.noise_adu, "RON_OOL", where,
+                  what="the read noise")  # fmt: skip
+    for bit in one.get("stuck_bits", ()):
+        place = f"CCD{where['ccd']} {where['quadrant']}"
+        verdict.reasons.append(f"{place}: bit {bit} of the converter does not change")
+        verdict.work.results.flag("STUCKBIT", cause=verdict.reasons[-1], metric="bit", value=bit,
+                                  ccd=where["ccd"], quadrant=where["quadrant"])  # fmt: skip
+
+
+def _judge_response(
+    verdict: _Verdict, one: Numbers, where: Mapping[str, Any], options: WarmOptions, *,
+    is_injected: bool,
+) -> None:
+    verdict.judge("ramp_top", one.get("ramp_top"), options.least_ramp_adu, None, "UNDERPERFORM",
+                  where, what="the dark current of the last rows")  # fmt: skip
+    largest = options.largest_nonlinearity_pc
+    verdict.judge("nonlinearity", one.get("nonlinearity"), -largest, largest, "UNDERPERFORM", where,
+                  what="the non-linearity of the ramp", is_vital=False)  # fmt: skip
+    largest = options.largest_edge_response
+    verdict.judge("edge_response", one.get("edge_response"), -largest, largest, "UNDERPERFORM",
+                  where, what="the response at the edge", is_vital=False)  # fmt: skip
+    if is_injected:
+        verdict.judge("injection", one.get("injection"), options.least_injection_adu, None,
+                      "FLUENCE_OOL", where, what="the injected charge")  # fmt: skip
+    is_full = (one.get("flat_saturated") or 0.0) > 0.5
+    verdict.judge("flat", one.get("flat"), options.least_flat_adu, None, "FLUENCE_OOL", where,
+                  what="the flat field", is_vital=not is_full)  # fmt: skip
+    spots = one.get("spots")
+    verdict.judge("spots", None if spots is None else float(spots), options.least_spots, None,
+                  "STARS_MISSING", where, what="the number of spots")  # fmt: skip
+
+
+# --- figures ---
+
+
+def _draw(work: Work, found: Mapping[tuple[int, str], Numbers]) -> None:
+    from nightjard.calib import plotting
+
+    def lines(name: str, step: str = "") -> dict[tuple[int, str], Sequence[tuple[Any, Any, str]]]:
+        drawn: dict[tuple[int, str], Sequence[tuple[Any, Any, str]]] = {}
+        for channel, one in found.items():
+            if one.get(name):
+                values = np.array(one[name], float)
+                drawn[channel] = [(np.arange(len(values)) * one.get(step, 1), values, name)]
+        return drawn
+
+    for name, step, x, y, caption in (
+        ("ramp_profile", "ramp_step", "row", "signal / ADU", "Warm dark current along the rows"),
+        ("ramp_deviation", "ramp_step", "row", "deviation / %", "Ramp beside a straight line"),
+        ("edge_profile", "", "pixel", "part of the signal", "Image and overscan at their edge"),
+        ("injection_profile", "", "row of the cycle", "signal / ADU", "Injected rows less ramp"),
+        ("flat_profile", "ramp_step", "row", "signal / ADU", "Flat field less ramp"),
+        ("bits", "", "bit", "mean", "Bits of the converter in the ramp"),
+    ):
+        drawn = lines(name, step)
+        if drawn:
+            figure = plotting.curves(work.detector, drawn, title=f"{work.dataset.test}: {caption}",
+                                     x_label=x, y_label=y)  # fmt: skip
+            work.results.figure(name, figure, caption=caption)
+
+
+WORKERS = (measure_ccd,)
+
+MOT_WARM = Task(
+    "Warm functional test",
+    (
+        Subtask("check", checks.check, "Data validation"),
+        Subtask("basic", basic, "Warm frames; go or no-go"),
+    ),
+    workers=WORKERS, options=WarmOptions,
+)  # fmt: skip
