@@ -231,7 +231,7 @@ class Site:
         body: dict[str, Any] = {
             "BLOCKID": "NOSTROMO", "CHAMBER": "B_NOSTROMO", "detector": str(self.detector_path),
             "camptype": self.camptype, "dataroot": ".", "datapath": "data", "resroot": "results",
-            "diffvalues": EQUIPMENT, "executor": {"workers": 1},
+            "diffvalues": EQUIPMENT, "executor": {"workers": 1}, "doReport": False,
             "test_specifics": {run: {"datapath": [DAY], "schedule": list(tests)}},
         }  # fmt: skip
         self.path.write_text(json.dumps({**body, **changes}, indent=1))
