@@ -177,7 +177,7 @@ def _everything(detector: Detector, block: str, seed: int) -> dict[str, Any]:
             # The last row of the warm test's ramp is at half of full well.
             "warm_e_s": 0.5 * detector.full_well_e / (rows * line_s),
         },
-        "brighter_fatter": {"kernel": _KERNEL, "step_e": 20000.0},
+        "brighter_fatter": {"kernel": _KERNEL, "step_e": 70000.0},
         "cosmics": {
             "rate_cm2_min": 2.6, "length_um": 60.0, "charge_e_px": 1200.0, "charge_sigma_ln": 0.5,
         },

@@ -36,7 +36,12 @@ _D = (7.784695709041462e-03, 3.224671290700398e-01, 2.445134137142996, 3.7544086
 
 
 def _compiled(function: F) -> F:
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    """Compile, and keep the result on disk where there is a folder that can be written."""
+    try:
+        compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # numba: no place for a cache
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    return cast(F, compiled)
 
 
 @_compiled
@@ -122,13 +127,17 @@ def read_out(
     image_rows, columns = image.shape
     one = np.float32(1.0)
     lost_p, keep_p, lost_s, keep_s = cti[0], cti[1], cti[2], cti[3]
-    waiting = np.zeros(columns, np.float32)
+    waiting, charges = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
     for y in range(rows):
         part = np.float32(y + 1) * lost_p
+        if y < image_rows:
+            charges[:] = image[y]
+        else:
+            charges[:] = np.float32(0.0)
+        shifted = out[y, prescan : prescan + columns]
         for x in range(columns):
-            charge = image[y, x] if y < image_rows else np.float32(0.0)
-            out[y, prescan + x] = charge * (one - part) + waiting[x] * (one - keep_p)
-            waiting[x] = waiting[x] * keep_p + charge * part
+            shifted[x] = charges[x] * (one - part) + waiting[x] * (one - keep_p)
+            waiting[x] = waiting[x] * keep_p + charges[x] * part
         for x in range(prescan):
             out[y, x] = np.float32(0.0)
         late = np.float32(0.0)
@@ -316,11 +325,13 @@ def exchange(charge: Any, light: Any, taps: Any, strengths: Any, y: int, out: An
             continue
         lag = taps[n, 1]
         half = strengths[n]
-        for x in range(max(0, -lag), min(columns, columns - lag)):
-            out[x] += (
-                half * (light[y, x] + light[other, x + lag])
-                * (charge[other, x + lag] - charge[y, x])
-            )  # fmt: skip
+        low, high = max(0, -lag), min(columns, columns - lag)
+        # Slices: an index that might be negative would keep the loop from being vectorised.
+        here, there = charge[y, low:high], charge[other, low + lag : high + lag]
+        light_here, light_there = light[y, low:high], light[other, low + lag : high + lag]
+        moved = out[low:high]
+        for x in range(high - low):
+            moved[x] += half * (light_here[x] + light_there[x]) * (there[x] - here[x])
 
 
 @_compiled
@@ -347,7 +358,9 @@ def accumulate(
     moved = np.empty(columns, np.float32)
     held = np.zeros((rows, columns), np.float32)
     fresh = np.empty((rows, columns), np.float32)
+    pushed = np.empty((rows, columns), np.float32)
     out[:] = np.float32(0.0)
+    half, third = np.float32(1.0 / 2.0), np.float32(5.0 / 24.0)
     for step in range(steps):
         now = bits_of(key, np.uint64(step))
         for y in range(rows):
@@ -359,7 +372,9 @@ def accumulate(
                 arrived[y, x] = mean
                 fresh[y, x] = min(mean, limit - held[y, x])
         for y in range(rows):
-            exchange(fresh, part, taps, strengths, y, moved)
+            exchange(fresh, part, taps, strengths, y, pushed[y])
+        for y in range(rows):
+            exchange(pushed, part, taps, strengths, y, moved)
             for x in range(columns):
-                out[y, x] += arrived[y, x] + np.float32(0.5) * moved[x]
+                out[y, x] += arrived[y, x] + half * pushed[y, x] + third * moved[x]
                 held[y, x] = min(out[y, x], limit)
