@@ -22,6 +22,7 @@ CLIENTS = {
     "telog": ("nightjarctl.telog", "telog"),
     "das": ("nightjarctl.das", "das"),
     "dasmerge": ("nightjard.merged.command", "dasmerge"),
+    "calib": ("nightjard.calib.command", "calib"),
     "nightjar": ("nightjard.site.commands", "nightjar"),
 }
 SHARED = {parameter.name for parameter in FrameCommand("x").params} | {"help"}

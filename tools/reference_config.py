@@ -63,7 +63,9 @@ def type_text(schema: dict[str, Any], titles: dict[str, str]) -> str:
     if kind == "object":
         patterned = list(schema.get("patternProperties", {}).values())
         values = patterned[0] if patterned else schema.get("additionalProperties")
-        return f"object: name to {type_text(values, titles)}" if values else "object"
+        if not isinstance(values, dict):
+            return "object"
+        return f"object: name to {type_text(values, titles)}"
     if schema.get("format") == "path":
         return "path"
     return KINDS.get(str(kind), "any value")

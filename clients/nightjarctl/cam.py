@@ -310,6 +310,35 @@ def temperature(session: app.Session, celsius: str) -> None:
 
 
 @cam.command()
+@click.argument("settings", nargs=-1, metavar="[NAME=VALUE]...")
+@app.pass_session
+def controls(session: app.Session, settings: tuple[str, ...]) -> None:
+    """Set controls of the electronics and of devices beside the detector; alone: list them."""
+    if not settings:
+        values = camera(session).status().get("controls") or {}
+        lines = [f"{name:12} {value}" for name, value in values.items()]
+        session.result(values, lines or ["this camera has no controls, or is not initialized"])
+        return
+    wanted: dict[str, Any] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidArgument(f"{text!r}: write NAME=VALUE, as in exptime=2.5")
+        wanted[name] = _number_or_text(value)
+    listed = ", ".join(f"{name} is {value}" for name, value in wanted.items())
+    send(session, "set_controls", listed, values=wanted)
+
+
+def _number_or_text(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@cam.command()
 @click.argument("settings", nargs=-1, required=True, metavar="FILE|KEY=VALUE...")
 @app.pass_session
 def configure(session: app.Session, settings: tuple[str, ...]) -> None:

@@ -71,6 +71,10 @@ class Camera(Connection):
         """Set the offset (bias level), camera units."""
         return self.call("set_offset", {"offset": offset})
 
+    def set_controls(self, values: dict[str, str | int | float]) -> Any:
+        """Set controls of the electronics and of devices beside the detector, by name."""
+        return self.call("set_controls", {"values": values})
+
     def set_filter(self, filter: str) -> Operation:
         """Move the filter wheel to a filter by name."""
         return self.start_operation("set_filter", {"filter": filter})

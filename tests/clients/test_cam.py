@@ -46,6 +46,8 @@ SENT = [
     ("filter R --no-wait", "set_filter", {"filter": "R"}),
     ("stream enable", "set_stream", {"enabled": True}),
     ("stream disable", "set_stream", {"enabled": False}),
+    ("controls source=point mirr_pos=47.2 chinj=1", "set_controls",
+     {"values": {"source": "point", "mirr_pos": 47.2, "chinj": 1}}),
     ("temperature -5", "set_temperature", {"celsius": -5.0}),
     ("temperature -5.5", "set_temperature", {"celsius": -5.5}),
     ("temperature warm", "set_temperature", {"celsius": None}),

@@ -12,10 +12,16 @@ import pytest
 
 from kit.camera_bench import camera_config
 from nightjar.errors import Code, Refused
-from nightjard.camd.drivers.base import Capabilities, Range
+from nightjard.camd.drivers.base import Capabilities, Control, Range
 from nightjard.camd.geometry import Region
 from nightjard.camd.settings import Observation, check_observation, check_setpoint
 
+CONTROLS = (
+    Control("source", "flat", choices=("flat", "point")),
+    Control("mirror", 70.0, "mm", low=0, high=100),
+    Control("flushes", 7, low=0, high=10),
+    Control("comment", ""),
+)
 SENSOR = Region.full(100, 60)
 FULL = Capabilities(
     "m", "s", SENSOR, SENSOR, Range(0.001, 100.0), gain=Range(0, 50), offset=Range(5, 9),
@@ -88,3 +94,43 @@ def test_the_driver_gets_what_was_wanted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [1e-5, 0.1, 1 / 3, 59.9999999, 14_400.0])
 def test_nanoseconds_are_the_nearest(seconds: float) -> None:
     assert abs(PLAIN.with_(exposure_s=seconds).exposure_ns - seconds * 1e9) <= 0.5
+
+
+# --- controls -----------------------------------------------------------------------------------
+
+EQUIPPED = replace(FULL, controls=CONTROLS)
+
+
+def test_controls_keep_what_is_not_named() -> None:
+    first = PLAIN.controlled({"source": "point", "mirror": 47}, EQUIPPED)
+    second = first.controlled({"mirror": 48.5, "comment": "F1"}, EQUIPPED)
+    assert dict(second.controls) == {"source": "point", "mirror": 48.5, "comment": "F1"}
+    assert isinstance(dict(first.controls)["mirror"], float)
+    # Back at its default, a control is not told to the driver any more.
+    assert dict(second.controlled({"source": "flat"}, EQUIPPED).controls) == {
+        "mirror": 48.5, "comment": "F1",
+    }  # fmt: skip
+    assert second.for_driver().controls == second.controls
+
+
+@pytest.mark.parametrize(
+    ("changes", "capabilities", "text"),
+    [
+        ({"sourc": "flat"}, EQUIPPED, "no control 'sourc'; did you mean source?"),
+        ({"lamp": 1}, FULL, "this camera has none"),
+        ({"source": "lamp"}, EQUIPPED, "must be one of flat, point"),
+        ({"source": 3}, EQUIPPED, "must be a text"),
+        ({"mirror": 100.1}, EQUIPPED, "must be 0 to 100 mm"),
+        ({"mirror": math.nan}, EQUIPPED, "must be 0 to 100 mm"),
+        ({"mirror": "near"}, EQUIPPED, "must be a number"),
+        ({"flushes": 1.5}, EQUIPPED, "must be a whole number"),
+        ({"flushes": True}, EQUIPPED, "must be a number"),
+        ({"comment": "a\nb"}, EQUIPPED, "must be a text of one line"),
+        ({"mirror": 50, "source": "x"}, EQUIPPED, "must be one of"),
+    ],
+)
+def test_controls_that_a_detector_cannot_have_are_refused(
+    changes: dict[str, Any], capabilities: Capabilities, text: str
+) -> None:
+    with pytest.raises(Refused, match=text):
+        PLAIN.controlled(changes, capabilities)

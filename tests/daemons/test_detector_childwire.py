@@ -16,6 +16,7 @@ from nightjar.errors import Code, DeviceError, DeviceWedged, NightjarError, Refu
 from nightjard.camd.drivers import childwire as wire
 from nightjard.camd.drivers.base import (
     Capabilities,
+    Control,
     FrameRecord,
     Phase,
     Progress,
@@ -34,6 +35,11 @@ numbers = st.floats(allow_nan=False)
 ranges = st.tuples(numbers, numbers).map(lambda pair: Range(*pair))
 nanoseconds = st.integers(0, 2**63 - 1)
 maybe: Any = st.none
+control_values = st.text() | st.integers() | numbers
+controls = st.builds(
+    Control, name=st.text(), default=control_values, unit=st.text(), low=maybe() | numbers,
+    high=maybe() | numbers, choices=st.lists(control_values, max_size=3).map(tuple),
+)
 RECORDS = {
     "capabilities": st.builds(
         Capabilities, model=st.text(), serial=st.text(), readout=regions, image_region=regions,
@@ -42,11 +48,13 @@ RECORDS = {
         cooler=st.sampled_from(["none", "pwm", "setpoint"]), pwm_max=st.integers(0, 65535),
         filters=st.lists(st.text()).map(tuple), has_stream_mode=st.booleans(),
         binnings=st.lists(st.integers(1, 64)).map(tuple), row_period_ns=nanoseconds,
+        controls=st.lists(controls, max_size=3).map(tuple),
     ),
     "settings": st.builds(
         Settings, exposure_ns=nanoseconds, gain=maybe() | st.integers(),
         offset=maybe() | st.integers(), window=maybe() | regions, binning=st.integers(1, 64),
         binning_method=st.sampled_from(["sum", "mean"]), stream=st.booleans(),
+        controls=st.lists(st.tuples(st.text(), control_values), max_size=3).map(tuple),
     ),
     "readout": st.builds(Readout, region=regions, binning=st.integers(1, 64)),
     "progress": st.builds(Progress, phase=st.sampled_from(Phase), elapsed_ns=nanoseconds),

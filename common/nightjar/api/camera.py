@@ -79,6 +79,12 @@ COMMANDS: tuple[Command, ...] = (
         (Parameter("enabled", "bool", "True to overlap."),),
     ),
     Command(
+        "set_controls",
+        "Set controls of the read-out electronics and of devices beside the detector: lamp, "
+        "shutter, mirror. Others stay as they are.",
+        (Parameter("values", "object", "Name of a control -> value; status lists them."),),
+    ),
+    Command(
         "set_temperature", "Set the temperature to hold.",
         (
             Parameter(
@@ -94,7 +100,7 @@ COMMANDS: tuple[Command, ...] = (
             Parameter(
                 "settings", "object",
                 "Any of exposure, window, bin, bin_method, gain, offset, stream, filter, "
-                "temperature.",
+                "controls, temperature.",
             ),
         ),
     ),
@@ -118,6 +124,7 @@ CONFIGURE_KEYS: dict[str, tuple[str, str]] = {
     "offset": ("set_offset", "offset"),
     "stream": ("set_stream", "enabled"),
     "filter": ("set_filter", "filter"),
+    "controls": ("set_controls", "values"),
     "temperature": ("set_temperature", "celsius"),
 }
 """Keys of ``configure``: the command and parameter that check each."""
@@ -152,6 +159,7 @@ STATUS_KEYS: dict[str, str] = {
     "filters": "names in the wheel",
     "windows": "names of the configured windows",
     "stream": "whether exposure and read-out overlap",
+    "controls": "value of every control that the detector has, by name",
     "sequence_frame_limit": "frames asked for; 0 until stopped",
     "sequence_frame_count": "frames of this sequence that were read out",
     "operation": "id of the running sequence or other operation; null when idle",

@@ -667,6 +667,15 @@ class Camera:
         """Set whether exposures overlap."""
         self._ask(lambda: self._change(stream=enabled))
 
+    def set_controls(self, values: Mapping[str, Any]) -> None:
+        """Set controls of the electronics and of devices beside the detector; others stay."""
+        self._ask(lambda: self._set_controls(values))
+
+    def _set_controls(self, values: Mapping[str, Any]) -> None:
+        opened = self._require_idle()
+        wanted = self._setup.observation.controlled(values, opened.capabilities)
+        self._setup.apply(wanted, opened.capabilities)
+
     def set_temperature(self, celsius: float | None) -> None:
         """Set the temperature to hold; None lets the detector warm up."""
         self._ask(lambda: self._set_temperature(celsius))
@@ -803,6 +812,7 @@ class Camera:
             "filters": list(opened.wheel.names if opened else self._config.filters),
             "windows": sorted(self._config.windows),
             "stream": wanted.stream,
+            "controls": _controls(wanted, capabilities),
             "sequence_frame_limit": limit,
             "sequence_frame_count": taken,
             "operation": operation.id if operation and not operation.is_done else None,
@@ -816,6 +826,14 @@ class Camera:
             "last_error": self.last_error,
             "last_stop": self.last_stop,
         }  # fmt: skip
+
+
+def _controls(wanted: Observation, capabilities: Capabilities | None) -> dict[str, Any]:
+    """Return the value of every control; empty where the detector has none or is not open."""
+    described = capabilities.controls if capabilities else ()
+    return {control.name: control.default for control in described} | (
+        dict(wanted.controls) if described else {}
+    )
 
 
 def _not_initialized() -> Refused:

@@ -353,6 +353,7 @@ class CameraService:
             "set_offset": lambda offset: camera.set_offset(offset),
             "set_filter": lambda filter: _operation(camera.set_filter(filter)),
             "set_stream": lambda enabled: camera.set_stream(enabled),
+            "set_controls": lambda values: camera.set_controls(values),
             "set_temperature": lambda celsius: camera.set_temperature(celsius),
             "configure": self._configure,
             "last": self._last,

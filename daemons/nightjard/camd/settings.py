@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,14 @@ from nightjar.api.camera import CONFIGURE_KEYS
 from nightjar.clock import NS_PER_S
 from nightjar.errors import Code, InvalidArgument, Refused
 from nightjard.camd.config import CameraConfig
-from nightjard.camd.drivers.base import BinningMethod, Capabilities, Range, Settings
+from nightjard.camd.drivers.base import (
+    BinningMethod,
+    Capabilities,
+    Control,
+    ControlValue,
+    Range,
+    Settings,
+)
 from nightjard.camd.geometry import Region, check_window
 
 
@@ -26,6 +34,7 @@ class Observation:
     gain: int | None
     offset: int | None
     stream: bool
+    controls: tuple[tuple[str, ControlValue], ...] = ()
 
     @classmethod
     def default(cls, config: CameraConfig) -> Observation:
@@ -65,7 +74,63 @@ class Observation:
         return Settings(
             exposure_ns=self.exposure_ns, gain=self.gain, offset=self.offset, window=self.window,
             binning=self.binning, binning_method=self.binning_method, stream=self.stream,
+            controls=self.controls,
         )  # fmt: skip
+
+    def controlled(
+        self, changes: Mapping[str, Any], capabilities: Capabilities
+    ) -> Observation:
+        """Return a copy with other values of some controls.
+
+        Raises
+        ------
+        Refused
+            The device has no such control, or not this value; the message says what it takes.
+        """
+        values = dict(self.controls)
+        known = {control.name: control for control in capabilities.controls}
+        for name, value in changes.items():
+            if name not in known:
+                raise Refused(_no_control(name, known), code=Code.UNKNOWN_ITEM)
+            checked = check_control(known[name], value)
+            values.pop(name, None)
+            if checked != known[name].default:
+                values[name] = checked
+        return self.with_(controls=tuple(sorted(values.items())))
+
+
+def _no_control(name: str, known: Mapping[str, Control]) -> str:
+    if not known:
+        return f"no control {name!r}: this camera has none"
+    close = difflib.get_close_matches(name, known, 2)
+    if close:
+        return f"no control {name!r}; did you mean {' or '.join(close)}?"
+    return f"no control {name!r}; there are: {', '.join(known)}"
+
+
+def check_control(control: Control, value: Any) -> ControlValue:
+    """Return a value in the control's type, or raise Refused (OUT_OF_RANGE)."""
+    text = f"control {control.name}: {value!r}"
+    if isinstance(control.default, str):
+        if not isinstance(value, str) or len(value) > 68 or not value.isprintable():
+            raise Refused(f"{text} must be a text of one line, at most 68 characters")
+    else:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise Refused(f"{text} must be a number")
+        if isinstance(control.default, int) and value != int(value):
+            raise Refused(f"{text} must be a whole number")
+        value = type(control.default)(value)
+        low, high = control.low, control.high
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            raise Refused(
+                f"{text} must be {low:g} to {high:g} {control.unit}".rstrip(),
+                code=Code.OUT_OF_RANGE,
+            )
+    if control.choices and value not in control.choices:
+        choices = ", ".join(str(choice) for choice in control.choices)
+        raise Refused(f"{text} must be one of {choices}", code=Code.OUT_OF_RANGE)
+    checked: ControlValue = value
+    return checked
 
 
 def resolve_window(
@@ -116,6 +181,7 @@ def configured(
     elif window is not None:
         changes["window"] = resolve_window(config, list(window), None)
     wanted = Observation.fitting(config, capabilities).with_(**changes)
+    wanted = wanted.controlled(settings.get("controls") or {}, capabilities)
     check_observation(wanted, capabilities)
     return wanted
 

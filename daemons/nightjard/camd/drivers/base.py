@@ -34,6 +34,32 @@ class Range(NamedTuple):
     high: float
 
 
+ControlValue = str | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A setting of the electronics, or of a device beside the detector: a lamp, a mirror.
+
+    Attributes
+    ----------
+    default
+        After opening; its type is that of all values.
+    low, high
+        Limits, inclusive; None for text.
+    choices
+        All values that there are; empty where any within the limits will do.
+    """
+
+    name: str
+    default: ControlValue
+    unit: str = ""
+    meaning: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[ControlValue, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a detector is and can do; known once it is open.
@@ -65,6 +91,8 @@ class Capabilities:
         Time between the starts of two rows (rolling shutter), 0 for a global one.
     has_frame_id
         Each frame carries a number counted by the hardware.
+    controls
+        Further settings, by name.
     """
 
     model: str
@@ -89,6 +117,7 @@ class Capabilities:
     binnings: tuple[int, ...] = (1,)
     row_period_ns: int = 0
     has_frame_id: bool = False
+    controls: tuple[Control, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +130,8 @@ class Settings:
         The part wanted; None for the whole read-out.
     binning, binning_method
         A device that only sums ignores both for "mean" and says so in the :class:`Readout`.
+    controls
+        Name and value of controls that are not at their defaults.
     """
 
     exposure_ns: int
@@ -110,6 +141,7 @@ class Settings:
     binning: int = 1
     binning_method: BinningMethod = "sum"
     stream: bool = False
+    controls: tuple[tuple[str, ControlValue], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

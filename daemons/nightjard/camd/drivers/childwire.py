@@ -19,6 +19,7 @@ from typing import Any
 from nightjar.errors import Code, DeviceError, NightjarError, error_for
 from nightjard.camd.drivers.base import (
     Capabilities,
+    Control,
     FrameRecord,
     Phase,
     Progress,
@@ -136,6 +137,9 @@ def pack_capabilities(value: Capabilities) -> dict[str, Any]:
     """Return capabilities as plain values."""
     plain = {name: getattr(value, name) for name in Capabilities.__slots__}
     plain.update({name: _pack_region(plain[name]) for name in _REGION_FIELDS})
+    plain["controls"] = [
+        {name: getattr(control, name) for name in Control.__slots__} for control in value.controls
+    ]
     return plain
 
 
@@ -147,6 +151,10 @@ def unpack_capabilities(plain: dict[str, Any]) -> Capabilities:
     for name in _RANGE_FIELDS:
         value[name] = None if value[name] is None else Range(*value[name])
     value["filters"], value["binnings"] = tuple(value["filters"]), tuple(value["binnings"])
+    value["controls"] = tuple(
+        Control(**{**control, "choices": tuple(control["choices"])})
+        for control in value["controls"]
+    )
     return Capabilities(**value)
 
 
@@ -159,7 +167,10 @@ def pack_settings(value: Settings) -> dict[str, Any]:
 
 def unpack_settings(plain: dict[str, Any]) -> Settings:
     """Return the settings of :func:`pack_settings`."""
-    return Settings(**{**plain, "window": _unpack_region(plain["window"])})
+    controls = tuple((name, value) for name, value in plain["controls"])
+    return Settings(
+        **{**plain, "window": _unpack_region(plain["window"]), "controls": controls}
+    )
 
 
 def pack_readout(value: Readout) -> list[Any]:

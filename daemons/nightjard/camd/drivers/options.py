@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nightjar.errors import ConfigError, InvalidArgument
+from nightjar.errors import ConfigError, InvalidArgument, NightjarError
 from nightjard.camd.geometry import Region
 
 
@@ -83,10 +83,37 @@ class FaultOptions(BaseModel):
     status: int = Field(70, ge=0, le=255, description="crash: the exit status.")
 
 
+class BenchOptions(BaseModel):
+    """A calibration bench around a described detector: lamp, shutter, filter wheel, mirror."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+
+    detector: str = Field(
+        "ccd273", min_length=1, description="Name or path of the detector's description."
+    )
+    chamber: str = Field("B_NOSTROMO", min_length=1, description="Profile of the test chamber.")
+    block: str = Field("NOSTROMO", min_length=1, description="Name of the block under test.")
+    seed: int = Field(1, ge=0, description="Seed of everything random.")
+    effects: str | dict[str, bool] = Field(
+        "standard",
+        description="Effects that its detectors have: standard, plain, none, or each switched.",
+    )
+    overrides: dict[str, object] = Field(
+        default_factory=dict, description="Truths that replace those that the seed draws."
+    )
+    truth: str | None = Field(None, description="File of truths to use instead of drawn ones.")
+    truth_copy: str | None = Field(None, description="File to which the truths are written.")
+
+
 class SimulatedOptions(DriverOptions):
     """A simulated detector; the default is like an APX60 (9600 x 6422 read-out)."""
 
     name: Literal["simulated"] = "simulated"
+    bench: BenchOptions | None = Field(
+        None,
+        description="Take frames on a calibration bench; its CCDs stand side by side in the frame, "
+        "and sizes, filters and time limits follow from it. What it sees is set by controls.",
+    )
 
     model: str = Field("Simulated APX60", description="Model name that it reports.")
     serial: str | None = Field(
@@ -119,7 +146,7 @@ class SimulatedOptions(DriverOptions):
     )
 
     # Timing.
-    exposure_min: float = Field(1e-5, gt=0, description="Shortest exposure, s.")
+    exposure_min: float = Field(1e-5, ge=0, description="Shortest exposure, s.")
     exposure_max: float = Field(14_400.0, gt=0, description="Longest exposure, s.")
     row_period_ns: int = Field(
         38_900, ge=0, description="Rolling shutter: time between the starts of two rows."
@@ -217,6 +244,36 @@ class SimulatedOptions(DriverOptions):
     fault_path: str | None = Field(
         None, description='File {"faults": [...]} that is read again whenever it changes.'
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_bench(cls, value: Any) -> Any:
+        """Fill in what follows from a bench."""
+        bench = value.get("bench") if isinstance(value, dict) else None
+        if not isinstance(bench, dict):
+            return value
+        from nightjar.calibration.chamber import load_profile
+        from nightjar.calibration.detector import load_detector
+        from nightjard.camd.drivers.bench import frame_size
+
+        try:
+            detector = load_detector(bench.get("detector", "ccd273"))
+            profile = load_profile(bench.get("chamber", "B_NOSTROMO"))
+        except (NightjarError, TypeError) as error:
+            raise ValueError(f"bench: {error}") from None
+        width, height = frame_size(detector)
+        follows = {
+            "model": f"Simulated bench of {detector.ccds} {detector.name}",
+            "width": width, "height": height, "exposure_min": 0.0, "stream_mode": False,
+            "row_period_ns": 0, "readout_time": 0.0, "cooler": "none",
+            "filters": [str(profile.wave_of(slot)) for slot in range(1, 7)],
+            # Frames are computed while they are fetched, and what computes is compiled at first.
+            "fetch_rate": 2.0, "open_timeout": 120.0, "call_timeout": 10.0,
+        }  # fmt: skip
+        for key in ("width", "height"):
+            if value.get(key, follows[key]) != follows[key]:
+                raise ValueError(f"{key}: the bench's frames have {follows[key]}")
+        return {**follows, **value}
 
     @model_validator(mode="after")
     def _check(self) -> SimulatedOptions:

@@ -47,7 +47,13 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """All that decides the pixels of one frame, beside the options."""
+    """All that decides the pixels of one frame, beside the options.
+
+    Attributes
+    ----------
+    slot
+        Place in the filter wheel, from 1; None without a wheel or while it moves.
+    """
 
     frame_id: int
     start_ns: int
@@ -58,6 +64,8 @@ class Exposure:
     window: Region
     binning: int = 1
     lost: int = 0
+    controls: tuple[tuple[str, str | int | float], ...] = ()
+    slot: int | None = None
 
     @property
     def exposure_s(self) -> float:

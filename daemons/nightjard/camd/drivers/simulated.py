@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nightjar.errors import Busy, Code, DeviceError, DeviceLost, DeviceNotFound, Refused
 from nightjard.camd.drivers.base import (
     Capabilities,
+    CardValue,
     FrameBuffer,
     FrameRecord,
     Phase,
@@ -39,6 +40,7 @@ from nightjard.camd.geometry import check_window
 
 if TYPE_CHECKING:
     from nightjar.clock import Clock
+    from nightjard.camd.drivers.bench import BenchRenderer
     from nightjard.camd.drivers.options import FaultOptions, SimulatedOptions
 
 __all__ = ["Embedded", "SimulatedDetector", "read_embedded"]
@@ -73,7 +75,11 @@ class SimulatedDetector:
         self.in_own_process = False
         self._wanted_serial = str(serial)
         self._clock = clock
-        self._renderer = Renderer(options)
+        self._renderer: Renderer | BenchRenderer = Renderer(options)
+        if options.bench is not None:
+            from nightjard.camd.drivers.bench import BenchRenderer
+
+            self._renderer = BenchRenderer(options.bench)
         self._faults = FaultPlan(options.faults, options.fault_path)
         self._cooler = SimulatedCooler(options, clock)
         self._capabilities: Capabilities | None = None
@@ -105,6 +111,8 @@ class SimulatedDetector:
                 serial=self._wanted_serial,
             )
         self._release()
+        if not isinstance(self._renderer, Renderer):
+            self._renderer.prepare()
         self._truth.open()
         self._cooler.connect()
         self._capabilities = capabilities = self._describe(serial)
@@ -152,6 +160,7 @@ class SimulatedDetector:
             binnings=tuple(sorted(set(options.hardware_binnings))),
             row_period_ns=options.row_period_ns,
             has_frame_id=options.hardware_id,
+            controls=() if isinstance(self._renderer, Renderer) else self._renderer.controls,
         )
 
     # -- exposures ------------------------------------------------------------------------------
@@ -276,7 +285,13 @@ class SimulatedDetector:
             window=self._readout.region,
             binning=self._readout.binning,
             lost=self._lost + lost,
+            controls=settings.controls,
+            slot=self._slot(),
         )
+
+    def _slot(self) -> int | None:
+        name = self._wheel.name()
+        return self.options.filters.index(name) + 1 if name in self.options.filters else None
 
     def _fill(
         self, exposure: Exposure, buffer: FrameBuffer, is_cancelled: Callable[[], bool]
@@ -306,12 +321,20 @@ class SimulatedDetector:
             time_error_ns=_TIME_ERROR_NS,
             hardware_id=number if self.options.hardware_id else None,
             lost_before=lost if self.options.hardware_id else 0,
-            cards={
-                "SIMSCENE": (self.options.scene, "simulated scene"),
-                "SIMSEED": (self.options.seed, "seed of the simulation"),
-                "SIMFRAME": (exposure.frame_id, "true frame number of the simulation"),
-            },
+            cards=self._cards(exposure),
         )
+
+    def _cards(self, exposure: Exposure) -> dict[str, tuple[CardValue, str]]:
+        cards: dict[str, tuple[CardValue, str]] = {
+            "SIMSCENE": ("bench" if self.options.bench else self.options.scene, "simulated scene"),
+            "SIMSEED": (self.options.seed, "seed of the simulation"),
+            "SIMFRAME": (exposure.frame_id, "true frame number of the simulation"),
+        }
+        if not isinstance(self._renderer, Renderer):
+            from nightjard.camd.drivers.bench import control_cards
+
+            cards |= control_cards(self._renderer.controls, exposure.controls)
+        return cards
 
     # -- cooler, wheel, measurements ------------------------------------------------------------
 
