@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,19 @@ def test_the_writer_refuses_what_would_break_a_line(
     with ExpLogWriter(path) as log, pytest.raises(ValueError, match=what):
         log.append([row(1), row(2) | values])
     assert path.read_bytes() == before
+
+
+def test_a_write_that_fails_in_the_middle_leaves_no_half_line(path: Path) -> None:
+    """As on a full disk: the system takes a part of the rows and refuses the rest."""
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ExpLogWriter(path) as log:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 300, limits[1]))
+        try:
+            with pytest.raises(StorageError, match="cannot write the exposure log"):
+                log.append([row(17211, ccd) for ccd in (1, 2, 3)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before
+        log.append([row(17211)])
+    assert [one.obsid for one in read_explog(path)] == [17210] * 3 + [17211]

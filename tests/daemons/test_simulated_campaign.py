@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ from nightjar.calibration.script import (
     frame_seconds,
 )
 from nightjar.clock import ManualClock
-from nightjar.errors import Cancelled, ConfigError, Refused
+from nightjar.errors import Cancelled, ConfigError, Refused, StorageError
 from nightjar.fits.verify import verify_image
 from nightjar.times import NS_PER_S, iso, parse_iso
 from nightjard.calib.command import calib
@@ -508,3 +511,29 @@ def test_the_command_refuses_what_it_does_not_know(
     result = simulate(*arguments, "-o", str(tmp_path / "data"))
     assert what in str(getattr(result.exception, "message", result.exception))
     assert list(tmp_path.rglob("*.fits")) == []
+
+
+def test_ctrl_c_ends_after_the_exposure_at_work(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    command = [sys.executable, "-m", "nightjard.calib", "simulate", "BIAS01", "-o", str(out),
+               "--date", "2021-02-21T10:00:00", "--effects", "none", "--speed", "40"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folder = out / "21_Feb_21"
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("HK_1000_*")) and time.monotonic() < deadline:
+        threading.Event().wait(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped after OBSID" in told
+    day = list_day(folder)
+    rows = read_explogs(day.logs)
+    assert 3 <= len(rows) < 30
+    assert len(day.images) == len(rows)
+    assert all(verify_image(path).is_good for path in day.images.values())
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write the day folder"):
+        acquire(tmp_path / "file" / "21_Feb_21")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,15 @@ class ExpLogWriter:
             It cannot be written.
         """
         data = "".join(row_line(row, self._version) for row in rows).encode()
+        start = os.fstat(self._descriptor).st_size
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
             os.fsync(self._descriptor)
         except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, start)  # no half line stays
             raise self._failed(error) from error
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from nightjar.calibration.detector import Detector
 from nightjar.calibration.elvis import LATEST
 from nightjar.calibration.script import Script
 from nightjar.clock import Clock
-from nightjar.errors import Cancelled, ConfigError, Refused
+from nightjar.errors import Cancelled, ConfigError, Refused, StorageError, storage_code
 from nightjar.times import NS_PER_S, iso
 from nightjard.simulators.detector.faults import (
     executed_values,
@@ -183,8 +183,8 @@ def acquire_session(
     acquired = Acquired([], truth, next_obsid=start_obsid, end_ns=start_ns)
     session = _Session(bench, plan, files_of_day, HkSimulator(elvis, seed, hk_period_s), clock)
     session.temperature_c = temperature_c
-    truth.mkdir(parents=True, exist_ok=True)
     try:
+        truth.mkdir(parents=True, exist_ok=True)
         for done, exposure in enumerate(session.exposures(start_obsid, start_ns), 1):
             _count(acquired, exposure)
             if on_exposure is not None:
@@ -193,10 +193,16 @@ def acquire_session(
                 raise Cancelled(
                     f"stopped after OBSID {exposure.obsid}, {done} of {len(plan.steps)} exposures"
                 )
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the day folder {folder}: {error.strerror}",
+            code=storage_code(error), path=str(folder),
+        ) from error  # fmt: skip
     finally:
         files_of_day.close()
         acquired.folders = list(files_of_day.folders)
-        _write_truth(bench, plan, session, acquired, start_obsid)
+        if truth.is_dir():
+            _write_truth(bench, plan, session, acquired, start_obsid)
     return acquired
 
 
