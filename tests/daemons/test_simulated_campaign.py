@@ -18,6 +18,7 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 
+from kit.calibration import simulated_test
 from nightjar.calibration.dayfolder import Day, list_day, list_days, parse_image_name
 from nightjar.calibration.detector import Detector, load_detector
 from nightjar.calibration.elvis import parse_stamp
@@ -537,3 +538,21 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write the day folder"):
         acquire(tmp_path / "file" / "21_Feb_21")
+
+
+def test_a_simulated_test_is_made_once_and_is_a_dataset() -> None:
+    options: dict[str, Any] = {"ccds": 1, "max_frames": 2, "effects": "plain"}
+    made = simulated_test("PTC01", columns=[0, 2], **options)
+    assert simulated_test("PTC01", columns=[0, 2], **options).root == made.root
+    assert simulated_test("PTC01", columns=[0, 3], **options).root != made.root
+    dataset = made.dataset()
+    assert [frame.label for frame in dataset.frames] == ["col001"] * 2 + ["col002"] * 2
+    assert all(frame.is_usable for frame in dataset.frames)
+    assert dataset.hk_missing == ()
+    for frame, truth in zip(dataset.frames, made.truths, strict=True):
+        assert frame.path is not None
+        quadrant = made.detector.canonical(pixels(frame.path), "F").astype(float)
+        channel = truth["channels"]["1F"]
+        image = made.detector.sector(quadrant, "image", is_trimmed=True)
+        level = image.mean() - channel["offset_adu"]
+        assert level * channel["gain_e_adu"] == pytest.approx(channel["mean_e"], rel=0.01)
