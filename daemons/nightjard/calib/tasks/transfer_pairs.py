@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pairs of like flat fields: means and variances of their tiles, noise, covariances."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightjar.calibration.detector import Detector, load_detector
+from nightjar.errors import ConfigError
+from nightjard.calib.dataset import CcdFrame
+from nightjard.calib.frames import open_frame
+from nightjard.calib.prepare import Recipe, prepared
+from nightjard.calib.preparing import is_dry, recipes_of
+from nightjard.calib.science.covariance import pair_covariances
+from nightjard.calib.science.linearity_curve import Curve
+from nightjard.calib.science.photon_transfer import tile_pairs
+from nightjard.calib.science.robust import clipped_moments
+from nightjard.calib.tasks.trails import leave_trails
+from nightjard.calib.tasks.transfer_options import (
+    Channel,
+    TransferOptions,
+    options_of,
+    with_units,
+)
+from nightjard.calib.work import Work
+
+_LAGS = 2  # of the neighbours that the shape of the curve needs
+
+
+def pairs_of(work: Work, ccd: int) -> Iterator[tuple[int, CcdFrame, CcdFrame]]:
+    """Give the pairs of like frames of a CCD: column index, first, second.
+
+    Frames of a column are taken two by two in the order of OBSID; a last one alone is left out.
+    """
+    for column, frames in work.dataset.by_column(ccd).items():
+        lit = [frame for frame in frames if frame.exposure_s > 0]
+        for first, second in zip(lit[::2], lit[1::2], strict=False):
+            yield column, first, second
+
+
+def load_curves(path: str | None) -> dict[Channel, Curve]:
+    """Return the curves of a product NL_MODEL; none without a path.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read.
+    """
+    if path is None:
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)["content"]
+        return {
+            (int(one["ccd"]), str(one["quadrant"])): Curve.from_json(one["curve"])
+            for one in content
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"options.linearity: cannot read {path}: {error}; give a product NL_MODEL"
+        ) from error
+
+
+def curve_arguments(curves: Mapping[Channel, Curve], ccd: int) -> dict[str, Any]:
+    """Return the curves of a CCD as arguments of a worker."""
+    return {quadrant: curve.as_json() for (one, quadrant), curve in curves.items() if one == ccd}
+
+
+def pair_pixels(
+    paths: tuple[str, str], detector: Detector, recipe: Mapping[str, Any],
+    curves: Mapping[str, Any],
+) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]]:
+    """Give the quadrants of two frames: name, both above offset (linearised), bad of either.
+
+    Raises
+    ------
+    StorageError
+        A frame or a product cannot be read.
+    """
+    frames = [open_frame(path, detector) for path in paths]
+    how = Recipe.from_json(dict(recipe))
+    for quadrant in detector.names:
+        first, bad = prepared(frames[0], quadrant, how)
+        second, bad_too = prepared(frames[1], quadrant, how)
+        for frame in frames:
+            frame.forget()
+        if quadrant in curves:
+            curve = Curve.from_json(curves[quadrant])
+            first, second = linearised(first, curve), linearised(second, curve)
+        yield quadrant, first, second, bad | bad_too
+
+
+def linearised(pixels: NDArray[np.float32], curve: Curve) -> NDArray[np.float32]:
+    """Return pixels as a linear detector would have given them, by a table of whole ADU."""
+    top = int(1.1 * curve.full_scale)
+    steps = np.arange(top + 1, dtype=np.float64)
+    factor = curve.linearised(np.maximum(steps, 1.0)) / np.maximum(steps, 1.0)
+    place = np.clip(pixels, 0, top - 1)
+    low = place.astype(np.int32)
+    table = factor.astype(np.float32)
+    # Between whole numbers the factor is interpolated: steps would add noise of their own.
+    return pixels * (table[low] + (place - low) * (table[low + 1] - table[low]))
+
+
+# --- extract_PTC ---
+
+
+def measure_pair(
+    first: str, second: str, detector: str, recipe: dict[str, Any], curves: dict[str, Any],
+    clip_sigma: float, has_covariances: bool,
+) -> dict[str, Any]:
+    """Return means and variances of the tiles of a pair, by quadrant; a worker's.
+
+    Raises
+    ------
+    StorageError
+        A frame or a product cannot be read.
+    """
+    geometry = load_detector(detector)
+    found: dict[str, Any] = {}
+    tiles = geometry.tiles()
+    for quadrant, one, two, bad in pair_pixels((first, second), geometry, recipe, curves):
+        measured = tile_pairs(one, two, bad, tiles, clip_sigma=clip_sigma)
+        entry: dict[str, Any] = {
+            "mean": measured.mean.tolist(), "variance": measured.variance.tolist(),
+            "count": measured.count.tolist(), **_levels(geometry, one, two, bad),
+        }  # fmt: skip
+        scan = (slice(0, geometry.image_rows), geometry.columns_of("prescan", is_trimmed=True))
+        good = ~bad[scan]
+        if geometry.prescan and good.sum() > 100:
+            noise = clipped_moments((one[scan] - two[scan])[good], clip_sigma)
+            entry |= {"noise": noise.variance / 2.0, "noise_count": noise.count}
+        if has_covariances:
+            area = (slice(0, geometry.image_rows), geometry.columns_of("image", is_trimmed=True))
+            lags = pair_covariances(one[area], two[area], bad[area], _LAGS, clip_sigma)
+            entry |= {"lags": lags.values.tolist(), "lag_errors": lags.errors.tolist()}
+        found[quadrant] = entry
+    return found
+
+
+def _levels(
+    detector: Detector, one: NDArray[np.float32], two: NDArray[np.float32],
+    bad: NDArray[np.bool_],
+) -> dict[str, float]:
+    """Return the median level of each frame of a pair, ADU, of a sixteenth of the pixels."""
+    area = (slice(0, detector.image_rows, 4), detector.columns_of("image"))
+    good = ~bad[area]
+    good[:, 1::4] = good[:, 2::4] = good[:, 3::4] = False
+    if not good.any():
+        return {"first": math.nan, "second": math.nan}
+    return {"first": float(np.median(one[area][good])), "second": float(np.median(two[area][good]))}
+
+
+def extract_transfer(work: Work) -> None:
+    """Measure all pairs; leave the tables PTC, PTC_NOISE, PTC_LAGS."""
+    if is_dry(work):
+        return
+    options, recipes = options_of(work), recipes_of(work)
+    curves = load_curves(options.linearity)
+    jobs = [(ccd, *pair) for ccd in work.dataset.ccds for pair in pairs_of(work, ccd)]
+    _note_alone(work)
+    seen: dict[tuple[int, int], int] = {}
+    items = []
+    for ccd, column, first, second in jobs:
+        seen[ccd, column] = seen.get((ccd, column), 0) + 1
+        items.append(
+            {"first": str(first.path), "second": str(second.path),
+             "detector": work.detector_name, "recipe": recipes[ccd].as_json(),
+             "curves": curve_arguments(curves, ccd), "clip_sigma": options.clip_sigma,
+             "has_covariances": seen[ccd, column] <= 2 and options.neighbours is None}
+        )  # fmt: skip
+    rows, columns = work.detector.quadrant_shape
+    found = work.map(measure_pair, items, stage="pairs measured", memory_bytes=30 * rows * columns)
+    _leave_pairs(work, jobs, found, options)
+    leave_trails(work, options)
+
+
+def _note_alone(work: Work) -> None:
+    for ccd in work.dataset.ccds:
+        for frames in work.dataset.by_column(ccd).values():
+            lit = [frame for frame in frames if frame.exposure_s > 0]
+            if len(lit) % 2 and len(lit) > 1:
+                work.results.note(
+                    f"CCD{ccd}, {lit[-1].label}: OBSID {lit[-1].obsid} has no other to be paired "
+                    f"with and is left out"
+                )
+
+
+def _leave_pairs(
+    work: Work, jobs: list[tuple[int, int, CcdFrame, CcdFrame]], found: list[dict[str, Any]],
+    options: TransferOptions,
+) -> None:
+    points: list[dict[str, Any]] = []
+    noise: list[dict[str, Any]] = []
+    lags: list[dict[str, Any]] = []
+    for (ccd, _, first, second), quadrants in zip(jobs, found, strict=True):
+        for quadrant, one in quadrants.items():
+            where = {"ccd": ccd, "quadrant": quadrant, "column": first.label,
+                     "first": first.obsid, "second": second.obsid}  # fmt: skip
+            middle = 0.5 * (one["first"] + one["second"])
+            if not abs(one["first"] - one["second"]) <= options.pair_difference * middle:
+                work.results.note(
+                    f"CCD{ccd} {quadrant}: OBSIDs {first.obsid} and {second.obsid} are no pair: "
+                    f"{one['first']:.0f} and {one['second']:.0f} ADU"
+                )
+                continue
+            points += [
+                {**where, "tile": tile, "mean": mean, "variance": variance, "count": count}
+                for tile, (mean, variance, count) in enumerate(
+                    zip(one["mean"], one["variance"], one["count"], strict=True)
+                ) if count
+            ]  # fmt: skip
+            if "noise" in one:
+                noise.append({**where, "variance": one["noise"], "count": one["noise_count"]})
+            if "lags" in one:
+                values, errors = np.array(one["lags"]), np.array(one["lag_errors"])
+                lags += [
+                    {**where, "mean": middle, "row_lag": row, "column_lag": column,
+                     "covariance": values[row, column], "error": errors[row, column]}
+                    for row in range(_LAGS) for column in range(_LAGS)
+                ]  # fmt: skip
+    captions = {
+        "PTC": (points, "Mean and variance of the tiles of all pairs"),
+        "PTC_NOISE": (noise, "Variance of the prescan of all pairs"),
+        "PTC_LAGS": (lags, "Covariances with the next pixels"),
+    }
+    for name, (rows, caption) in captions.items():
+        if rows:
+            work.results.table(name, with_units(rows), caption=caption, show=False)
+    if not points:
+        work.results.flag("BADDATAPROD", cause="there is no pair of like flat fields")
