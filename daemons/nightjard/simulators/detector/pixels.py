@@ -102,6 +102,8 @@ def add_dark(
 ) -> None:  # fmt: skip
     """Add expected dark current: of the exposure, and of the rows that wait to be read.
 
+    Rows of parallel overscan stay without: they would have as much as the last row of the image.
+
     Parameters
     ----------
     temperature_k
