@@ -8,15 +8,20 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import openpyxl
 import pytest
 
 from nightjar import __version__
+from nightjar.calibration.coordinates import is_silicon
+from nightjar.calibration.detector import load_detector
 from nightjar.calibration.script import KEYS
 from nightjar.calibration.script_book import read_script
 from nightjar.errors import Refused, StorageError
 from nightjard.calib.command import main
 from nightjard.calib.staging import publish
+from nightjard.camd.drivers.options import SimulatedOptions
+from nightjard.camd.drivers.sensor import Geometry
 
 INPUTS = {
     "equipment": {
@@ -187,7 +192,7 @@ def test_another_folder_is_never_overwritten(place, capsys):
         ({"toWrite": {"BF01": 1, "BIAS01": 1}}, "toWrite.BF01: has no script of its own, it "
          "analyses the frames of PTC01"),
         ({"CHAMBER": "B_NOSTRMO"}, "CHAMBER: no chamber profile 'B_NOSTRMO'; there are: "
-         "B_NOSTROMO; did you mean B_NOSTROMO?"),
+         "B_NOSTROMO, CAMD; did you mean B_NOSTROMO?"),
         ({"camptype": "Fll"}, "camptype: no catalogue of a 'Fll' campaign"),
         ({"elvis": "7.6.X"}, "elvis: '7.6.X': must be one of 6.5.X, 7.2.X, 7.5.X"),
         ({"detector": "ccd274"}, "detector: no detector 'ccd274'"),
@@ -253,14 +258,37 @@ def test_the_profile_of_the_date_is_taken(place, monkeypatch):
         assert script.columns[4].values["mirr_pos"] == focus
 
 
-def test_the_other_detector_has_scripts_too(place):
-    """The big camera: one CCD, its own number of rows, exposures of the same chamber."""
-    equipment = {"sn_roe": "FM15", "sn_rpsu": "FM15", "sn_ccd1": "14888-88-81"}
-    path = write(equipment=equipment, detector="camd-61mpx", toWrite={"BIAS01": 1, "PTC01": 1})
+def test_the_big_camera_has_scripts_too(place):
+    """One CCD, its own number of rows, serial numbers, light and limits."""
+    equipment = {"sn_roe": "", "sn_rpsu": "", "sn_ccd1": "12345"}
+    wanted = {"BIAS01": 1, "FLATFLUX00": 1, "PTC01": 1}
+    path = write(
+        equipment=equipment, detector="camd-61mpx", camptype="Camera", CHAMBER="CAMD",
+        toWrite=wanted,
+    )  # fmt: skip
     assert run(path, "--date", DATE, "--out", "S") == 0
     script = read_script(place / "S" / "vis_CalCamp_PTC01_01Apr19_v7.5.X.xlsx")
     assert {column.values["vend"] for column in script.columns} == {6422}
+    assert script.columns[4].values["exptime"] == 2.81
     assert set(script.columns[0].values) == set(KEYS) - {"frames"}
+
+
+def test_the_big_camera_is_described_as_its_driver_reads_it_out():
+    detector = load_detector("camd-61mpx")
+    options = SimulatedOptions()
+    geometry = Geometry.of(options)
+    assert detector.frame_shape == (geometry.readout.height, geometry.readout.width)
+    lit = is_silicon(detector, *np.meshgrid([0, 21, 23, 24, 9599], [0, 6387, 6388, 6421]))
+    expected = [
+        [geometry.image.x1 <= x + 1 <= geometry.image.x2
+         and geometry.image.y1 <= y + 1 <= geometry.image.y2 for x in (0, 21, 23, 24, 9599)]
+        for y in (0, 6387, 6388, 6421)
+    ]  # fmt: skip
+    assert lit.tolist() == expected
+    dark = detector.columns_of("prescan", is_trimmed=True)
+    assert geometry.dark.x1 - 1 <= dark.start < dark.stop <= geometry.dark.x2
+    gain = options.e_per_adu * 10 ** (-options.gain_default / options.gain_decade)
+    assert detector.gain_e_adu == pytest.approx(gain, abs=1e-4)
 
 
 # --- staging ---

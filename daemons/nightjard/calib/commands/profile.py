@@ -83,7 +83,7 @@ def show(session: Session, name: str, number: int | None) -> None:
 def history(session: Session, name: str) -> None:
     """Show all versions of the profile NAME, and what each changed."""
     from nightjar.calibration.chamber import profile_history
-    from nightjard.calib.profiles import differences
+    from nightjard.calib.profile_change import differences
 
     rows, lines = [], []
     versions = profile_history(name)
