@@ -70,6 +70,7 @@ RECORDS = {
     "telemetry": st.builds(
         Telemetry, temperature_c=maybe() | numbers, cooler_power=maybe() | numbers,
         filter=maybe() | st.text(), fault=maybe() | st.text(),
+        housekeeping=st.dictionaries(st.text(), numbers, max_size=3),
     ),
 }  # fmt: skip
 

@@ -147,6 +147,7 @@ STATUS_KEYS: dict[str, str] = {
     "temperature_locked": "whether the set point is held",
     "humidity": "percent; null if not measured",
     "pressure": "hPa; null if not measured",
+    "housekeeping": "further measurements of the electronics: name to value",
     "exposure_time": "s",
     "exposure_progress": "s of the present exposure; null when not exposing",
     "delay": "pause between the exposures of the sequence, s",

@@ -800,6 +800,7 @@ class Camera:
             "temperature_locked": reading.is_locked,
             "humidity": reading.telemetry.humidity_percent,
             "pressure": reading.telemetry.pressure_hpa,
+            "housekeeping": dict(reading.telemetry.housekeeping),
             "exposure_time": wanted.exposure_s,
             "exposure_progress": progress_s,
             "delay": delay_s,

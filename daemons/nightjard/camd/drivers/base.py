@@ -238,6 +238,8 @@ class Telemetry:
         Name of the filter in the beam; None without a wheel or while it moves.
     fault
         A fault the device reports (for instance "UVLO"); None when healthy.
+    housekeeping
+        Further measurements of the electronics: name -> value.
     """
 
     temperature_c: float | None = None
@@ -247,6 +249,7 @@ class Telemetry:
     pressure_hpa: float | None = None
     filter: str | None = None
     fault: str | None = None
+    housekeeping: Mapping[str, float] = field(default_factory=dict)
 
 
 class Detector(Protocol):

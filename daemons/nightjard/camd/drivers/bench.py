@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from nightjar.calibration.chamber import load_profile
 from nightjar.calibration.detector import Detector, load_detector
+from nightjar.calibration.elvis import LATEST
 from nightjar.calibration.script import KEY_TABLE, KEYS
 from nightjar.errors import Cancelled
+from nightjar.times import NS_PER_S
 from nightjard.camd.drivers.base import Control, ControlValue
 from nightjard.camd.drivers.sensor import Exposure, Geometry
 from nightjard.camd.geometry import Region
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from nightjard.camd.drivers.options import BenchOptions
     from nightjard.simulators.detector.bench import Bench
+    from nightjard.simulators.detector.housekeeping import HkSimulator
 
 #: Keys of a script that the camera has settings of its own for, or that no hardware sees.
 _NOT_CONTROLS = frozenset({"frames", "exptime", "wave"})
@@ -64,6 +67,7 @@ class BenchRenderer:
         self.geometry = Geometry(Region.full(width, height), Region.full(width, height), None, None)
         self.controls = bench_controls(self.detector)
         self._bench: Bench | None = None
+        self._hk: HkSimulator | None = None
 
     def prepare(self) -> None:
         """Make the bench and compile what it computes with: seconds, once."""
@@ -86,6 +90,22 @@ class BenchRenderer:
         for source in ("flat", "point"):
             warm.expose(0, {**values, "source": source, "shuttr": 1}, 0, ccds=[1])
         self._bench = Bench(self.detector, truth, self.profile)
+
+    def housekeeping(
+        self, controls: tuple[tuple[str, ControlValue], ...], utc_ns: int
+    ) -> dict[str, float]:
+        """Return what the electronics measure now: voltages as commanded, with their noise."""
+        if self._hk is None:
+            from nightjard.simulators.detector.housekeeping import HkSimulator
+
+            self._hk = HkSimulator(LATEST, self.options.seed)
+        commanded = {
+            name: float(value)
+            for name, value in self._values(dict(controls), 0.0, None).items()
+            if isinstance(value, (int, float))
+        }
+        table = self._hk.rows(utc_ns // NS_PER_S, utc_ns, utc_ns + 1, commanded)
+        return dict(zip(table.names, table.values[0].tolist(), strict=True))
 
     def _values(
         self, controls: dict[str, Any], exposure_s: float, slot: int | None

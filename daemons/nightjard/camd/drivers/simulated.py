@@ -324,6 +324,11 @@ class SimulatedDetector:
             cards=self._cards(exposure),
         )
 
+    def _housekeeping(self) -> dict[str, float]:
+        if isinstance(self._renderer, Renderer):
+            return {}
+        return self._renderer.housekeeping(self._settings.controls, self._clock.now_ns())
+
     def _cards(self, exposure: Exposure) -> dict[str, tuple[CardValue, str]]:
         cards: dict[str, tuple[CardValue, str]] = {
             "SIMSCENE": ("bench" if self.options.bench else self.options.scene, "simulated scene"),
@@ -351,6 +356,7 @@ class SimulatedDetector:
             pressure_hpa=1013.0,
             filter=self._wheel.name(),
             fault=fault,
+            housekeeping=self._housekeeping(),
         )
 
     def set_cooler_power(self, pwm: int) -> None:
