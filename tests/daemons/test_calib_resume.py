@@ -208,8 +208,10 @@ def test_the_digests_of_all_inputs_are_told(site: Site) -> None:
 
     site.run()
     told = site.read("D11", "BIAS01", "results.json")["provenance"]["inputs"]
-    frames = list((site.root / "data" / DAY).glob("*.fits"))
-    assert told == {path.name: f"blake3:{hash_of(path)}" for path in frames}
+    folder = site.root / "data" / DAY
+    files = [*folder.glob("*.fits"), *folder.glob("HK_1*.txt")]
+    assert len(files) == 9
+    assert told == {path.name: f"blake3:{hash_of(path)}" for path in files}
 
 
 def test_a_cosmetics_mask_is_an_input_and_its_absence_is_told(site: Site) -> None:

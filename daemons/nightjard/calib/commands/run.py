@@ -103,12 +103,15 @@ def _run(shell: Session, given: dict[str, Any]) -> int:
         tag=given["tag"], log_folder=given["log_folder"] if given["log"] else None,
         first_obsid=given["start_obsid"], wait=campaign.file.wait.model_copy(update=changes),
     )  # fmt: skip
-    signal.signal(signal.SIGTERM, _stop)
     pipeline = Pipeline(
         setup, plans, options, clock=SystemClock(), stream=sys.stderr,
         say=_silent if shell.is_json else _say, on_figure=_shower(given["interactive"]),
     )  # fmt: skip
-    result = pipeline.run()
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        result = pipeline.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
     shell.done(result, f"Results: {result['results']}")
     return Code.FAILED.exit_code if result["failed"] else 0
 

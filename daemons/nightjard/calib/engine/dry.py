@@ -9,7 +9,7 @@ from typing import Any
 
 from nightjar.errors import NightjarError
 from nightjard.calib.engine import attempt as attempts
-from nightjard.calib.engine.identity import Inputs
+from nightjard.calib.engine.identity import Inputs, data_files
 from nightjard.calib.engine.plan import Setup, TestPlan
 from nightjard.calib.engine.products import inputs_of
 from nightjard.calib.engine.steps import keys_of
@@ -42,7 +42,7 @@ def foreseen(
         return found
     found["obsids"] = list(ingested.dataset.obsid_range)
     found["problems"] += [*ingested.structure.messages, *missing]
-    paths |= {f.path.name: f.path for f in ingested.dataset.frames if f.path is not None}
+    paths |= data_files(ingested.dataset)
     before = attempts.latest(folder / plan.test)
     inputs = Inputs(paths, before.inputs if before is not None else None)
     steps = keys_of(plan, task, ingested, inputs, products, before, is_drill=False)

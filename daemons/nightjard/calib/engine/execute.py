@@ -20,7 +20,7 @@ from nightjard.calib.engine import layout, record
 from nightjard.calib.engine.attempt import Attempt
 from nightjard.calib.engine.context import Context, is_storage_full
 from nightjard.calib.engine.drill import drilled
-from nightjard.calib.engine.identity import Inputs
+from nightjard.calib.engine.identity import Inputs, data_files
 from nightjard.calib.engine.plan import TestPlan
 from nightjard.calib.engine.products import inputs_of
 from nightjard.calib.engine.steps import DebugStop, Steps, do_all, do_init, keys_of, open_for
@@ -141,9 +141,7 @@ def _run(context: Context, plan: TestPlan, outcome: Outcome) -> None:
     products, paths, missing = inputs_of(setup.campaign, plan)
     for text in missing:
         context.log.write(text)
-    for frame in ingested.dataset.frames:
-        if frame.path is not None:
-            paths[frame.path.name] = frame.path
+    paths |= data_files(ingested.dataset)
     test_folder = layout.make_marked(context.folder / plan.test, "test", test=plan.test)
     before = attempts.latest(test_folder)
     inputs = Inputs(paths, before.inputs if before is not None else None)

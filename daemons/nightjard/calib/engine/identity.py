@@ -109,6 +109,12 @@ class Inputs:
         return {"id": self.id, "files": {role: asdict(one) for role, one in self.files.items()}}
 
 
+def data_files(dataset: Dataset) -> dict[str, Path]:
+    """Return the images and housekeeping files of a test, by their names."""
+    images = (frame.path for frame in dataset.frames if frame.path is not None)
+    return {path.name: path for path in (*images, *dataset.hk_paths.values())}
+
+
 def dataset_digest(dataset: Dataset) -> str:
     """Return what stands for logs, script and housekeeping of a test: other tests do not matter."""
     frames = [

@@ -25,6 +25,9 @@ from nightjard.calib.work import Inputs as Products
 from nightjard.calib.work import Work
 
 
+_SHOWN = 4
+
+
 class DebugStop(NightjarError):
     """A sub-task failed in a run for debugging: nothing more is done."""
 
@@ -188,6 +191,9 @@ def _do_one(context: Context, subtask: Subtask, work: Work, key: str, steps: Ste
         return
     for note in work.results.notes:
         context.log.write(f"{name}: {note}")
+    lines = compliance_lines(work.results.compliances)
+    if lines:
+        context.log.write([f"{name}: within limits:", *lines])
     for flag in work.results.flags:
         context.log.write(f"{name}: {flag.name} ({flag.severity}): {flag.cause}")
     context.log.write(f"{minutes:.1f} minutes in running Sub-task: {name}")
@@ -195,6 +201,27 @@ def _do_one(context: Context, subtask: Subtask, work: Work, key: str, steps: Ste
     if context.on_figure is not None:
         for figure in work.results.figures:
             context.on_figure(work.folder / figure["path"])
+
+
+def compliance_lines(compliances: Sequence[dict[str, Any]]) -> list[str]:
+    """Return, metric by metric, how many lie within their limits, and the first that do not."""
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    for one in compliances:
+        metrics.setdefault(str(one["metric"]), []).append(one)
+    lines = []
+    for metric, judged in metrics.items():
+        bad = [one for one in judged if not one["is_good"]]
+        line = f"  {metric}: {len(judged) - len(bad)} of {len(judged)}"
+        texts = [
+            " ".join(
+                [*(f"{key} {value}" for key, value in one["where"].items()),
+                 f"{one['value']} {one['unit']}".strip(), f"[{one['low']}, {one['high']}]"]
+            )
+            for one in bad[:_SHOWN]
+        ]  # fmt: skip
+        more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        lines.append(line + (f"; outside: {'; '.join(texts)}{more}" if bad else ""))
+    return lines
 
 
 def _crash(
