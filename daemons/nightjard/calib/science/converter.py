@@ -164,7 +164,10 @@ def edge_response(
     middle = float(np.median(first))
     spread = 1.4826 * float(np.median(np.abs(first - middle))) + 1e-9
     kept = np.abs(first - middle) <= 6 * spread
-    total = float((level[rows] - zero)[kept].sum())
+    heights = (level[rows] - zero)[kept]
+    total = float(heights.sum())
+    response = float(first[kept].sum()) / total
     profile = (np.hstack((last, trail))[rows] - zero[:, None]).sum(axis=0) / height
-    error = float(first[kept].std()) * math.sqrt(int(kept.sum())) / total
-    return float(first[kept].sum()) / total, error, profile
+    # About the line: rows differ in what they hold.
+    scatter = float((first[kept] - response * heights).std())
+    return response, scatter * math.sqrt(len(heights)) / total, profile
