@@ -84,7 +84,8 @@ def test_a_whole_log(tmp_path: Path) -> None:
     assert "frames = [3]" in inputs
     assert records[3] == "BIAS01 acquisition consistent with expectations"
     assert records[4] == "Executing check: kit.calib_engine"
-    assert records[5] == "0.0 minutes in running Sub-task: check"
+    assert records[5] == "check: within limits:\n  mean: 1 of 1"
+    assert records[6] == "0.0 minutes in running Sub-task: check"
     tail = [one for one in records if one.startswith(("Finished", "0.0 minutes in running Task",
                                                       "Task "))]  # fmt: skip
     assert tail == [

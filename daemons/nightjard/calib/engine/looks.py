@@ -114,8 +114,9 @@ class Watcher:
         first, last = plan.obsids or (self.first_obsid, None)
         folders = set(plan.days)
         found, strange = rows_of_test(
-            (row for row in rows if row.datapath in folders), plan.log_name, waves=plan.waves, first=first, last=last
-        )
+            (row for row in rows if row.datapath in folders), plan.log_name, waves=plan.waves,
+            first=first, last=last,
+        )  # fmt: skip
         exposures = exposures_of(found)
         run = latest_run(plan.script, exposures, self.detector)
         count = len(exposures)

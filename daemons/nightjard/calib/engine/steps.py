@@ -24,7 +24,6 @@ from nightjard.calib.task import Subtask, Task
 from nightjard.calib.work import Inputs as Products
 from nightjard.calib.work import Work
 
-
 _SHOWN = 4
 
 
