@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Sub-task ``corrBFE_G15``: stamps of spots with charge put back where its light fell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nightjar.errors import Refused, StorageError
+from nightjard.calib.tasks.psf_stamps import leave_stamps, read_stamps, stamp_files
+from nightjard.calib.work import Work
+
+if TYPE_CHECKING:
+    from nightjard.calib.science.charge_shift import Boundaries
+
+#: Steps of the correction: the shifts are those of the image without them.
+_ROUNDS = 3
+
+
+def boundaries_of(work: Work) -> dict[tuple[int, str], dict[str, Any]]:
+    """Return the coefficients of every channel as plain values, per ADU.
+
+    The table of ``inputs.kernels`` has one row a boundary: ``ccd quadrant row column west south``,
+    per electron; rows of one CCD and quadrant make two square arrays.
+
+    Raises
+    ------
+    Refused
+        The table cannot be read or has other columns.
+    """
+    from astropy.table import Table
+
+    path = work.inputs.kernels
+    if path is None:
+        return {}
+    try:
+        table = Table.read(path, format="ascii.ecsv")
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"{work.dataset.test}: corrBFE_G15 cannot read the coefficients {path}: {error}"
+        ) from error
+    missing = {"ccd", "quadrant", "row", "column", "west", "south"} - set(table.colnames)
+    if missing:
+        raise Refused(
+            f"{work.dataset.test}: corrBFE_G15: {path} has no column {', '.join(sorted(missing))}; "
+            "name the table of boundaries that BF01 left"
+        )
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for ccd, quadrant in sorted({(int(r["ccd"]), str(r["quadrant"])) for r in table}):
+        one = table[(table["ccd"] == ccd) & (table["quadrant"] == quadrant)]
+        side = int(max(one["row"].max(), one["column"].max())) + 1
+        gain = work.gain_e_adu(ccd, quadrant)
+        arrays = {}
+        for name in ("west", "south"):
+            array = np.zeros((side, side))
+            array[np.asarray(one["row"], int), np.asarray(one["column"], int)] = one[name]
+            arrays[name] = (np.nan_to_num(array) * gain).tolist()
+        found[ccd, quadrant] = arrays
+    return found
+
+
+def correct_stamps(
+    path: str, ccd: int, first: int, stop: int, quadrants: list[str],
+    boundaries: dict[str, dict[str, Any]], target: str,
+) -> str:  # fmt: skip
+    """Correct the stamps of a run of frames; return the path of the array.
+
+    Parameters
+    ----------
+    quadrants
+        Of each spot.
+    boundaries
+        By quadrant: west and south, per ADU; spots of others stay as they are.
+
+    Raises
+    ------
+    StorageError
+        The stamps cannot be read, or the array not be written.
+    """
+    del ccd
+    stamps, _x0, _y0 = read_stamps(path, first, stop)
+    shifts = {
+        name: _boundaries(one["west"], one["south"]) for name, one in boundaries.items()
+    }
+    for frame in stamps:
+        for i, quadrant in enumerate(quadrants):
+            if quadrant in shifts and np.isfinite(frame[i]).any():
+                frame[i] = without_shifts(frame[i], shifts[quadrant])
+    try:
+        np.save(target, stamps.astype(np.float32))
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error.strerror}", path=target) from error
+    return target
+
+
+def _boundaries(west: Any, south: Any) -> Boundaries:
+    from nightjard.calib.science.charge_shift import Boundaries
+
+    return Boundaries(np.asarray(west, float), np.asarray(south, float), 0.0, 1.0)
+
+
+def without_shifts(stamp: Any, boundaries: Boundaries, rounds: int = _ROUNDS) -> Any:
+    """Return a stamp without the shifts; bad pixels (not a number) stay bad.
+
+    The shifts are those that the corrected image makes: its charge, not that of the spread one,
+    decides; so the correction is repeated with what it gave.
+    """
+    from nightjard.calib.science.charge_shift import moved_charge
+
+    bad = ~np.isfinite(stamp)
+    seen = np.where(bad, np.nanmedian(stamp), stamp)
+    found = seen
+    for _round in range(rounds):
+        found = seen - moved_charge(found, boundaries)
+    return np.where(bad, np.nan, found)
+
+
+def correct(work: Work) -> None:
+    """Leave the stamps of ``prep`` without brighter-fatter; a note where nothing is known of it.
+
+    Raises
+    ------
+    Refused
+        ``prep`` was not done, or the table of coefficients is not one.
+    """
+    if work.is_drill:
+        return
+    known = boundaries_of(work)
+    if not known:
+        work.results.note("no table of brighter-fatter coefficients is configured: not corrected")
+        return
+    folder = work.intermediate / "nobfe"
+    folder.mkdir(exist_ok=True)
+    from nightjard.calib.tasks.psf_shapes import spot_quadrant
+
+    for one in stamp_files(work, "prep", "Spots"):
+        quadrants = [spot_quadrant(name, work.detector.names) for name in one.ids]
+        mine = {name: values for (ccd, name), values in known.items() if ccd == one.ccd}
+        missing = sorted(set(quadrants) - set(mine))
+        if missing:
+            work.results.note(f"CCD{one.ccd} {', '.join(missing)}: no coefficients, not corrected")
+        items = [
+            {"path": str(one.path), "ccd": one.ccd, "first": first, "stop": stop,
+             "quadrants": quadrants, "boundaries": mine,
+             "target": str(folder / f"{one.ccd}_{first:05d}.npy")}
+            for first, stop in one.chunks()
+        ]  # fmt: skip
+        parts = work.map(correct_stamps, items, stage=f"brighter-fatter of CCD{one.ccd}")
+        stamps = np.concatenate([np.load(path) for path in parts])
+        _, x0, y0 = read_stamps(str(one.path), 0, len(one.obsids))
+        leave_stamps(work, one.ccd, "SpotsNoBFE", stamps, x0.astype(np.int32),
+                     y0.astype(np.int32), one.obsids, one.ids)  # fmt: skip
