@@ -133,6 +133,8 @@ def photometry(
         about = (expected[0] - stamps.x0, expected[1] - stamps.y0)
     start_x, start_y = brightest(rest, search_px, about)
     x, y, var_x, var_y = windowed_moments(rest, ~bad, start_x, start_y, window_sigma_px)
+    bad = bad | outliers(rest, bad, x, y, noise)
+    rest = np.where(bad, 0.0, rest)
     flux, flux_error = aperture(rest, bad, x, y, noise, known, gain)
     sigma_x, sigma_y = (np.sqrt(np.clip(one, 0.05, 100.0)) for one in (var_x, var_y))
     fit = fit_gaussians(
@@ -258,6 +260,49 @@ def _weighted(
     down = np.exp(-0.5 * ((axis - y[:, None]) / sigma) ** 2)
     weighted = light * down[:, :, None] * across[:, None, :]
     return weighted, weighted.sum(axis=(1, 2))
+
+
+def outliers(
+    rest: Floats, bad: Bools, x: Floats, y: Floats, noise: Floats, *, beyond_px: float = 4.5,
+    reach_px: int = 24, clip_sigma: float = 5.0,
+) -> Bools:  # fmt: skip
+    """Tell which pixels about spots are none of theirs: hot ones, cosmic rays, other sources.
+
+    On rings of a pixel's width about the centre, values farther from the median of the ring than
+    5 sigma of it: wings of the spot stay, whatever their shape. The core itself is not judged.
+    """
+    count, side, _ = rest.shape
+    half = side // 2
+    found = np.zeros(rest.shape, bool)
+    reach = min(reach_px, half)
+    span = np.arange(-reach, reach + 1)
+    cx, cy = (np.clip(np.rint(np.nan_to_num(one, nan=half)), 0, side - 1).astype(int)
+              for one in (x, y))  # fmt: skip
+    rows, columns = cy[:, None] + span, cx[:, None] + span
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & (
+        (columns >= 0) & (columns < side)
+    )[:, None, :]  # fmt: skip
+    window = (
+        np.arange(count)[:, None, None], np.clip(rows, 0, side - 1)[:, :, None],
+        np.clip(columns, 0, side - 1)[:, None, :],
+    )  # fmt: skip
+    values = np.where(inside & ~bad[window], rest[window], np.nan)
+    distance = radius(2 * reach + 1)
+    marks = np.zeros(values.shape, bool)
+    for ring in range(int(np.ceil(beyond_px)), reach + 1):
+        where = (distance >= ring - 0.5) & (distance < ring + 0.5)
+        on_ring = values[:, where]
+        seen = np.isfinite(on_ring).any(axis=1)
+        if not seen.any():
+            continue
+        middle, spread = np.zeros(count), np.zeros(count)
+        middle[seen] = np.nanmedian(on_ring[seen], axis=1)
+        away = np.abs(on_ring - middle[:, None])
+        spread[seen] = MAD_TO_SIGMA * np.nanmedian(away[seen], axis=1)
+        marks[:, where] = away > clip_sigma * np.maximum(spread, noise)[:, None]
+    spots, row, column = np.nonzero(marks & inside)
+    found[spots, cy[spots] + row - reach, cx[spots] + column - reach] = True
+    return found
 
 
 def aperture(
