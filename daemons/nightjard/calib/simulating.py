@@ -16,11 +16,11 @@ from nightjar.calibration.dayfolder import day_folder_name
 from nightjar.calibration.detector import Detector, load_detector
 from nightjar.calibration.elvis import LATEST
 from nightjar.calibration.script import Script, frame_seconds
-from nightjar.calibration.script_book import read_script
 from nightjar.clock import ScaledClock
-from nightjar.errors import ConfigError, InvalidArgument, StorageError, storage_code
-from nightjar.files import is_safe_name, require_space
+from nightjar.errors import InvalidArgument, StorageError, storage_code
+from nightjar.files import require_space
 from nightjar.times import NS_PER_S
+from nightjard.calib.session_folder import session_books
 
 #: Serials of the block that the tutorial is about.
 EQUIPMENT = {
@@ -85,33 +85,8 @@ class Simulation:
 
 
 def session_scripts(folder: Path) -> tuple[Script, ...]:
-    """Return the scripts of a session folder, in the order of its TEST_SEQUENCE.
-
-    Raises
-    ------
-    ConfigError
-        There is not one sequence, or a script of it is missing or not valid.
-    """
-    sequences = sorted(folder.glob("TEST_SEQUENCE_*.txt"))
-    if len(sequences) != 1:
-        raise ConfigError(
-            f"{folder} has {len(sequences) or 'no'} TEST_SEQUENCE file; give the folder of one "
-            "session, as calib sessions makes it"
-        )
-    try:
-        names = sequences[0].read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{sequences[0]} cannot be read: {error}") from error
-    scripts = []
-    for number, name in enumerate((name.strip() for name in names), 1):
-        if not name:
-            continue
-        if not is_safe_name(name) or not (folder / name).is_file():
-            raise ConfigError(f"{sequences[0]}:{number}: no script {name!r} in the folder")
-        scripts.append(read_script(folder / name))
-    if not scripts:
-        raise ConfigError(f"{sequences[0]} names no script")
-    return tuple(scripts)
+    """Return the scripts of a session folder, in order; errors as :func:`session_books`."""
+    return tuple(script for _, script in session_books(folder))
 
 
 def catalogue_scripts(

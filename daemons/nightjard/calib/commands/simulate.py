@@ -3,12 +3,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +70,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_wanted:
 def command(session: Session, /, **options: Any) -> None:
     """Run it."""
     from nightjard.calib.simulating import simulate
+    from nightjard.calib.stopping import stopped_by_hand
 
     simulation = _simulation(**options)
     session.note(
@@ -91,7 +88,7 @@ def command(session: Session, /, **options: Any) -> None:
             )
             sys.stderr.flush()
 
-    with _stopped_by_hand() as stop:
+    with stopped_by_hand() as stop:
         try:
             made = simulate(simulation, show, stop)
         except Cancelled as error:
@@ -144,23 +141,3 @@ def _simulation(
         sessions=scripts, detector=described, profile=profile, elvis=elvis, start_ns=start_ns,
         **more,
     )  # fmt: skip
-
-
-@contextmanager
-def _stopped_by_hand() -> Iterator[threading.Event]:
-    """Give an event for the end of the exposure, set by Ctrl-C; a second one ends at once."""
-    stop = threading.Event()
-
-    def handle(_number: int, _frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
