@@ -50,21 +50,27 @@ def check(work: Work) -> None:
     NightjarError
         A worker failed. A frame that cannot be read is a flag, not a failure.
     """
+    checked(work)
+
+
+def checked(work: Work) -> Table | None:
+    """Do as :func:`check`; return the table ``metrics``, None where nothing was measured."""
     inventory(work)
     check_housekeeping(work)
     if work.is_drill:
         work.results.note("drill: no pixels were measured")
-        return
+        return None
     outcomes = measure(work)
     table = metrics_table(work, outcomes)
     if not len(table):
         work.results.flag("BADDATA", cause="no frame of the test can be used")
-        return
+        return None
     work.results.table("metrics", table, caption="Measures of every frame and quadrant",
                        show=False)  # fmt: skip
     judge_metrics(work, table, {_key(one): one for one in outcomes})
     _judge_own(work, outcomes)
     _draw(work, table)
+    return table
 
 
 def _key(outcome: dict[str, Any]) -> tuple[int, int]:

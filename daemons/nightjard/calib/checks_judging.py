@@ -91,6 +91,28 @@ def judge_pixels(work: Work, table: Table, limits: Limits) -> None:
                         ccd=int(ccd), column=str(label))  # fmt: skip
 
 
+def judge_fluence(work: Work, table: Table, metric: str = "fluence") -> None:
+    """Judge the fluence of every column that has a limit of it; raises FLUENCE_OOL or BGD_OOL.
+
+    Parameters
+    ----------
+    metric
+        ``fluence``: median above the prescan; ``background``: above the mean of both scans.
+    """
+    limits = Limits(work.limits)
+    flag = "FLUENCE_OOL" if metric == "fluence" else "BGD_OOL"
+    for ccd, quadrant in sorted(set(zip(table["ccd"], table["quadrant"], strict=True))):
+        rows = table[np.asarray((table["ccd"] == ccd) & (table["quadrant"] == quadrant))]
+        for label in sorted({str(one) for one in rows["column"] if one}):
+            some = rows[np.asarray(rows["column"] == label)]
+            values = np.asarray(some["fluence"], float)
+            if metric == "background":
+                scans = np.nanmean([some["offset_pre"], some["offset_ove"]], axis=0)
+                values = np.asarray(some["offset_img"], float) - scans
+            judge_worst(work, metric, values, some["obsid"], limits.of(metric, label),
+                        flag=flag, ccd=int(ccd), quadrant=str(quadrant), column=label)  # fmt: skip
+
+
 def _judge_quadrant(
     work: Work, rows: Table, limits: Limits, ccd: int, quadrant: str, is_bias: bool
 ) -> None:

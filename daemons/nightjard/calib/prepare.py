@@ -99,13 +99,11 @@ def prepared(frame: Frame, quadrant: str, recipe: Recipe) -> tuple[Floats, Bad]:
     raw = frame.raw(quadrant)
     bad = (raw == 0) | (raw == frame.detector.saturation_adu)
     if recipe.mask is not None:
-        bad |= _plane(_wanted(frame.detector, recipe.mask, quadrant, "MASK"))
+        bad |= mask_plane(frame.detector, recipe.mask, quadrant)
     offsets = offset_of(frame, quadrant, recipe.offset)
     pixels = np.subtract(raw, offsets[:, None], dtype=np.float32)
     if recipe.bias is not None:
-        pixels -= _structure(
-            _wanted(frame.detector, recipe.bias, quadrant, "STACK"), recipe.offset
-        )
+        pixels -= bias_structure(frame.detector, recipe.bias, quadrant, recipe.offset)
     if recipe.flat is not None:
         area = (slice(0, frame.detector.image_rows), frame.detector.columns_of("image"))
         flat = _plane(_wanted(frame.detector, recipe.flat, quadrant, "FLAT"))[area]
@@ -146,12 +144,24 @@ def clipped_mean(values: Raw | NDArray[np.floating[Any]]) -> float:
     0.5 ADU. The mean of what lies within 5 sigma of it is not, and hot columns or spots do not
     reach it.
     """
+    if values.dtype == np.uint16:
+        return _clipped_mean_of_counts(np.bincount(values.ravel(), minlength=1))
     flat = values.ravel()
     middle = float(np.median(flat))
     low, high = np.percentile(flat, (15.865, 84.135))
     reach = _CLIP_SIGMA * max((high - low) / 2.0, 1.0)
     near = flat[np.abs(flat.astype(np.float64) - middle) <= reach]
     return float(near.mean(dtype=np.float64))
+
+
+def _clipped_mean_of_counts(counts: NDArray[np.int64]) -> float:
+    total = int(counts.sum())
+    parts = np.array([0.15865, 0.5, 0.84135]) * total
+    low, middle, high = np.searchsorted(np.cumsum(counts), parts)
+    reach = int(_CLIP_SIGMA * max(float(high - low) / 2.0, 1.0))
+    first = max(int(middle) - reach, 0)
+    near = counts[first : int(middle) + reach + 1]
+    return first + float((near * np.arange(len(near))).sum() / near.sum())
 
 
 def row_levels(scan: Raw | Floats, level: float) -> Floats:
@@ -170,6 +180,29 @@ def row_levels(scan: Raw | Floats, level: float) -> Floats:
 
 
 # --- products that go in ---
+
+
+def bias_structure(detector: Detector, path: str, quadrant: str, offset: Offset) -> Floats:
+    """Return the structure of a master bias, ADU: its own offset taken away as a frame's is.
+
+    Raises
+    ------
+    StorageError
+        It cannot be read.
+    """
+    return _structure(_wanted(detector, path, quadrant, "STACK"), offset)
+
+
+def mask_plane(detector: Detector, path: str, quadrant: str) -> Bad:
+    """Return the bad pixels of a mask, canonical.
+
+    Raises
+    ------
+    StorageError
+        It cannot be read.
+    """
+    mask: Bad = _plane(_wanted(detector, path, quadrant, "MASK"))
+    return mask
 
 
 @dataclass(frozen=True)

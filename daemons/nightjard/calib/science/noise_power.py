@@ -191,10 +191,10 @@ def _component(frame: Floats, timing: Timing, hertz: float) -> complex:
 
 def _refined(residuals: Sequence[Floats], timing: Timing, hertz: float, step_hz: float) -> float:
     """Return the frequency near one of the grid at which the frames have the most power."""
-    few = residuals[:4]
+    few = residuals[:2]
     width = step_hz
     for _ in range(3):
-        grid = hertz + width * np.linspace(-1.0, 1.0, 9)
+        grid = hertz + width * np.linspace(-1.0, 1.0, 5)
         powers = [sum(abs(_component(one, timing, f)) ** 2 for one in few) for f in grid]
         best = int(np.argmax(powers))
         hertz = float(grid[best])

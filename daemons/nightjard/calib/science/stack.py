@@ -67,7 +67,7 @@ def _median(values: Floats, count: int) -> Any:  # pragma: no cover  (compiled)
 
 @numba.njit(cache=True, nogil=True)
 def _stack(
-    cube: Cube, levels: Floats, scales: Floats, top: float, clip: float, noise: float,
+    cube: Cube, levels: Floats, top: float, clip: float, noise: float, is_signed: bool,
     median: Floats, std: Floats, mean: Floats, counts: NDArray[np.int16],
 ) -> None:  # pragma: no cover  (compiled)
     frames, rows, columns = cube.shape
@@ -78,8 +78,8 @@ def _stack(
             count = 0
             for frame in range(frames):
                 value = cube[frame, row, column]
-                if value > 0 and value < top:
-                    one = (np.float32(value) - levels[frame, row]) * scales[frame]
+                if value < top and (value > 0 or (is_signed and value != 0)):
+                    one = np.float32(value) - levels[frame, row]
                     work[count] = kept[count] = one
                     count += 1
             if count == 0:
@@ -89,7 +89,9 @@ def _stack(
                 continue
             middle = _median(work, count)
             total, squares, good = 0.0, 0.0, 0
-            reach = clip * noise * math.sqrt(1.0 + abs(middle) / (noise * noise)) if noise else 0.0
+            reach = clip * noise
+            if not is_signed:
+                reach = clip * math.sqrt(noise * noise + abs(middle))
             for i in range(count):
                 gap = float(kept[i] - middle)
                 if clip > 0.0 and abs(gap) > reach:
@@ -126,8 +128,8 @@ class Stack:
 
 
 def stack_frames(
-    cube: Cube, levels: NDArray[Any], *, scales: NDArray[Any] | None = None,
-    top: float = math.inf, clip_sigma: float = 0.0, noise: float = 0.0,
+    cube: Cube, levels: NDArray[Any], *, top: float = math.inf, clip_sigma: float = 0.0,
+    noise: float = 0.0, is_signed: bool = False,
 ) -> Stack:  # fmt: skip
     """Return median, mean and deviation of every pixel over frames.
 
@@ -137,18 +139,17 @@ def stack_frames(
         (frames, rows, columns), raw numbers: 0 and what reaches `top` is no value.
     levels
         (frames, rows): taken away from the rows of each frame.
-    scales
-        (frames,): factors after that.
     clip_sigma, noise
-        Values farther from the median than this many times the noise (white noise of a frame and
-        that of the signal itself, as many ADU^2 as there are ADU: an overestimate for gains
-        above 1) count for the median only; 0: all count.
+        Values farther from the median than this many times the noise count for the median only;
+        0: all count. To the noise of a raw frame comes that of its signal, as many ADU^2 as there
+        are ADU: an overestimate for gains above 1.
+    is_signed
+        Numbers that have been worked on: below 0 they count, too, and the noise is all there is.
     """
-    frames, rows, columns = cube.shape
+    _frames, rows, columns = cube.shape
     result = Stack((rows, columns))
-    factors = np.ones(frames, np.float32) if scales is None else np.asarray(scales, np.float32)
     _stack(
-        cube, np.ascontiguousarray(levels, np.float32), factors, float(top), clip_sigma, noise,
+        cube, np.ascontiguousarray(levels, np.float32), float(top), clip_sigma, noise, is_signed,
         result.median, result.std, result.mean, result.counts,
     )  # fmt: skip
     return result

@@ -170,8 +170,10 @@ def _noise_of_order(
         residuals, spectrum, timing, frames_in_mean=count if count > 1 else 0, most=most_lines
     )
     arrays = {
-        "mean_hor": mean.mean(axis=0, dtype=np.float64), "std_hor": np.sqrt(squares_column * boost / count),
-        "mean_ver": mean.mean(axis=1, dtype=np.float64), "std_ver": np.sqrt(squares_row * boost / count),
+        "mean_hor": mean.mean(axis=0, dtype=np.float64),
+        "std_hor": np.sqrt(squares_column * boost / count),
+        "mean_ver": mean.mean(axis=1, dtype=np.float64),
+        "std_ver": np.sqrt(squares_row * boost / count),
         "hertz": hertz, "power": power * boost,
         "highest": highest * boost, "stream": stream,
     }  # fmt: skip
