@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 BACKGROUND_PX = 21
 _SIGMA_OF_MAD = 1.4826
+_MOST_SHIFT = 3  # columns by which serial pumping may leave a line late
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,32 @@ def flatten(
     return DipoleMap(residual, level, _noise(residual[:, has_charge]))
 
 
+def serial_ratio(
+    line: NDArray[np.float64], reference: NDArray[np.float64]
+) -> tuple[Floats, NDArray[np.float64]]:
+    """Divide a pumped line by the reference, moved by the columns that pumping left it late.
+
+    The shift is the one at which the pattern of the columns agrees best.
+
+    Returns
+    -------
+    ratio, level
+        The reference as it was moved is the level, ADU.
+    """
+    best, ratio, level = np.inf, np.ones_like(line), reference
+    inner = slice(_MOST_SHIFT, len(line) - _MOST_SHIFT)
+    for shift in range(-_MOST_SHIFT, _MOST_SHIFT + 1):
+        moved = np.roll(reference, shift)
+        one = line / np.where(moved > 1, moved, np.nan)
+        rest = np.abs(one[inner] - np.nanmedian(one[inner]))
+        width = float(np.nanmedian(rest))
+        if width < best:
+            best, ratio, level = width, one, moved
+    ratio[: inner.start] = ratio[inner.stop :] = np.nan
+    filled = np.where(np.isfinite(ratio), ratio, np.nanmedian(ratio))
+    return filled.astype(np.float32), level
+
+
 def _moving_mean(values: Floats, size: int) -> Floats:
     if values.shape[1] == 1:
         out = uniform_filter1d(values, min(size, values.shape[0]), axis=0, mode="nearest")
@@ -102,6 +129,11 @@ def _noise(values: Floats) -> float:
     step = max(values.size // 400_000, 1)
     difference = (values[2:] - values[:-2]).ravel()[::step]
     return float(_SIGMA_OF_MAD * np.median(np.abs(difference)) / np.sqrt(2))
+
+
+def blemishes(dipoles: DipoleMap, *, threshold: float = 6.0) -> Mask:
+    """Return pixels that depart in a map that was not pumped: no traps but hot and dark pixels."""
+    return np.asarray(np.abs(dipoles.residual) > threshold * dipoles.noise)
 
 
 @dataclass(frozen=True)
@@ -153,8 +185,8 @@ def find(
     Notes
     -----
     A candidate's amplitude is above the threshold and above those of the pairs that share a pixel
-    with it; both pixels depart, each by a fifth of the amplitude at the least (a hot pixel is not
-    a dipole); the neighbours beyond do not carry on in the same sense (nor is the edge of a
+    with it; both pixels depart, each by half of the amplitude at the least (a hot pixel is not a
+    dipole); the neighbours beyond do not carry on in the same sense (nor is the edge of a
     blemish). All is done for whole maps at once.
     """
     residual = dipoles.residual
@@ -175,7 +207,7 @@ def find(
     outer = residual[row - 1, column] * sign
     beyond = -residual[row + 2, column] * sign
     keep = (amplitude >= before) & (amplitude > after)
-    keep &= np.minimum(first, second) > 0.2 * amplitude
+    keep &= np.minimum(first, second) > 0.5 * amplitude
     keep &= ~((outer > 0.6 * amplitude) & (beyond > 0.6 * amplitude))
     if bad is not None:
         keep &= ~(bad[row, column] | bad[row + 1, column])

@@ -29,8 +29,6 @@ from nightjard.calib.tasks.injection import check_arguments, check_frame, inject
 from nightjard.calib.tasks.pumping_traps import PumpingOptions, meta
 from nightjard.calib.work import Work
 
-_MOST_SHIFT = 3  # columns by which serial pumping may leave a line late
-
 
 def is_pumped(values: Mapping[str, Any]) -> bool:
     """Charge was pumped in frames of this column."""
@@ -130,7 +128,8 @@ def extract_quadrant(
     pumped
         ``path``, ``obsid``, ``mode``, ``time_us``, ``is_serial`` of each frame.
     reference
-        Path of the frame that was injected but not pumped; serial pumping needs it.
+        Path of the frame that was injected but not pumped. Serial pumping needs it; in vertical
+        pumping pixels that depart in it are no traps.
 
     Returns
     -------
@@ -145,10 +144,12 @@ def extract_quadrant(
     if is_serial and line is None:
         return {"problem": "there is no frame that was injected but not pumped"}
     maps, bad, first_row, levels = [], None, 0, None
+    if not is_serial and reference is not None:
+        bad = _blemishes(reference, kind, quadrant, how)
     for one in pumped:
         if line is not None:
             its_line = _line_of(one["path"], kind, quadrant, how)
-            ratio, levels = _serial_ratio(its_line, line)
+            ratio, levels = dipoles.serial_ratio(its_line, line)
             flat = dipoles.flatten(ratio[:, None], None, minimum_level=0.05)
         else:
             frame = open_frame(one["path"], kind)
@@ -163,6 +164,14 @@ def extract_quadrant(
     # Serial maps are one column: what runs along it are the columns of the quadrant.
     origin = np.array([kind.prescan, 0] if is_serial else [first_row, kind.prescan])
     return _told(pumped, cat, level_e, origin, [one.map.noise for one in maps], is_serial)
+
+
+def _blemishes(path: str, kind: Detector, quadrant: str, how: Recipe) -> NDArray[np.bool_]:
+    """Return pixels of the image area that are no traps; both of a pair must be none of them."""
+    frame = open_frame(path, kind)
+    pixels, bad = prepared(frame, quadrant, how)
+    area = (slice(frame.vstart, min(frame.vend, kind.image_rows)), kind.columns_of("image"))
+    return bad[area] | dipoles.blemishes(dipoles.flatten(pixels[area], bad[area]))
 
 
 def _levels_e(
@@ -186,32 +195,6 @@ def _line_of(path: str, kind: Detector, quadrant: str, recipe: Recipe) -> NDArra
     spread = 1.4826 * np.nanmedian(np.abs(values - middle), axis=0) + 1e-3
     values[np.abs(values - middle) > 6 * spread] = np.nan
     return np.asarray(np.nanmean(values, axis=0))
-
-
-def _serial_ratio(
-    line: NDArray[np.float64], reference: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Divide a pumped line by the reference, moved by the columns that pumping left it late.
-
-    The shift is the one at which the pattern of the columns agrees best.
-
-    Returns
-    -------
-    ratio, level
-        The reference as it was moved is the level, ADU.
-    """
-    best, ratio, level = math.inf, np.ones_like(line), reference
-    inner = slice(_MOST_SHIFT, len(line) - _MOST_SHIFT)
-    for shift in range(-_MOST_SHIFT, _MOST_SHIFT + 1):
-        moved = np.roll(reference, shift)
-        one = line / np.where(moved > 1, moved, np.nan)
-        rest = np.abs(one[inner] - np.nanmedian(one[inner]))
-        width = float(np.nanmedian(rest))
-        if width < best:
-            best, ratio, level = width, one, moved
-    ratio[: inner.start] = ratio[inner.stop :] = np.nan
-    filled = np.where(np.isfinite(ratio), ratio, np.nanmedian(ratio))
-    return filled.astype(np.float32), level
 
 
 def _told(

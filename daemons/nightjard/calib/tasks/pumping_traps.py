@@ -28,6 +28,7 @@ from nightjard.calib.work import Work
 _ZERO_C_K = 273.15
 _ELECTRODES = {False: 4, True: 3}
 _NAMED_TEMPERATURE = re.compile(r"_(\d{3})K\b")
+_MOST_CHI2 = 10.0  # a degree of freedom: what is worse is no trap, or two
 Floats = NDArray[np.float64]
 
 
@@ -138,7 +139,8 @@ def _fit_quadrant(
             "tau_us": float(fits.tau_us[n]), "tau_error_us": float(fits.tau_error_us[n]),
             "pc_e": float(fits.capture_e[n]), "pc_error_e": float(fits.capture_error_e[n]),
             "chi2": float(fits.chi2[n]), "degrees": int(fits.degrees[n]),
-            "largest_sigma": float(best[n]), "is_good": bool(fits.is_good[n]),
+            "largest_sigma": float(best[n]),
+            "is_good": bool(fits.is_good[n] and fits.chi2[n] < _MOST_CHI2 * fits.degrees[n]),
             "species": "", "section_cm2": math.nan, "section_error_cm2": math.nan,
         })  # fmt: skip
     return rows
