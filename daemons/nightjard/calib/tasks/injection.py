@@ -23,7 +23,8 @@ from nightjard.calib import checks
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.frames import Frame, open_frame
 from nightjard.calib.limits import Limit, Limits
-from nightjard.calib.prepare import Recipe, offset_of, prepared, recipe_for, record
+from nightjard.calib.prepare import Recipe, offset_of, prepared
+from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask, recipes_of
 from nightjard.calib.science import injection
 from nightjard.calib.task import Subtask, Task
 from nightjard.calib.work import Work
@@ -123,12 +124,7 @@ def _expected(
     )
 
 
-# --- prep, basic ---
-
-
-def prep(work: Work) -> None:
-    """Say how the frames are prepared: cosmetics mask, offset of every row."""
-    record(work, {ccd: recipe_for(work, ccd) for ccd in work.dataset.ccds})
+# --- basic ---
 
 
 def injected_frames(work: Work, ccd: int, quadrant: str) -> list[CcdFrame]:
@@ -197,9 +193,11 @@ def basic(work: Work) -> None:
     """Fold the injected rows of every frame; measure level, evenness and spill."""
     from astropy.table import Table
 
+    if is_dry(work):
+        return
     items, keys, patterns = [], [], {}
-    for ccd in work.dataset.ccds:
-        recipe = recipe_for(work, ccd).as_json()
+    for ccd, how in recipes_of(work).items():
+        recipe = how.as_json()
         for quadrant in work.detector.names:
             frames = injected_frames(work, ccd, quadrant)
             if not frames:
@@ -316,6 +314,8 @@ def meta_idl(work: Work) -> None:
 def _fit_all(work: Work, name: str, label: str) -> None:
     from astropy.table import Table
 
+    if is_dry(work):
+        return
     options = InjectionOptions.model_validate(dict(work.options))
     extracted = work.table("basic", "EXTRACTION_TABLE")
     rows, lines = [], {}
@@ -364,7 +364,7 @@ def _curves(work: Work, lines: Mapping[tuple[int, str], Any], name: str, label: 
     work.results.figure("curves", figure, caption=f"Level against {label}, with the fits")
 
 
-WORKERS = (measure_quadrant,)
+WORKERS = (measure_quadrant, measure_offsets)
 
 
 def _task(title: str, meta: Any) -> Task:
@@ -372,7 +372,7 @@ def _task(title: str, meta: Any) -> Task:
         title,
         (
             Subtask("check", checks.check, "Data validation"),
-            Subtask("prep", prep, "Preparation of frames"),
+            prep_subtask(),
             Subtask("basic", basic, "Injected rows"),
             Subtask("meta", meta, "Injection against voltage"),
         ),
