@@ -65,6 +65,11 @@ class Camera(Protocol):
         """Names of its controls."""
         ...
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of its frames."""
+        ...
+
     def expose(
         self, values: Mapping[str, Any], obsid: int, filter_slot: int, stop: threading.Event
     ) -> Taken:
@@ -152,16 +157,22 @@ def cut(frame: NDArray[np.uint16], detector: Detector) -> dict[int, NDArray[np.u
     InvalidArgument
         The frame has another size than the detector's.
     """
-    rows, columns = detector.frame_shape
-    if frame.shape != (rows, columns * detector.ccds):
-        raise InvalidArgument(
-            f"the camera's frames have {frame.shape[1]} x {frame.shape[0]} pixels, {detector.ccds} "
-            f"{detector.name} side by side {columns * detector.ccds} x {rows}; name the detector "
-            f"that the camera has, and set neither window nor binning"
-        )
+    require_size((frame.shape[0], frame.shape[1]), detector)
+    columns = detector.frame_shape[1]
     return {
         ccd: frame[:, (ccd - 1) * columns : ccd * columns] for ccd in detector.ccd_numbers
     }
+
+
+def require_size(size: tuple[int, int], detector: Detector) -> None:
+    """Raise InvalidArgument unless frames of (rows, columns) show the CCDs side by side."""
+    rows, columns = detector.frame_shape
+    if size != (rows, columns * detector.ccds):
+        raise InvalidArgument(
+            f"the camera's frames have {size[1]} x {size[0]} pixels, {detector.ccds} "
+            f"{detector.name} side by side {columns * detector.ccds} x {rows}; name the detector "
+            f"that the camera has, and set neither window nor binning"
+        )
 
 
 def read_frame(path: Path) -> NDArray[np.uint16]:
@@ -250,6 +261,7 @@ def acquire(
             f"{folder} has OBSID {taken[0]} already; the next free one is {next_obsid(data)}"
         )
     camera.connect()
+    require_size(camera.size, detector)
     missing = missing_controls([script for _, script in scripts], camera.controls)
     if missing and not allows_missing:
         listed = "; ".join(f"{key} ({', '.join(tests[:3])})" for key, tests in missing.items())
@@ -340,11 +352,18 @@ class CamdCamera:
         self._clock = clock
         self._controls: frozenset[str] = frozenset()
         self._filters: list[str] = []
+        self._shortest_s = 0.0
+        self._size = (0, 0)
 
     @property
     def controls(self) -> frozenset[str]:
         """Names of its controls."""
         return self._controls
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of its frames."""
+        return self._size
 
     def _status(self) -> dict[str, Any]:
         status: dict[str, Any] = self._client.call("status", is_safe=True)
@@ -373,6 +392,8 @@ class CamdCamera:
             )
         self._controls = frozenset(status.get("controls") or {})
         self._filters = list(status.get("filters") or [])
+        x1, x2, y1, y2 = status["window"]
+        self._size = ((y2 - y1 + 1) // status["binning"], (x2 - x1 + 1) // status["binning"])
 
     def expose(
         self, values: Mapping[str, Any], obsid: int, filter_slot: int, stop: threading.Event
@@ -386,7 +407,7 @@ class CamdCamera:
         settings = {"exposure": exposure_s, "controls": controls}
         if not self._controls:
             settings.pop("controls")
-        self._client.call("configure", {"settings": settings})
+        self._configure(settings)
         housekeeping: list[tuple[int, Mapping[str, float]]] = []
         begun = self._client.call("start", {"count": 1, "delay": 0.0})
         self._finish(begun, stop, exposure_s + _MARGIN_S, housekeeping)
@@ -398,6 +419,21 @@ class CamdCamera:
                 f"host, and does nobody take frames from it?", path=str(path),
             )  # fmt: skip
         return Taken(path, parse_iso(str(last["start"])), tuple(housekeeping))
+
+    def _configure(self, settings: dict[str, Any]) -> None:
+        """Give settings to the camera; for no exposure at all, as of a bias, its shortest one."""
+        shortest_s = self._shortest_s
+        if settings["exposure"] == 0:
+            settings["exposure"] = shortest_s
+        try:
+            self._client.call("configure", {"settings": settings})
+        except Refused as error:
+            low = error.detail.get("low")
+            is_bias = settings["exposure"] == 0 and error.detail.get("name") == "exposure"
+            if not is_bias or not isinstance(low, float):
+                raise
+            self._shortest_s = low if shortest_s == 0 else shortest_s
+            self._client.call("configure", {"settings": {**settings, "exposure": low}})
 
     def _move_filter(self, slot: int, stop: threading.Event) -> None:
         if not self._filters:
