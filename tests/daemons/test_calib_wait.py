@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kit.calib_engine import DAY, FIRST, START_NS, Site, with_subtask
+from kit.calib_engine import DAY, FIRST, START_NS, Site, Source, with_subtask
+from kit.terminal import Terminal
 from nightjar.clock import NS_PER_S
 from nightjar.errors import TimedOut
 from nightjard.calib.work import Work
@@ -30,58 +28,6 @@ def processed(site: Site) -> list[str]:
     path = site.root / "calls"
     lines = path.read_text().splitlines() if path.exists() else []
     return [line.split()[0] for line in lines if line.endswith(" check")]
-
-
-class Source:
-    """A session that was acquired elsewhere and comes file by file.
-
-    Parameters
-    ----------
-    site
-        Gets the files.
-    """
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.folder = site.root / "data" / DAY
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.elsewhere = Site(site.root / "elsewhere")
-        self.steps: list[Callable[[], None]] = []
-        site.clock.on_sleep = self.step
-
-    def step(self) -> None:
-        """Do what comes next."""
-        if self.steps:
-            self.steps.pop(0)()
-
-    def take(self, *tests: str, **more: Any) -> list[int]:
-        """Acquire tests elsewhere; return their OBSIDs."""
-        acquired = self.elsewhere.acquire(*tests, **more)
-        return list(range(acquired.runs[0].first, acquired.next_obsid))
-
-    def copy(self, *patterns: str) -> None:
-        """Copy files."""
-        for pattern in patterns:
-            for path in sorted((self.elsewhere.root / "data" / DAY).glob(pattern)):
-                shutil.copy2(path, self.folder / path.name)
-
-    def log(self, obsids: list[int]) -> None:
-        """Copy the log, its rows up to some OBSIDs only."""
-        (path,) = (self.elsewhere.root / "data" / DAY).glob("EXP_LOG_*")
-        head, *rows = path.read_text().splitlines(keepends=True)
-        wanted = {str(obsid) for obsid in obsids}
-        text = head + "".join(row for row in rows if row.split("\t")[0] in wanted)
-        (self.folder / path.name).write_text(text)
-
-    def give(self, obsids: list[int], *, but: str = "") -> None:
-        """Copy log rows and files of OBSIDs, except files of a pattern."""
-        for obsid in obsids:
-            self.copy(f"EUC_{obsid}_*", f"HK_{obsid}_*")
-        if but:
-            for path in self.folder.glob(but):
-                path.unlink()
-        known = {int(path.name.split("_")[1]) for path in self.folder.glob("EUC_*")}
-        self.log(sorted(known | set(obsids)))
 
 
 def test_tests_are_processed_as_they_become_complete(site: Site) -> None:
@@ -292,9 +238,8 @@ def test_a_test_that_is_acquired_again_after_it_was_processed(site: Site) -> Non
     assert processed(site) == ["BIAS01", "BIAS01", "BIAS02"]
     assert site.state("BIAS01")["obsids"] == [FIRST + 3, FIRST + 5]
     assert site.state("BIAS01")["attempt"] == "attempt-02"
-    assert "BIAS01 was acquired again: OBSIDs 17213-17215 takes the place of OBSIDs 17210-17212" in (
-        site.said
-    )
+    text = "BIAS01 was acquired again: OBSIDs 17213-17215 takes the place of OBSIDs 17210-17212"
+    assert text in site.said
 
 
 def test_some_more_frames_of_a_processed_test_are_told(site: Site) -> None:
@@ -338,3 +283,24 @@ def test_checks_first_then_the_whole_analysis(site: Site) -> None:
     assert site.state("BIAS01")["subtasks"] is None
     steps = site.read("D11", "BIAS01", "results.json")["steps"]
     assert {one["status"] for one in steps} == {"done"}
+
+
+def test_a_person_is_asked_and_may_answer(site: Site) -> None:
+    with Terminal("nightjard.calib", "run", str(site.path), "-R", "D11", "-W", "-T",
+                  "--sleep", "0.05", "--give-up", "0.2") as terminal:  # fmt: skip
+        terminal.expect("Awaited: BIAS01 (3 frames), BIAS02 (3 frames)")
+        terminal.expect("Give up waiting? y/n, 60 s to answer:", 20)
+        terminal.type("n\n")
+        terminal.expect("Give up waiting? y/n, 60 s to answer:", 20)
+        terminal.type("y\n")
+        terminal.expect("the wait is given up")
+        assert terminal.wait() == 6
+
+
+def test_nobody_answers(site: Site) -> None:
+    site.write_campaign(tests=[["BIAS01"]], wait={"answer_s": 0.2})
+    with Terminal("nightjard.calib", "run", str(site.path), "-R", "D11", "-W", "-T",
+                  "--sleep", "0.05", "--give-up", "0.2") as terminal:  # fmt: skip
+        terminal.expect("Give up waiting? y/n, 0 s to answer:", 20)
+        terminal.expect("the wait is given up")
+        assert terminal.wait() == 6

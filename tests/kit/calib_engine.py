@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -292,3 +293,55 @@ class SteppedClock(ManualClock):
             raise AssertionError("it waits for ever")
         self.advance(seconds)
         self.on_sleep()
+
+
+class Source:
+    """A session that was acquired elsewhere and comes file by file.
+
+    Parameters
+    ----------
+    site
+        Gets the files.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.folder = site.root / "data" / DAY
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.elsewhere = Site(site.root / "elsewhere")
+        self.steps: list[Callable[[], None]] = []
+        site.clock.on_sleep = self.step
+
+    def step(self) -> None:
+        """Do what comes next."""
+        if self.steps:
+            self.steps.pop(0)()
+
+    def take(self, *tests: str, **more: Any) -> list[int]:
+        """Acquire tests elsewhere; return their OBSIDs."""
+        acquired = self.elsewhere.acquire(*tests, **more)
+        return list(range(acquired.runs[0].first, acquired.next_obsid))
+
+    def copy(self, *patterns: str) -> None:
+        """Copy files."""
+        for pattern in patterns:
+            for path in sorted((self.elsewhere.root / "data" / DAY).glob(pattern)):
+                shutil.copy2(path, self.folder / path.name)
+
+    def log(self, obsids: list[int]) -> None:
+        """Copy the log, its rows up to some OBSIDs only."""
+        (path,) = (self.elsewhere.root / "data" / DAY).glob("EXP_LOG_*")
+        head, *rows = path.read_text().splitlines(keepends=True)
+        wanted = {str(obsid) for obsid in obsids}
+        text = head + "".join(row for row in rows if row.split("\t")[0] in wanted)
+        (self.folder / path.name).write_text(text)
+
+    def give(self, obsids: list[int], *, but: str = "") -> None:
+        """Copy log rows and files of OBSIDs, except files of a pattern."""
+        for obsid in obsids:
+            self.copy(f"EUC_{obsid}_*", f"HK_{obsid}_*")
+        if but:
+            for path in self.folder.glob(but):
+                path.unlink()
+        known = {int(path.name.split("_")[1]) for path in self.folder.glob("EUC_*")}
+        self.log(sorted(known | set(obsids)))

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One look at the day folders: how far the acquisition of a test is.
 
-A test is complete where its rows are in the log and all its files are there, can be read and do not
-change any more: between two looks, or since longer than the pause between looks.
+A test is complete where its rows are in the log and all its files are there, can be read and have
+not changed for as long as the pause between two looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nightjar.calibration.dayfolder import Day, list_days
@@ -93,13 +92,14 @@ class Watcher:
     first_obsid
         Earlier exposures do not count.
     settled_s
-        Files that nobody has touched for so long need no second look.
+        Files that nobody has touched for so long need no second look; others must be seen
+        unchanged for so long.
     """
 
     detector: Detector
     first_obsid: int | None
     settled_s: float
-    _signatures: Mapping[str, Signature] = field(default_factory=dict)
+    _signatures: dict[str, tuple[Signature, int]] = field(default_factory=dict)
     _grown: dict[str, tuple[int, int]] = field(default_factory=dict)
     _good: set[tuple[str, int, int]] = field(default_factory=set)
 
@@ -155,17 +155,23 @@ class Watcher:
                         missing.append(problem)
                     else:
                         self._good.add(entry)
-        before = dict(self._signatures).get(plan.test)
-        self._signatures = {**self._signatures, plan.test: tuple(signature)}
+        since_ns = self._unchanged_since(plan.test, tuple(signature), now_ns)
         if missing:
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             reason = f"waits for {'; '.join(missing[:_SHOWN])}{more}"
             return Seen("log complete", run, count, reason)
         settled_ns = now_ns - round(self.settled_s * NS_PER_S)
-        if before != tuple(signature) and any(entry[2] > settled_ns for entry in signature):
+        if since_ns > settled_ns and any(entry[2] > settled_ns for entry in signature):
             return Seen("log complete", run, count, "waits whether its files still change")
         quiet_ns = now_ns - self._grown[plan.test][1]
         if not run.is_sure and quiet_ns < quiet_s(plan.script, self.detector) * NS_PER_S:
             return Seen("log complete", run, count, "waits whether more of it comes: its "
                         "exposures are not those of one unbroken run of the script")  # fmt: skip
         return Seen("files complete", run, count)
+
+    def _unchanged_since(self, test: str, signature: Signature, now_ns: int) -> int:
+        """Return when the files of a test were first seen as they are now."""
+        known = self._signatures.get(test)
+        if known is None or known[0] != signature:
+            known = self._signatures[test] = (signature, now_ns)
+        return known[1]
