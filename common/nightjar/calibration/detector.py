@@ -63,6 +63,11 @@ class Detector(StrictModel):
     overscan_trim: tuple[int, int] = Field((0, 0), strict=False)
     image_trim: tuple[int, int] = Field((0, 0), strict=False)
     tile_px: int = Field(300, ge=4, description="Side of the tiles of photon transfer.")
+    readout_s: float | None = Field(
+        None, gt=0,
+        description="Time from the end of an exposure to the next one. Not given: it is clocked "
+        "line by line as the keys of the script say.",
+    )  # fmt: skip
     offset_sector: Literal["prescan", "overscan", "none"] = Field(
         "prescan", description="Which scan gives the offset; none: a master bias does."
     )

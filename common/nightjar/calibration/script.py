@@ -255,7 +255,10 @@ def frame_seconds(values: Mapping[str, Value], detector: Detector) -> float:
     """Return how long one frame takes, s: exposure, flush, read-out, injection, pumping, overhead.
 
     The model of the planning of the ground campaign; flushes count once whatever ``flushes`` says.
+    A detector whose description tells its time of read-out takes that and the exposure.
     """
+    if detector.readout_s is not None:
+        return float(values.get("exptime", DEFAULTS["exptime"])) + detector.readout_s
 
     def number(key: str) -> float:
         return float(values.get(key, DEFAULTS[key]))
