@@ -29,7 +29,7 @@ def sessions(draw: st.DrawFn) -> tuple[list[str], dict[str, int], list[tuple[int
     return tests, aborted, draw(st.lists(piece, min_size=30, max_size=30))
 
 
-@examples(5, 80, sessions())
+@examples(2, 80, sessions())
 def test_each_test_is_processed_once_with_its_latest_complete_run(
     session: tuple[list[str], dict[str, int], list[tuple[int, int, bool]]],
 ) -> None:

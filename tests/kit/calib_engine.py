@@ -326,7 +326,9 @@ class Source:
         """Copy files."""
         for pattern in patterns:
             for path in sorted((self.elsewhere.root / "data" / DAY).glob(pattern)):
-                shutil.copy2(path, self.folder / path.name)
+                target = self.folder / path.name
+                if not target.exists() or target.stat().st_size != path.stat().st_size:
+                    shutil.copy2(path, target)
 
     def log(self, obsids: list[int]) -> None:
         """Copy the log, its rows up to some OBSIDs only."""
