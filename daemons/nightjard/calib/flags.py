@@ -7,7 +7,8 @@ compared with ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Severity = Literal["info", "warning", "error"]
@@ -71,6 +72,8 @@ class Flag:
         CCD, quadrant, column, OBSID ... of the first that raised it.
     count
         How many did.
+    others
+        Further causes that differ, the first of them.
     """
 
     name: str
@@ -84,6 +87,42 @@ class Flag:
     where: dict[str, Any] = field(default_factory=dict)
     count: int = 1
     waiver: str = ""
+    others: tuple[str, ...] = ()
+
+
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
+_OTHERS = 24
+
+
+def joined(old: Flag, new: Flag) -> Flag:
+    """Return a flag that was raised again: the worse cause first, both counted.
+
+    Of causes that differ the first 24 are kept beside it.
+    """
+    is_worse = SEVERITIES.index(new.severity) > SEVERITIES.index(old.severity)
+    first, second = (new, old) if is_worse else (old, new)
+    others = list(old.others)
+    if second.cause not in (first.cause, *others):
+        others.append(second.cause)
+    return replace(
+        first, count=old.count + new.count,
+        others=tuple(one for one in others if one != first.cause)[:_OTHERS],
+    )  # fmt: skip
+
+
+def place_text(where: Mapping[str, Any]) -> str:
+    """Return where something is, as people say it: ``CCD1 E col001, OBSID 1001``."""
+    names = {"quadrant": "{}", "column": "{}", "spot": "{}", "obsid": "OBSID {}",
+             "frames_outside": "worst of {} frames"}  # fmt: skip
+    head = [f"CCD{where['ccd']}"] if "ccd" in where else []
+    tail: list[str] = []
+    for key, value in where.items():
+        text = names.get(key, key.replace("_", " ") + " {}").format(value)
+        if key in ("quadrant", "column", "spot"):
+            head.append(text)
+        elif key != "ccd":
+            tail.append(text)
+    return ", ".join([*([" ".join(head)] if head else []), *tail])
 
 
 def flag_word(names: list[str]) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 from nightjar import files
 from nightjar.errors import NightjarError
 from nightjar.fits.cards import Card
-from nightjard.calib.flags import FLAGS, Flag, Severity
+from nightjard.calib.flags import FLAGS, Flag, Severity, joined, place_text
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -108,7 +108,9 @@ class Results:
         )  # fmt: skip
         if not is_good and flag:
             text = f"{metric} is {value:.6g} {unit}".rstrip()
-            cause = f"{text}, limits {_limit(low)} to {_limit(high)}"
+            place = place_text(plain(where))
+            cause = f"{place}: " if place else ""
+            cause += f"{text}, limits {_limit(low)} to {_limit(high)}"
             self.flag(flag, cause=cause, metric=metric, value=value, low=low, high=high,
                       severity=severity, **where)  # fmt: skip
             if flag != "POORQUALDATA" and FLAGS[flag].severity != "info":
@@ -120,7 +122,7 @@ class Results:
         low: float | None = None, high: float | None = None, severity: Severity | None = None,
         **where: Any,
     ) -> None:
-        """Raise a flag; raised again, its count grows and the first cause stays.
+        """Raise a flag; raised again, its count grows, and the first of the worst causes stays.
 
         Raises
         ------
@@ -128,14 +130,12 @@ class Results:
             There is no flag of that name.
         """
         kind = FLAGS[name]
-        old = self._flags.get(name)
-        if old is not None:
-            self._flags[name] = Flag(**{**asdict(old), "count": old.count + 1})
-            return
-        self._flags[name] = Flag(
+        new = Flag(
             name, severity or kind.severity, cause, self.subtask, metric, plain(value),
             plain(low), plain(high), plain(where),
         )  # fmt: skip
+        old = self._flags.get(name)
+        self._flags[name] = new if old is None else joined(old, new)
 
     @property
     def flags(self) -> list[Flag]:
