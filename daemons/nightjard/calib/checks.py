@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nightjard.calib import metrics
-from nightjard.calib.checks_housekeeping import check_housekeeping
+from nightjard.calib.checks_housekeeping import check_housekeeping, draw_housekeeping
 from nightjard.calib.checks_judging import judge_metrics
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.work import Work
@@ -50,11 +50,11 @@ def check(work: Work) -> None:
     NightjarError
         A worker failed. A frame that cannot be read is a flag, not a failure.
     """
-    checked(work)
+    draw(work, checked(work))
 
 
 def checked(work: Work) -> Table | None:
-    """Do as :func:`check`; return the table ``metrics``, None where nothing was measured."""
+    """Do as :func:`check` without figures; return ``metrics``, None where nothing was measured."""
     inventory(work)
     check_housekeeping(work)
     if work.is_drill:
@@ -69,7 +69,6 @@ def checked(work: Work) -> Table | None:
                        show=False)  # fmt: skip
     judge_metrics(work, table, {_key(one): one for one in outcomes})
     _judge_own(work, outcomes)
-    _draw(work, table)
     return table
 
 
@@ -221,9 +220,13 @@ def _judge_own(work: Work, outcomes: list[dict[str, Any]]) -> None:
 # --- figures ---
 
 
-def _draw(work: Work, table: Table) -> None:
+def draw(work: Work, table: Table | None) -> None:
+    """Draw offsets and noise along the test, and the housekeeping."""
     from nightjard.calib import plotting
 
+    draw_housekeeping(work)
+    if table is None:
+        return
     points = {}
     start = int(min(table["utc_ns"]))
     for ccd, quadrant in sorted(set(zip(table["ccd"], table["quadrant"], strict=True))):

@@ -43,12 +43,10 @@ def check_housekeeping(work: Work) -> None:
         work.results.flag("MISSDATA", cause=f"OBSID {obsid} has no housekeeping", obsid=obsid,
                           severity="warning")  # fmt: skip
     try:
-        limits = HkLimits.load(dataset.script.elvis)
+        limits = limits_of(work)
     except NightjarError as error:
         work.results.note(f"housekeeping was not judged: {error.message}")
         return
-    if kelvin := _KELVIN.search(dataset.test):
-        limits = limits.at_temperature(int(kelvin[1]) - 273.15)
     files = _files(work)
     firsts = {frame.obsid: frame for frame in reversed(dataset.frames)}
     findings: list[HkFinding] = []
@@ -56,7 +54,19 @@ def check_housekeeping(work: Work) -> None:
         findings += _judge(work, limits, firsts[obsid], files.get(obsid))
     _raise(work, [one for one in findings if not one.is_over])
     _write(work, findings)
-    _draw(work, limits)
+
+
+def limits_of(work: Work) -> HkLimits:
+    """Return the limits of housekeeping of a test: of its temperature where its name has one.
+
+    Raises
+    ------
+    ConfigError
+        There are none for its version of ELVIS.
+    """
+    limits = HkLimits.load(work.dataset.script.elvis)
+    kelvin = _KELVIN.search(work.dataset.test)
+    return limits.at_temperature(int(kelvin[1]) - 273.15) if kelvin else limits
 
 
 def _judge(
@@ -137,9 +147,14 @@ def _write(work: Work, findings: list[HkFinding]) -> None:
                            show=False)  # fmt: skip
 
 
-def _draw(work: Work, limits: HkLimits) -> None:
+def draw_housekeeping(work: Work) -> None:
+    """Draw the most telling parameters along the test, with their limits for performance."""
     from nightjard.calib import plotting
 
+    try:
+        limits = limits_of(work)
+    except NightjarError:
+        return  # told by the judgement
     hk = work.dataset.hk
     times = {frame.obsid: frame.utc_ns for frame in work.dataset.frames}
     obsids = sorted(obsid for obsid in hk if obsid in times)

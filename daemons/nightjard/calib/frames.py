@@ -38,7 +38,9 @@ class Frame:
     path, detector
         The file, and what it is a frame of.
     units
-        Its units; none where astropy reads it.
+        Its units.
+    is_mapped
+        The units are in the file as they are, not compressed as a whole.
 
     Attributes
     ----------
@@ -46,7 +48,10 @@ class Frame:
         Canonical rows that were read: ``vstart <= row < vend``. The others hold zeros.
     """
 
-    def __init__(self, path: Path, detector: Detector, units: list[Hdu]) -> None:
+    def __init__(
+        self, path: Path, detector: Detector, units: list[Hdu], *, is_mapped: bool = True
+    ) -> None:
+        self._is_mapped = is_mapped
         self.path = path
         self.detector = detector
         self._units = units
@@ -101,7 +106,7 @@ class Frame:
     def _pixels(self) -> NDArray[Any]:
         """The frame ``[row, column]``: big-endian with the sign bit turned, or plain uint16."""
         unit = self._units[-1]
-        if _is_plain(unit.header):
+        if self._is_mapped and _is_plain(unit.header):
             return np.ndarray(self.detector.frame_shape, ">u2", self._map, unit.data_offset)
         return _converted(self.path, self.detector)
 
@@ -151,7 +156,7 @@ def open_frame(path: Path | str, detector: Detector) -> Frame:
     """
     path = Path(path)
     if _is_compressed_file(path):
-        frame = Frame(path, detector, _astropy_units(path))
+        frame = Frame(path, detector, _unzipped_units(path), is_mapped=False)
         _check_shape(path, frame.header, detector)
         return frame
     with opened(path) as (read, name):
@@ -219,7 +224,7 @@ def _is_compressed_file(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _astropy_units(path: Path) -> list[Hdu]:
+def _unzipped_units(path: Path) -> list[Hdu]:
     """Return the units of a file that must be uncompressed as a whole first."""
     import gzip
 

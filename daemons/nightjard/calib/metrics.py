@@ -172,24 +172,42 @@ def stuck_bits(counts: Counts, bits: int = 16) -> list[int]:
 
 
 def _has_gap_at_carry(counts: Counts, values: Counts, bit: int, is_one: bool) -> bool:
-    """Tell whether some carry over bit `bit` has one side empty and the mirrored one filled."""
+    """Tell whether values run on beyond some carry over bit `bit`, but moved by the bit.
+
+    They must be as dense on both sides of what is empty, close to it: levels of their own (lines
+    of injected charge beside the dark) that happen to share a bit are not.
+    """
     step = 1 << bit
-    near = max(step // 4, 1)
     first = (int(values[0]) // (2 * step)) * 2 * step
     for carry in range(first, min(int(values[-1]) + 2 * step, 65536), 2 * step):
-        if not 0 < carry < 65536 - 2 * step:
+        if not 2 * step <= carry <= 65536 - 2 * step:
             continue
-        if is_one:  # just below; and what lies just above, moved up by the bit
-            here = int(counts[carry - near : carry].sum())
-            there = int(counts[carry + step : carry + step + near].sum())
-            gap = int(counts[carry : carry + near].sum())
-        else:
-            here = int(counts[carry : carry + near].sum())
-            there = int(counts[max(carry - 2 * step + (step - near), 0) : carry - step].sum())
-            gap = int(counts[carry - near : carry].sum())
-        if min(here, there) >= _STUCK_LEAST and gap <= _STUCK_PART * min(here, there):
+        # Stuck at 1: what lies above the carry shows `step` higher. At 0: what lies below, lower.
+        below = carry if is_one else carry - step
+        above = carry + step if is_one else carry
+        near = _reach(counts[below - step : below][::-1], counts[above : above + step])
+        here = int(counts[below - near : below].sum())
+        there = int(counts[above : above + near].sum())
+        gap = int(counts[below:above].sum())
+        least = min(here, there)
+        if least >= _STUCK_LEAST and max(here, there) <= 4 * least and gap <= _STUCK_PART * least:
             return True
     return False
+
+
+def _reach(below: Counts, above: Counts) -> int:
+    """Return how far from a gap to look: half of the narrower of the two distributions beside it.
+
+    Both are counted from the gap.
+    """
+    widths = []
+    for side in (below, above):
+        cumulated = np.cumsum(side)
+        if not cumulated[-1]:
+            return 1
+        low, high = np.searchsorted(cumulated, np.array([0.16, 0.84]) * cumulated[-1])
+        widths.append((int(high) - int(low)) // 2)
+    return max(min(widths) // 2, 1)
 
 
 def measure_quadrant(frame: Frame, quadrant: str) -> dict[str, Any]:

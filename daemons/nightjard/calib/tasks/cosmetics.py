@@ -17,7 +17,7 @@ from pydantic import Field
 
 from nightjar.config.load import StrictModel
 from nightjar.fits.cards import Card
-from nightjard.calib.checks import checked
+from nightjard.calib.checks import checked, draw
 from nightjard.calib.checks_judging import judge_fluence
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.prepare import Recipe
@@ -54,6 +54,7 @@ def check_cosmetics(work: Work) -> None:
     table = checked(work)
     if table is not None:
         judge_fluence(work, table)
+    draw(work, table)
 
 
 def masks(work: Work) -> None:

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from nightjar.config.load import StrictModel
 from nightjar.fits.cards import Card
-from nightjard.calib.checks import checked
+from nightjard.calib.checks import checked, draw
 from nightjard.calib.checks_judging import judge_fluence
 from nightjard.calib.prepare import Recipe, bias_structure
 from nightjard.calib.preparing import PREPARE_WORKERS, is_dry, prep_subtask, recipes_of
@@ -68,6 +68,7 @@ def check_dark(work: Work) -> None:
     table = checked(work)
     if table is not None:
         judge_fluence(work, table, "background")
+    draw(work, table)
 
 
 def meta(work: Work) -> None:

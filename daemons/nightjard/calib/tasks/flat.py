@@ -23,7 +23,7 @@ from pydantic import Field
 
 from nightjar.config.load import StrictModel
 from nightjar.fits.cards import Card
-from nightjard.calib.checks import checked
+from nightjard.calib.checks import checked, draw
 from nightjard.calib.checks_judging import judge_fluence
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.preparing import PREPARE_WORKERS, is_dry, prep_subtask, recipes_of
@@ -57,6 +57,7 @@ def check_flat(work: Work) -> None:
     table = checked(work)
     if table is not None:
         judge_fluence(work, table)
+    draw(work, table)
 
 
 # --- individual flats ---
