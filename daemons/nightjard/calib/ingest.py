@@ -21,7 +21,7 @@ from nightjard.calib.dataset import CcdFrame, Dataset
 from nightjard.calib.engine.plan import Setup, TestPlan
 from nightjard.calib.engine.runs import Exposure, Run, exposures_of, latest_run, rows_of_test
 from nightjard.calib.frames import open_frame
-from nightjard.calib.structure import Structure, compare, obsid_text
+from nightjard.calib.structure import Structure, compare, frame_numbers, obsid_text
 
 HkMeans = dict[int, dict[str, tuple[float, float, float, float]]]
 
@@ -133,6 +133,7 @@ def ingest(plan: TestPlan, setup: Setup, first: int | None = None) -> Ingested:
     frames = frames_of(run.exposures, plan.script, logged.day, setup.detector)
     unusable = [f"OBSID {f.obsid} CCD{f.ccd}: {f.problem}" for f in frames if f.path and f.problem]
     _tell_missing(structure, frames, ccds)
+    _tell_unlogged(structure, logged.day, ccds)
     structure.messages += unusable
     hk, missing, hk_notes = _housekeeping(run.exposures, logged.day, setup.elvis)
     notes += hk_notes
@@ -155,7 +156,8 @@ def frames_of(
     """Return the frames of exposures, each with its file and what was commanded."""
     judge = problem_of or file_problem
     frames = []
-    for index, exposure in enumerate(exposures):
+    numbers = frame_numbers(script, [one.rows for one in exposures])
+    for index, exposure in zip(numbers, exposures, strict=True):
         column = script.column_of_frame(index) if index < script.frames else None
         commanded: Mapping[str, Any] = (
             {} if column is None else dict(script.columns[column].values)
@@ -191,6 +193,16 @@ def _tell_missing(structure: Structure, frames: Sequence[CcdFrame], ccds: Sequen
         gone = [frame.obsid for frame in frames if frame.ccd == ccd and frame.path is None]
         if gone:
             structure.messages.append(f"CCD{ccd}: no file for {obsid_text(gone)}")
+
+
+def _tell_unlogged(structure: Structure, day: Day, ccds: Sequence[int]) -> None:
+    there = [
+        obsid for obsid in structure.missing if any((obsid, ccd) in day.images for ccd in ccds)
+    ]
+    if there:
+        structure.messages.append(
+            f"{obsid_text(there)}: images are there, but no row in the log tells what they are"
+        )
 
 
 def _housekeeping(

@@ -61,12 +61,15 @@ class Structure:
         Every cause, in words.
     failed_columns, failed_keys
         Columns of the script and keys of the log that differ.
+    missing
+        OBSIDs that the log leaves out between others of the test.
     """
 
     messages: list[str] = field(default_factory=list)
     failed_columns: list[str] = field(default_factory=list)
     failed_keys: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
 
     @property
     def is_consistent(self) -> bool:
@@ -107,13 +110,16 @@ def compare(
         Columns of the log that are not compared.
     """
     found = Structure()
-    _compare_counts(found, script, frames, list(ccds))
+    numbers = frame_numbers(script, frames)
+    _compare_counts(found, script, frames, numbers, list(ccds))
     skipped = set(waived)
     grouped: dict[tuple[str, str], dict[str, Any]] = {}
-    for index, (expected, rows) in enumerate(
-        zip(expected_log_rows(script), frames, strict=False)
-    ):  # more or fewer frames than expected are told above
-        column = script.columns[script.column_of_frame(index)].name
+    wanted = expected_log_rows(script)
+    for number, rows in zip(numbers, frames, strict=True):
+        if number >= len(wanted):
+            continue  # told above
+        expected = wanted[number]
+        column = script.columns[script.column_of_frame(number)].name
         for row in rows:
             for key, value in _failures(expected, row, skipped):
                 entry = grouped.setdefault(
@@ -161,9 +167,52 @@ def agrees(expected: Any, found: Any) -> bool:
     return abs(number - float(expected)) <= TOLERANCE * abs(float(expected)) + _DUST
 
 
+def frame_numbers(script: Script, frames: Sequence[Sequence[LogRow]]) -> list[int]:
+    """Return which frame of the script, 0-based, each exposure is.
+
+    Where there are fewer exposures than frames, OBSIDs that are left out or values that do not
+    fit tell which are missing: the others keep their columns.
+    """
+    seen, wanted = len(frames), script.frames
+    if not frames or seen >= wanted:
+        return list(range(seen))
+    expected = expected_log_rows(script)
+    keys = [
+        key for key in expected[0]
+        if any(row.get(key) != expected[0][key] for row in expected)
+    ]  # fmt: skip
+    gaps = [rows[0].obsid - frames[0][0].obsid for rows in frames]
+    # OBSIDs first, then one after the other: of equals the first is taken.
+    candidates = [
+        [place + shift for place in places]
+        for places in (gaps, list(range(seen)))
+        for shift in range(wanted - places[-1])
+    ]
+    return min(
+        candidates,
+        key=lambda numbers: sum(
+            _distance(expected[number][key], rows[0].get(key))
+            for number, rows in zip(numbers, frames, strict=True) for key in keys
+            if key in rows[0]
+        ),
+    )  # fmt: skip
+
+
+def _distance(expected: Any, found: Any) -> float:
+    """Return how much a logged value differs, 0 to 1."""
+    if isinstance(expected, str):
+        return 0.0 if agrees(expected, found) else 1.0
+    try:
+        number, wanted = float(found), float(expected)
+    except (TypeError, ValueError):
+        return 1.0
+    return round(min(abs(number - wanted) / max(abs(number), abs(wanted), _DUST), 1.0), 6)
+
+
 def _compare_counts(
-    found: Structure, script: Script, frames: Sequence[Sequence[LogRow]], ccds: list[int]
-) -> None:
+    found: Structure, script: Script, frames: Sequence[Sequence[LogRow]], numbers: list[int],
+    ccds: list[int],
+) -> None:  # fmt: skip
     wanted, seen = script.frames, len(frames)
     if seen > wanted:
         found.messages.append(
@@ -171,13 +220,7 @@ def _compare_counts(
             "belong to no column"
         )
     elif seen < wanted:
-        first = script.column_of_frame(seen)
-        names = [column.name for column in script.columns[first:]]
-        found.failed_columns += names
-        found.messages.append(
-            f"ended too early: missing frames, {seen} of {wanted}; {names[0]} is the first column "
-            "that lacks some"
-        )
+        _tell_missing(found, script, frames, numbers)
     for ccd in ccds:
         without = [rows[0].obsid for rows in frames if all(row.ccd != ccd for row in rows)]
         if without:
@@ -188,6 +231,28 @@ def _compare_counts(
             found.messages.append(
                 f"OBSID {rows[0].obsid}: rows of CCD {strange}, which the detector does not have"
             )
+
+
+def _tell_missing(
+    found: Structure, script: Script, frames: Sequence[Sequence[LogRow]], numbers: list[int]
+) -> None:
+    gone = sorted(set(range(script.frames)) - set(numbers))
+    names = list(dict.fromkeys(script.columns[script.column_of_frame(i)].name for i in gone))
+    found.failed_columns += names
+    text = f"missing frames, {len(frames)} of {script.frames}"
+    if not frames or gone[0] > numbers[-1]:
+        found.messages.append(
+            f"ended too early: {text}; {names[0]} is the first column that lacks some"
+        )
+        return
+    first = frames[0][0].obsid - numbers[0]
+    inner = [i for i in gone if i < numbers[-1]]
+    if all(rows[0].obsid - i == first for i, rows in zip(numbers, frames, strict=True)):
+        found.missing = [first + i for i in inner]
+        text += f": {obsid_text(found.missing)} not in the log"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    lack = "lacks" if len(names) == 1 else "lack"
+    found.messages.append(f"{text}; {', '.join(names[:_SHOWN])}{more} {lack} some")
 
 
 def obsid_text(obsids: Sequence[int]) -> str:
