@@ -194,6 +194,19 @@ def test_bits_are_counted() -> None:
     assert np.isnan(converter.bit_means(np.zeros(65536, np.int64))).all()
 
 
+@pytest.mark.parametrize("bit", [0, 3, 6, 11])
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_bit_that_is_stuck_over_a_ramp_is_told(bit: int, value: int) -> None:
+    ramp = np.random.default_rng(6).integers(2500, 16000, 60000)
+    good = np.bincount(ramp, minlength=65536)
+    assert converter.stuck_bits(good) == []
+    spoiled = ramp | (1 << bit) if value else ramp & ~(1 << bit)
+    assert converter.stuck_bits(np.bincount(spoiled, minlength=65536)) == [bit]
+    flat = np.bincount(np.random.default_rng(7).integers(2600, 2606, 60000), minlength=65536)
+    assert converter.stuck_bits(flat) == []
+    assert converter.stuck_bits(np.zeros(65536, np.int64)) == []
+
+
 def test_a_bent_ramp_is_told_by_how_much_it_bends() -> None:
     rng = np.random.default_rng(3)
     signal = 30.0 * np.arange(1000)[:, None] + np.zeros(200)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+_STUCK_PART = 0.002
 
 
 def bit_means(counts: NDArray[np.int64], bits: int = 16) -> Floats:
@@ -24,6 +25,25 @@ def bit_means(counts: NDArray[np.int64], bits: int = 16) -> Floats:
     if not total:
         return np.full(bits, np.nan)
     return np.array([float(counts[(values >> bit) & 1 == 1].sum()) / total for bit in range(bits)])
+
+
+def stuck_bits(counts: NDArray[np.int64], bits: int = 16) -> list[int]:
+    """Return the bits that do not change over a ramp, though its values pass their carries.
+
+    Parameters
+    ----------
+    counts
+        How often each value occurs in the ramp itself: scans are left out, they hold one value.
+    """
+    total = np.cumsum(counts)
+    if not total[-1]:
+        return []
+    low, high = np.searchsorted(total, (0.05 * total[-1], 0.95 * total[-1]))
+    means = bit_means(counts, bits)
+    return [
+        bit for bit in range(bits)
+        if min(means[bit], 1 - means[bit]) < _STUCK_PART and high - low > 4 << bit
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,22 @@ def fit(
                         np.zeros(0, np.int64), np.zeros(0, bool))  # fmt: skip
     log_tau = _search(time_us, data, weight, shape, (np.log(low), np.log(high)), steps)
     tau = np.exp(log_tau)
-    form = shape(time_us[None, :], tau[:, None])
+    moved, error, chi2, log_error = _solution(time_us, data, weight, shape, log_tau)
+    together, together_error = _weighted(moved, error)
+    degrees = good.sum(axis=(1, 2)) - 1 - np.isfinite(moved).sum(axis=1)
+    enough = degrees >= 1
+    inside = (tau > low * 1.05) & (tau < high / 1.05) & (log_error < np.log(2))
+    return TrapFits(
+        tau, tau * log_error, moved / cycles, error / cycles, together / cycles,
+        together_error / cycles, chi2, degrees.astype(np.int64), enough & inside,
+    )  # fmt: skip
+
+
+def _solution(
+    time_us: Floats, data: Floats, weight: Floats, shape: Shape, log_tau: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return charges with errors (traps, modes), chi2 and the error of ln(tau) at given taus."""
+    form = shape(time_us[None, :], np.exp(log_tau)[:, None])
     step = 1e-4
     slope = (shape(time_us[None, :], np.exp(log_tau + step)[:, None])
              - shape(time_us[None, :], np.exp(log_tau - step)[:, None])) / (2 * step)  # fmt: skip
@@ -193,14 +208,7 @@ def fit(
         log_error = np.where(rest > 0, 1 / np.sqrt(np.where(rest > 0, rest, 1)), np.inf)
         moved_variance = 1 / gg + (cross / gg) ** 2 * (log_error**2)[:, None]
         error = np.sqrt(moved_variance)
-    together, together_error = _weighted(moved, error)
-    degrees = good.sum(axis=(1, 2)) - 1 - (gg > 0).sum(axis=1)
-    enough = degrees >= 1
-    inside = (tau > low * 1.05) & (tau < high / 1.05) & (log_error < np.log(2))
-    return TrapFits(
-        tau, tau * log_error, moved / cycles, error / cycles, together / cycles,
-        together_error / cycles, chi2, degrees.astype(np.int64), enough & inside,
-    )  # fmt: skip
+    return moved, error, chi2, log_error
 
 
 def _search(

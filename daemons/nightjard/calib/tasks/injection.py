@@ -18,12 +18,14 @@ from pydantic import Field
 
 from nightjar.calibration.detector import load_detector
 from nightjar.config.load import StrictModel
+from nightjar.errors import Refused
 from nightjar.fits.cards import Card
 from nightjard.calib import checks
+from nightjard.calib.checks_judging import judge_worst
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.frames import Frame, open_frame
 from nightjard.calib.limits import Limit, Limits
-from nightjard.calib.prepare import Recipe, offset_of, prepared
+from nightjard.calib.prepare import Recipe, offset_of, prepared, recipe_for
 from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask, recipes_of
 from nightjard.calib.science import injection
 from nightjard.calib.task import Subtask, Task
@@ -85,15 +87,17 @@ def check_frame(frame: Frame, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def judge(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> None:
-    """Judge levels and deviations of injected rows by what is expected of them."""
+    """Judge levels and deviations of injected rows by what is expected of them.
+
+    Frames of a quadrant with the same limits are judged together, by the one that is worst.
+    """
     limits = Limits(work.limits)
     frames = {(one.obsid, one.ccd): one for one in work.dataset.frames}
+    groups: dict[tuple[str, str, int, str, Limit], list[tuple[int, float]]] = {}
     for (obsid, ccd), quadrants in sorted(found.items()):
         frame = frames[obsid, ccd]
         half = injection.injected_half(frame.commanded)
         for quadrant, one in quadrants.items():
-            where: dict[str, Any] = {"obsid": obsid, "ccd": ccd, "quadrant": quadrant,
-                                     "column": frame.label}  # fmt: skip
             mine = work.detector.half_of(quadrant)
             level, std = _expected(limits, frame, ccd, mine, is_injected=mine == half)
             for metric, key, limit, flag in (
@@ -101,9 +105,13 @@ def judge(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> None:
                 ("injection_std", "std", std, "FLUENCEGRAD_OOL"),
             ):
                 value = math.nan if one[key] is None else float(one[key])
-                work.results.compliance(
-                    metric, value, limit.low, limit.high, unit=limit.unit, flag=flag, **where
-                )
+                groups.setdefault((metric, flag, ccd, quadrant, limit), []).append((obsid, value))
+    for (metric, flag, ccd, quadrant, limit), members in groups.items():
+        obsids, values = zip(*members, strict=True)
+        labels = sorted({frames[obsid, ccd].label for obsid in obsids})
+        column = {"column": labels[0]} if len(labels) == 1 else {}
+        judge_worst(work, metric, values, obsids, limit, flag=flag, ccd=ccd, quadrant=quadrant,
+                    **column)  # fmt: skip
 
 
 def _expected(
@@ -127,6 +135,17 @@ def _expected(
 # --- basic ---
 
 
+def recipes_for(work: Work) -> dict[int, Recipe]:
+    """Return how the frames are prepared: as ``prep`` recorded, or as it would where it was not.
+
+    Frames are prepared as they are read: without ``prep`` only its record is missing.
+    """
+    try:
+        return recipes_of(work)
+    except Refused:
+        return {ccd: recipe_for(work, ccd) for ccd in work.dataset.ccds}
+
+
 def injected_frames(work: Work, ccd: int, quadrant: str) -> list[CcdFrame]:
     """Return the frames of a CCD in which this quadrant is injected."""
     half = work.detector.half_of(quadrant)
@@ -145,7 +164,7 @@ def measure_quadrant(
     Parameters
     ----------
     frames
-        ``path``, ``obsid``, ``on``, ``off`` of each.
+        ``path``, ``obsid``, ``on``, ``off``.
     pattern
         Path (.npy) that gets the mean folded pattern, relative to the level: (on + off, columns).
 
@@ -196,7 +215,7 @@ def basic(work: Work) -> None:
     if is_dry(work):
         return
     items, keys, patterns = [], [], {}
-    for ccd, how in recipes_of(work).items():
+    for ccd, how in recipes_for(work).items():
         recipe = how.as_json()
         for quadrant in work.detector.names:
             frames = injected_frames(work, ccd, quadrant)
@@ -213,9 +232,10 @@ def basic(work: Work) -> None:
                 "detector": work.detector_name, "ccd": ccd, "quadrant": quadrant,
                 "recipe": recipe, "pattern": str(path),
             })  # fmt: skip
-    rows_, columns = work.detector.quadrant_shape
-    outcomes = work.map(measure_quadrant, items, stage="quadrants measured",
-                        memory_bytes=40 * rows_ * columns)  # fmt: skip
+    pixels = math.prod(work.detector.quadrant_shape)
+    outcomes = work.map(
+        measure_quadrant, items, stage="quadrants measured", memory_bytes=40 * pixels
+    )
     rows = [
         _row(work, frame, ccd, quadrant, one)
         for (ccd, quadrant, frames), outcome in zip(keys, outcomes, strict=True)
@@ -270,12 +290,10 @@ def _images(work: Work, patterns: Mapping[tuple[int, str], Path]) -> None:
             for (one, quadrant), path in patterns.items() if one == ccd and path.is_file()
         }  # fmt: skip
         if planes:
-            work.results.image(
-                f"EUC_INJPROFIMG_CCD{ccd}_{work.dataset.block}", planes,
-                [Card("CCD", ccd, "number of the detector"),
-                 Card("CCDSN", work.dataset.serials.get(f"sn_ccd{ccd}", ""), "its serial")],
-                caption=f"CCD{ccd}: injected cycle over the level, mean of all frames",
-            )  # fmt: skip
+            serial = work.dataset.serials.get(f"sn_ccd{ccd}", "")
+            cards = [Card("CCD", ccd, "number of the CCD"), Card("CCDSN", serial, "its serial")]
+            work.results.image(f"EUC_INJPROFIMG_CCD{ccd}_{work.dataset.block}", planes, cards,
+                               caption=f"CCD{ccd}: injected cycle over the level")  # fmt: skip
 
 
 def _profiles(
@@ -286,15 +304,13 @@ def _profiles(
     lines = {}
     for (ccd, quadrant, _), outcome in zip(keys, outcomes, strict=True):
         ranked = sorted(outcome, key=lambda one: one["level"] or 0.0)
-        chosen = [ranked[-1], ranked[len(ranked) // 2]]
+        chosen = {"highest level": ranked[-1], "middle level": ranked[len(ranked) // 2]}
         lines[ccd, quadrant] = [
             (np.arange(len(one["profile"])), np.array(one["profile"]), name)
-            for one, name in zip(chosen, ("highest level", "middle level"), strict=True)
+            for name, one in chosen.items()
         ]
-    figure = plotting.curves(
-        work.detector, lines, title=f"{work.dataset.test}: injected cycle",
-        x_label="row of the cycle", y_label="signal / ADU",
-    )  # fmt: skip
+    figure = plotting.curves(work.detector, lines, title=f"{work.dataset.test}: injected cycle",
+                             x_label="row of the cycle", y_label="signal / ADU")  # fmt: skip
     work.results.figure("profiles", figure, caption="Rows of the injected cycles, folded")
 
 
@@ -349,9 +365,8 @@ def _curves(work: Work, lines: Mapping[tuple[int, str], Any], name: str, label: 
     from nightjard.calib import plotting
 
     ccds = sorted({ccd for ccd, _ in lines})
-    figure, axes = plotting.panels(
-        work.detector, ccds, title=f"{work.dataset.test}: injected level", x=label, y="level / ADU"
-    )
+    title = f"{work.dataset.test}: injected level"
+    figure, axes = plotting.panels(work.detector, ccds, title=title, x=label, y="level / ADU")
     curve = injection.ig1_curve if name == "ig1" else injection.idl_curve
     for channel, axis in axes.items():
         if channel not in lines:

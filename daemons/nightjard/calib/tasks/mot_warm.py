@@ -93,7 +93,12 @@ def _plain(value: Any) -> Any:
 
 def _of_ramp(frame: Frame, quadrant: str, how: Recipe) -> Numbers:
     kind = frame.detector
-    counts = metrics.count_values(frame, quadrant).sum(axis=0)
+    by_sector = metrics.count_values(frame, quadrant)
+    counts = by_sector.sum(axis=0)
+    stuck = {
+        *metrics.stuck_bits(counts, kind.adc_bits),
+        *converter.stuck_bits(by_sector[metrics.SECTORS.index("img")], kind.adc_bits),
+    }
     pixels, bad = prepared(frame, quadrant, how)
     rows = slice(0, kind.image_rows)
     image = kind.columns_of("image", is_trimmed=True)
@@ -104,7 +109,7 @@ def _of_ramp(frame: Frame, quadrant: str, how: Recipe) -> Numbers:
     step = max(len(ramp.profile) // 300, 1)
     return {
         "bits": converter.bit_means(counts, kind.adc_bits),
-        "stuck_bits": metrics.stuck_bits(counts, kind.adc_bits),
+        "stuck_bits": sorted(stuck),
         "ramp_top": float(np.nanmedian(ramp.profile[-max(len(ramp.profile) // 20, 1) :])),
         "ramp_slope": ramp.slope_adu_row, "ramp_slope_error": ramp.slope_error,
         "nonlinearity": ramp.largest_pc, "nonlinearity_error": ramp.largest_error_pc,

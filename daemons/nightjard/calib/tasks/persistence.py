@@ -26,9 +26,10 @@ from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.frames import Frame, open_frame
 from nightjard.calib.limits import Limit, Limits
 from nightjard.calib.prepare import Recipe, offset_of, prepared
-from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask, recipes_of
+from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask
 from nightjard.calib.science import decay
 from nightjard.calib.task import Subtask, Task
+from nightjard.calib.tasks.injection import recipes_for
 from nightjard.calib.work import Work
 
 _EXPOSED = Limit(0.002, 0.2)
@@ -198,7 +199,7 @@ def _find_all(work: Work) -> dict[int, dict[str, Any]]:
     """Have the saturated pixels of every CCD found; return their numbers."""
     options = PersistenceOptions.model_validate(dict(work.options))
     items, ccds = [], []
-    for ccd, recipe in recipes_of(work).items():
+    for ccd, recipe in recipes_for(work).items():
         exposed = [one for one in work.dataset.of_ccd(ccd) if kind_of(one) == "EXPOSE"]
         if not exposed:
             work.results.flag("BADDATA", cause=f"CCD{ccd}: no frame was exposed", ccd=ccd)
@@ -252,7 +253,7 @@ def basic(work: Work) -> None:
 
     if is_dry(work):
         return
-    recipes = recipes_of(work)
+    recipes = recipes_for(work)
     if any(not _mask_path(work, ccd).is_file() for ccd in recipes):
         _find_all(work)  # intermediates may be cleared at any time
     frames, items = [], []

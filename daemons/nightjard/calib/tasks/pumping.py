@@ -21,11 +21,17 @@ from nightjard.calib import checks
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Recipe, prepared
-from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask, recipes_of
+from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask
 from nightjard.calib.results import plain
 from nightjard.calib.science import dipoles, traps
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks.injection import check_arguments, check_frame, injected_frames, judge
+from nightjard.calib.tasks.injection import (
+    check_arguments,
+    check_frame,
+    injected_frames,
+    judge,
+    recipes_for,
+)
 from nightjard.calib.tasks.pumping_traps import PumpingOptions, meta
 from nightjard.calib.work import Work
 
@@ -89,7 +95,7 @@ def injection(work: Work) -> None:
     if is_dry(work):
         return
     keys, items = [], []
-    for ccd, recipe in recipes_of(work).items():
+    for ccd, recipe in recipes_for(work).items():
         for quadrant in work.detector.names:
             for frame in injected_frames(work, ccd, quadrant):
                 if not is_pumped(frame.commanded):
@@ -233,7 +239,7 @@ def extract(work: Work) -> None:
     options = PumpingOptions.model_validate(dict(work.options))
     keys: list[tuple[int, str]] = []
     items: list[dict[str, Any]] = []
-    for ccd, recipe in recipes_of(work).items():
+    for ccd, recipe in recipes_for(work).items():
         for quadrant in work.detector.names:
             frames = injected_frames(work, ccd, quadrant)
             pumped = [one for one in frames if is_pumped(one.commanded)]
