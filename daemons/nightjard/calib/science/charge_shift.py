@@ -13,7 +13,6 @@ ones, come from a smooth model, ``a = p0 f(r) cos(theta)`` with ``f = E1(r / len
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -54,14 +53,10 @@ class Boundaries:
     def areas(self) -> Float64s:
         """Return the coefficients R that they give, shape (lags, lags)."""
         lags = self.west.shape[0] - 1
-        result = np.zeros((lags, lags))
-        for row in range(lags):
-            for column in range(lags):
-                west = self.west[row, column] if column else -self.west[row, 1]
-                south = self.south[row, column] if row else -self.south[1, column]
-                result[row, column] = (
-                    west - self.west[row, column + 1] + south - self.south[row + 1, column]
-                )
+        west, south = self.west[:lags, :lags].copy(), self.south[:lags, :lags].copy()
+        # On the axes the inner boundary is the mirrored outer one.
+        west[:, 0], south[0, :] = -self.west[:lags, 1], -self.south[1, :lags]
+        result: Float64s = west - self.west[:lags, 1:] + south - self.south[1:, :lags]
         return result
 
 
@@ -282,9 +277,3 @@ def widths(boundaries: Boundaries, charge: float, pixel_um: float, side: int = 5
                     else math.nan)  # fmt: skip
     x, y = both
     return Widths(x, y, (x**2 - y**2) / (x**2 + y**2))
-
-
-@functools.cache
-def labels(lags: int) -> tuple[tuple[int, int], ...]:
-    """Return (row lag, column lag) of all coefficients, in order."""
-    return tuple((row, column) for row in range(lags) for column in range(lags))

@@ -115,8 +115,8 @@ def low_surface(
             good = ~bad[area]
             if good.sum() < 0.3 * good.size:
                 continue
-            x.append(2.0 * box_columns.mean() / columns - 1.0)
-            y.append(2.0 * box_rows.mean() / rows - 1.0)
+            x.append(2.0 * (box_columns.mean() + 0.5) / columns - 1.0)
+            y.append(2.0 * (box_rows.mean() + 0.5) / rows - 1.0)
             z.append(clipped_moments(values[area][good], 4.5, rounds=1).mean)
     powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     if len(z) < 2 * len(powers):

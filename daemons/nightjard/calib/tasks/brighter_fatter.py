@@ -52,7 +52,7 @@ from nightjard.calib.tasks.transfer_pairs import (
 )
 from nightjard.calib.work import Work
 
-_DRAWS = 24  # of the error of a width
+_DRAWS = 16  # of the error of a width
 
 
 # --- extract_COV ---

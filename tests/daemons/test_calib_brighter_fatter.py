@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Brighter-fatter coefficients from noise whose covariances are known exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.kit.calib_bench import flags_of, run_all, take, values_of
+
+from nightjar.calibration.detector import load_detector
+from nightjar.errors import ConfigError
+from nightjard.calib.science.charge_shift import (
+    Boundaries,
+    corrected,
+    degraded,
+    moved_charge,
+    solve_boundaries,
+    widths,
+)
+from nightjard.calib.science.covariance import (
+    covariance_curve,
+    fit_coefficients,
+    lag_products,
+    low_surface,
+    pair_covariances,
+)
+from nightjard.calib.tasks.brighter_fatter_product import load_boundaries
+from nightjard.simulators.detector.truth import Truth
+
+LAGS, SIDE = 5, 768
+
+
+def true_kernel() -> np.ndarray:
+    """[row lag, column lag], per electron; the sum over the whole plane is 0."""
+    kernel = np.zeros((LAGS, LAGS))
+    kernel[1, 0], kernel[0, 1], kernel[1, 1] = 3e-7, 1.5e-7, 0.6e-7
+    kernel[2, 0], kernel[0, 2] = 0.5e-7, 0.3e-7
+    kernel[0, 0] = -2 * (kernel[1, 0] + kernel[0, 1] + kernel[2, 0] + kernel[0, 2]) - 4 * 0.6e-7
+    return kernel
+
+
+def flat(mu: float, generator: np.random.Generator, side: int = SIDE) -> np.ndarray:
+    """Return a flat field whose noise has the covariances of the kernel, electrons."""
+    kernel, plane = true_kernel(), np.zeros((side, side))
+    for row in range(LAGS):
+        for column in range(LAGS):
+            plane[np.ix_([row, -row], [column, -column])] = kernel[row, column]
+    grown = 2 * np.fft.fft2(plane).real * mu
+    safe = np.where(np.abs(grown) < 1e-9, 1.0, grown)
+    power = mu * np.where(np.abs(grown) < 1e-9, 1.0, np.expm1(safe) / safe)
+    noise = np.fft.ifft2(np.fft.fft2(generator.standard_normal((side, side))) * np.sqrt(power))
+    return (mu + noise.real).astype(np.float32)
+
+
+def test_products_of_shifted_pixels_are_those_of_a_loop() -> None:
+    generator = np.random.default_rng(1)
+    values = generator.standard_normal((70, 23)).astype(np.float32)
+    good = generator.random((70, 23)) > 0.1
+    products, counts = lag_products(values, good, 3)
+    kept = np.where(good, values, 0).astype(float)
+    for row in range(3):
+        for column in range(3):
+            wanted = number = 0.0
+            for sign in {1, -1} if row and column else {1}:
+                for y in range(70 - row):
+                    for x in range(23):
+                        other = x + sign * column
+                        if 0 <= other < 23:
+                            wanted += kept[y, x] * kept[y + row, other]
+                            number += good[y, x] and good[y + row, other]
+            assert products[row, column] == pytest.approx(wanted, rel=1e-4, abs=1e-3)
+            assert counts[row, column] == number
+
+
+@pytest.mark.parametrize("clip", [3.0, 4.5])
+def test_clipping_pixels_leaves_covariances_unbiased(clip: float) -> None:
+    generator = np.random.default_rng(2)
+    mu, found = 1.2e5, []
+    for _ in range(4):
+        first, second = flat(mu, generator), flat(mu, generator)
+        first.ravel()[generator.integers(0, SIDE**2, 500)] += 2e4  # cosmic rays
+        bad = np.zeros(first.shape, bool)
+        bad[:, 100:103] = True
+        second[:, 100:103] = 0
+        found.append(pair_covariances(first, second, bad, 3, clip))
+    values = np.mean([one.values for one in found], axis=0)
+    error = found[0].errors / 2
+    true = covariance_curve(true_kernel(), mu)[:3, :3]
+    assert np.abs((values - true) / error).max() < 4
+    assert values[1, 0] == pytest.approx(true[1, 0], rel=0.05)
+    assert found[0].masked < 0.02
+
+
+def test_a_slope_across_the_frame_is_no_covariance() -> None:
+    generator = np.random.default_rng(3)
+    first = generator.normal(0, 100, (300, 300)).astype(np.float32)
+    x = np.linspace(-1, 1, 300)
+    slope = (200 * x[:, None] + 100 * x**2).astype(np.float32)
+    none = np.zeros((300, 300), bool)
+    assert np.abs(low_surface(slope, none) - slope).max() < 1.0  # of 300: means of boxes
+    values = pair_covariances(first + slope, 0 * first, none, 2).values * 2
+    assert values[0, 0] == pytest.approx(1e4, rel=0.02)
+    assert abs(values[1, 1]) < 4 * 1e4 / 300
+
+
+def test_coefficients_are_found_at_any_signal() -> None:
+    generator = np.random.default_rng(4)
+    signals, values, errors = [], [], []
+    none = np.zeros((SIDE, SIDE), bool)
+    for mu in (2.3e4, 6.9e4, 1.15e5, 1.6e5):
+        pairs = [
+            pair_covariances(flat(mu, generator), flat(mu, generator), none, LAGS)
+            for _ in range(4)
+        ]
+        signals.append(mu)
+        values.append(np.mean([one.values for one in pairs], axis=0))
+        errors.append(pairs[0].errors / 2)
+    measured = (np.array(signals), np.array(values), np.array(errors))
+    found = fit_coefficients(*measured, has_linear=False)
+    true = true_kernel()
+    assert np.abs((found.values - true) / found.errors).max() < 4
+    for place in ((1, 0), (0, 1)):
+        assert found.values[place] == pytest.approx(true[place], rel=0.05)
+    for place in ((1, 1), (2, 0), (0, 2)):
+        assert found.values[place] == pytest.approx(true[place], rel=0.2)
+    # Charge that trails into the next column is told apart by how it grows.
+    trailing = measured[1].copy()
+    trailing[:, 0, 1] += 1e-3 * measured[0]
+    without, apart = (fit_coefficients(measured[0], one, measured[2])
+                      for one in (measured[1], trailing))  # fmt: skip
+    assert apart.linear[0, 1] - without.linear[0, 1] == pytest.approx(1e-3, rel=0.02)
+    assert apart.values[0, 1] == pytest.approx(without.values[0, 1], rel=0.01)
+    together = fit_coefficients(measured[0], trailing, measured[2], has_linear=False)
+    assert together.values[0, 1] > found.values[0, 1] + 3 * found.errors[0, 1]
+    with pytest.raises(ValueError, match="2 levels"):
+        fit_coefficients(measured[0][:2], measured[1][:2], measured[2][:2])
+
+
+# --- boundaries ---
+
+
+def true_boundaries() -> Boundaries:
+    kernel = true_kernel()
+    return solve_boundaries(kernel, np.full_like(kernel, 1e-9))
+
+
+def test_boundaries_give_the_coefficients_they_were_made_of() -> None:
+    kernel = true_kernel()
+    found = true_boundaries()
+    inside = np.ones_like(kernel, bool)
+    inside[0, 0] = False
+    assert found.areas()[inside] == pytest.approx(kernel[inside], abs=1e-13)
+    # Nothing is gained or lost by all together, so the own one follows to a percent.
+    assert found.areas()[0, 0] == pytest.approx(kernel[0, 0], rel=0.02)
+    assert found.south[1, 0] > found.west[0, 1] > 0  # nearer ones move more, along columns most
+
+
+def test_moved_charge_is_neither_lost_nor_made_and_none_moves_on_even_light() -> None:
+    generator = np.random.default_rng(5)
+    image = generator.uniform(0, 1e5, (60, 47)).astype(np.float32)
+    moved = moved_charge(image, true_boundaries())
+    assert abs(moved.sum()) < 1e-3 * np.abs(moved).sum()
+    even = np.full((60, 47), 1e5, np.float32)
+    assert np.abs(moved_charge(even, true_boundaries())).max() < 0.5
+
+
+def test_shifts_of_one_charge_are_those_of_the_boundaries() -> None:
+    bounds, charge = true_boundaries(), 1e5
+    image = np.full((31, 31), 1000.0, np.float32)
+    image[15, 15] += charge
+    moved = moved_charge(image, bounds)
+    # One step of the sum by hand: the pixel to the right, its four boundaries.
+    west, south = bounds.west * charge, bounds.south * charge
+    pixel = 0.25 * ((2000 + charge) * west[0, 1] - 2000 * west[0, 2] - 4000 * south[1, 1])
+    assert moved[15, 16] == pytest.approx(pixel, rel=2e-3)
+    assert moved[15, 16] == pytest.approx(moved[15, 14], rel=1e-3)
+    assert moved[16, 15] == pytest.approx(moved[14, 15], rel=1e-3)
+    assert moved[15, 15] < 0
+
+
+def test_correction_undoes_what_the_effect_did_to_a_star() -> None:
+    y, x = np.mgrid[:41, :41] - 20.0
+    star = (2e5 * np.exp(-(x**2 + y**2) / 2 / 1.2**2)).astype(np.float32)
+    wide = degraded(star, true_boundaries())
+    better = corrected(wide, true_boundaries())
+    assert np.abs(better - star).max() < 0.15 * np.abs(wide - star).max()
+    assert better.sum() == pytest.approx(star.sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("mu", [6e4, 1.6e5])
+def test_corrected_flat_fields_have_the_noise_of_photons(mu: float) -> None:
+    generator = np.random.default_rng(6)
+    none = np.zeros((SIDE, SIDE), bool)
+    ratios, neighbours = [], []
+    for _ in range(3):
+        frames = [flat(mu, generator) for _ in range(2)]
+        after = [corrected(one, true_boundaries()) for one in frames]
+        values = pair_covariances(*after, none, 2).values
+        ratios.append(values[0, 0] / mu)
+        neighbours.append(values[1, 0] / mu)
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.01)
+    before = covariance_curve(true_kernel(), mu)
+    assert before[0, 0] / mu < 0.94
+    assert abs(np.mean(neighbours)) < 0.15 * before[1, 0] / mu
+
+
+def test_widths_grow_with_charge_most_along_columns() -> None:
+    small, large = (widths(true_boundaries(), charge, 12.0) for charge in (5e4, 1.5e5))
+    assert small.x_um < large.x_um < large.y_um
+    assert small.ellipticity < 0
+    # The pixel to the side holds what its boundaries let through.
+    bounds = true_boundaries()
+    wing = 0.25 * 5e4 * bounds.west[0, 1]
+    own = 1 - 0.5 * 5e4 * (bounds.west[0, 1] + bounds.south[1, 0])
+    expected = 2.3548 * np.sqrt(-144 / 2 / np.log(wing / own))
+    assert small.x_um == pytest.approx(expected, rel=1e-3)
+
+
+# --- the whole test on simulated frames ---
+
+
+def test_bf01_gives_the_kernel_and_straight_curves(tmp_path) -> None:
+    detector = load_detector("ccd273-8th")
+    truth = Truth.default(detector, effects={"nonlinearity": False, "crosstalk": False})
+    frames = {f"col{i:03d}": 4 if 1 < i < 9 else 0 for i in range(1, 12)}
+    work = take(tmp_path, "BF01", truth, frames=frames)
+    found = run_all(work)
+    for one in found.values():
+        assert not {"BADFIT", "BADDATAPROD"} & set(flags_of(one))
+    true = true_kernel()
+    pulls = []
+    table = work.table("extract_BF", "KERNEL")
+    for row in table:
+        place = (int(row["row_lag"]), int(row["column_lag"]))
+        pulls.append((float(row["k"]) - true[place]) / float(row["k_error"]))
+    assert len(pulls) == 4 * 25
+    assert np.max(np.abs(pulls)) < 5
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.3)
+    mean = {place: np.mean([float(row["k"]) for row in table
+                            if (row["row_lag"], row["column_lag"]) == place])
+            for place in ((0, 0), (1, 0))}  # fmt: skip
+    assert mean[0, 0] == pytest.approx(true[0, 0], rel=0.05)
+    assert mean[1, 0] == pytest.approx(true[1, 0], rel=0.12)
+    before = values_of(found["extract_PTCs"], "ptc_bend_before")
+    after = values_of(found["extract_PTCs"], "ptc_bend_after")
+    for channel, (bend, error) in after.items():
+        assert bend < 1.0 + 3 * error
+        assert before[channel][0] > 3.0
+    alphas = [value for value, _ in values_of(found["extract_PTCs"], "alpha_after").values()]
+    # What is left is the error of the sum of all coefficients, some 11 % of a quadrant's.
+    assert abs(np.mean(alphas)) < 0.2 * 1.3e-6
+    for _, (width, error) in values_of(found["meta"], "fwhm_y_hwc").items():
+        assert width == pytest.approx(9.4, abs=5 * error + 0.1)
+    # The product can be read where images are corrected, per ADU.
+    path = work.folder / next(one["path"] for one in found["extract_BF"]["tables"]
+                              if one["name"] == "G15TABLE")  # fmt: skip
+    known = load_boundaries(path)
+    gain = truth.electronics.gain_e_adu["1E"]
+    k_adu = next(one["value"] for one in found["extract_BF"]["values"]
+                 if one["name"] == "bf_k_adu" and one["where"]["quadrant"] == "E"
+                 and (one["where"]["row_lag"], one["where"]["column_lag"]) == (1, 0))  # fmt: skip
+    assert known[1, "E"].areas()[1, 0] == pytest.approx(k_adu, rel=1e-6)
+    assert k_adu == pytest.approx(true[1, 0] * gain, rel=0.4)
+    (tmp_path / "none.ecsv").write_text("# no table")
+    with pytest.raises(ConfigError, match=r"none\.ecsv.*G15TABLE"):
+        load_boundaries(tmp_path / "none.ecsv")
