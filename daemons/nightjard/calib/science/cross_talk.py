@@ -215,7 +215,7 @@ def _own_light(image: Any, rows: slice, columns: slice) -> Bools:
     margin = VICTIM_REACH_PX
     up, left = min(rows.start, margin), min(columns.start, margin)
     part = image[rows.start - up : rows.stop + margin, columns.start - left : columns.stop + margin]
-    own = np.asarray(part) > _OWN_ADU
+    own = np.asarray(part) > float(np.median(part)) + _OWN_ADU
     if own.any():
         own = ndimage.binary_dilation(own, np.ones((3, 3), bool), iterations=margin)
     height, width = rows.stop - rows.start, columns.stop - columns.start
