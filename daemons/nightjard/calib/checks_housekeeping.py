@@ -21,6 +21,7 @@ from nightjar.calibration.housekeeping import (
 )
 from nightjar.errors import NightjarError
 from nightjard.calib.dataset import CcdFrame
+from nightjard.calib.limits import Limits
 from nightjard.calib.work import Work
 
 _KELVIN = re.compile(r"_(\d{3})K(?:\.\d+)?$")
@@ -57,7 +58,7 @@ def check_housekeeping(work: Work) -> None:
 
 
 def limits_of(work: Work) -> HkLimits:
-    """Return the limits of housekeeping of a test: of its temperature where its name has one.
+    """Return the limits of housekeeping at the temperature of a test: of its limits or its name.
 
     Raises
     ------
@@ -65,6 +66,10 @@ def limits_of(work: Work) -> HkLimits:
         There are none for its version of ELVIS.
     """
     limits = HkLimits.load(work.dataset.script.elvis)
+    wanted = Limits(work.limits).of("ccd_temperature")
+    if wanted is not None and wanted.low is not None and wanted.high is not None:
+        half = (wanted.high - wanted.low) / 2
+        return limits.at_temperature(wanted.low + half, half)
     kelvin = _KELVIN.search(work.dataset.test)
     return limits.at_temperature(int(kelvin[1]) - 273.15) if kelvin else limits
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,7 @@ def _judge_quadrant(
         around = Limit(low, high, "ADU")
         judge_worst(work, f"offset_{sector}", rows[f"offset_{sector}"], obsids, around,
                     flag="OFFSET_OOL", **where)  # fmt: skip
+    _judge_jumps(work, rows, limits, where)
     for sector in sectors[1:]:
         gradients = rows[f"offset_{sector}"] - rows["offset_pre"]
         judge_worst(work, f"offset_gradient_{sector}", gradients, obsids,
@@ -135,6 +137,18 @@ def _judge_quadrant(
     for sector in sectors:
         judge_worst(work, f"std_{sector}", rows[f"std_{sector}"], obsids,
                     limits.of(f"std_{sector}"), flag="RON_OOL", **where)  # fmt: skip
+
+
+def _judge_jumps(work: Work, rows: Table, limits: Limits, where: dict[str, Any]) -> None:
+    """Judge how the offset changes from one frame to the next that is read in the same way."""
+    modes = {frame.obsid: str(frame.logged.get("rdmode", "")) for frame in work.dataset.frames}
+    jumps, obsids = [], []
+    for before, after in itertools.pairwise(rows):
+        if modes.get(int(before["obsid"])) == modes.get(int(after["obsid"])):
+            jumps.append(float(after["offset_pre"] - before["offset_pre"]))
+            obsids.append(int(after["obsid"]))
+    judge_worst(work, "offset_jump_pre", jumps, obsids, limits.of("offset_jump_pre"),
+                flag="OFFSET_OOL", **where)  # fmt: skip
 
 
 def _judge_dead(work: Work, table: Table) -> None:

@@ -117,6 +117,8 @@ def place_text(where: Mapping[str, Any]) -> str:
     head = [f"CCD{where['ccd']}"] if "ccd" in where else []
     tail: list[str] = []
     for key, value in where.items():
+        if key == "frames_outside" and value == 1:
+            continue
         text = names.get(key, key.replace("_", " ") + " {}").format(value)
         if key in ("quadrant", "column", "spot"):
             head.append(text)

@@ -6,9 +6,11 @@ Names that the common check knows:
 ===================  ======  ==================================================================
 ``offset_deviation``  ADU    offset of a sector less the expected one of the quadrant
 ``offset_gradient``   ADU    offset of overscan (in biases of the image, too) less the prescan's
+``offset_jump``       ADU    offset of the prescan less that of the frame before
 ``std``               ADU    deviation of prescan and overscan (in biases of the image, too)
 ``saturated_fraction``       part of the pixels of a CCD at the top of the converter
 ``lost_pixels``       px     pixels without a value within the rows that were read
+``ccd_temperature``   C      housekeeping: at what the CCDs should be, where not at -120
 ===================  ======  ==================================================================
 
 ``std_pre``, ``offset_deviation_ove``, ``offset_gradient_img`` ... go before the general names. A
@@ -26,6 +28,7 @@ from typing import Any, NamedTuple
 DEFAULTS: dict[str, tuple[float | None, float | None, str]] = {
     "offset_deviation": (-50.0, 50.0, "ADU"),
     "offset_gradient": (-10.0, 10.0, "ADU"),
+    "offset_jump": (-10.0, 10.0, "ADU"),
     "std": (0.86, 1.44, "ADU"),
     "saturated_fraction": (0.0, 0.1, ""),
     "lost_pixels": (0.0, 0.0, "px"),
