@@ -122,17 +122,15 @@ def lock(work: Work) -> None:
     Refused
         There are no frames to look at.
     """
+    if work.is_drill:
+        work.results.note("drill: no stars were looked for")
+        return
     options = options_of(work)
     ccds = work.dataset.ccds
     if not ccds:
         raise Refused(f"{work.dataset.test}: lock has no usable frame to find stars on")
     references = {ccd: reference_frames(work, ccd) for ccd in ccds}
-    if work.is_drill:
-        matches: dict[int, dict[int, Match | None]] = {
-            ccd: dict.fromkeys(frames) for ccd, frames in references.items()
-        }
-    else:
-        matches = _matches(work, references, options)
+    matches = _matches(work, references, options)
     rows = []
     for ccd in ccds:
         rows += _lock_rows(work, ccd, references[ccd], matches[ccd], options)
@@ -159,6 +157,9 @@ def relock(work: Work) -> None:
     Refused
         There is none.
     """
+    if work.is_drill:
+        work.results.note("drill: no lock was applied")
+        return
     rows = _stored_rows(work)
     _leave_spots(work, rows, "relock_spots", None)
     work.results.note(f"{len(rows)} stored transforms applied to the star pattern")
@@ -229,7 +230,7 @@ def _lock_rows(
 ) -> list[dict[str, Any]]:  # fmt: skip
     good = {index: match for index, match in matches.items() if match is not None}
     stars = len(work.dataset.profile.spots(ccd, work.detector))
-    if not good and frames and not work.is_drill:
+    if not good and frames:
         work.results.flag(
             "STARS_MISSING", ccd=ccd,
             cause=f"CCD{ccd}: the pattern of {stars} stars was not found on any frame (at least "
