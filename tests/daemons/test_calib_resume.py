@@ -263,3 +263,13 @@ def test_code_of_a_module_counts_and_its_version_counts() -> None:
     assert code_digest(one) == code_digest(two)  # of one module
     assert code_digest(one) != code_digest(dataclasses.replace(one, version=2))
     assert code_digest(one) != code_digest(dataclasses.replace(one, function=_crash))
+
+
+def test_the_code_of_an_analysis_is_all_that_it_imports_of_ours() -> None:
+    from nightjard.calib.engine.identity import _modules_of
+
+    found = _modules_of("nightjard.calib.tasks.locking")
+    assert {"nightjard.calib.tasks.locking", "nightjard.calib.science.star_match"} <= found
+    assert "nightjard.calib.results" not in found  # what carries results changes none
+    # Within functions, too: the common check draws with what it imports there.
+    assert "nightjard.calib.checks_housekeeping" in _modules_of("nightjard.calib.checks")

@@ -52,6 +52,10 @@ def test_checks_of_a_session(site: Site, capsys: pytest.CaptureFixture[str]) -> 
     row = next(line for line in out.splitlines() if "BIAS01" in line).split()
     assert row[:5] == ["D11", "BIAS01", "processed", "3/3", f"{FIRST}-{FIRST + 2}"]
 
+    code, out, _ = call(capsys, "run", site.path, "-R", "D11", "--dry-run", "-k", "--json")
+    tests = json.loads(out)["tests"]
+    assert [(one["todo"], one["done"]) for one in tests] == [([], ["check"])] * 2
+
 
 def test_json_is_one_document(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "run", site.path, "-R", "D11", "-T", "--only", "BIAS02", "--json")
@@ -102,10 +106,6 @@ def test_a_dry_run_writes_nothing(site: Site, capsys: pytest.CaptureFixture[str]
     assert code == 0
     assert f"BIAS01: 3 frames, OBSIDs {FIRST}-{FIRST + 2}" in out
     assert not site.results.exists()
-    call(capsys, "run", site.path, "-R", "D11", "-k", "-m", 1, "--only", "BIAS02")
-    code, out, _ = call(capsys, "run", site.path, "-R", "D11", "--dry-run", "-k", "--json")
-    tests = json.loads(out)["tests"]
-    assert [(one["todo"], one["done"]) for one in tests] == [(["check"], []), ([], ["check"])]
 
 
 def test_a_drill_of_the_real_analysis(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,3 +154,14 @@ def test_a_status_before_anything_was_run(
     code, out, _ = call(capsys, "status", site.path)
     assert code == 0
     assert out.splitlines()[1].split()[:4] == ["D11", "-", "not", "begun"]
+
+
+def test_interactive_needs_a_display(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    code, _, error = call(capsys, "run", site.path, "-R", "D11", "-i")
+    assert code == 3
+    assert "--interactive needs a display" in error
+    assert not site.results.exists()

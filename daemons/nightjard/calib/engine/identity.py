@@ -7,13 +7,13 @@ copied to another disk are not analysed again. Contents are hashed when they are
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
-import sys
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from nightjar.errors import StorageError
@@ -24,6 +24,7 @@ from nightjard.calib.task import Subtask
 _CODE = (
     "nightjard.calib.tasks", "nightjard.calib.science", "nightjard.calib.checks",
     "nightjard.calib.metrics", "nightjard.calib.prepare", "nightjard.calib.frames",
+    "nightjard.calib.limits", "nightjard.calib.staging",
 )  # fmt: skip
 
 
@@ -129,28 +130,42 @@ def dataset_digest(dataset: Dataset) -> str:
 
 
 def code_digest(subtask: Subtask) -> str:
-    """Return what stands for the code of a sub-task: its module and all that it imports of ours."""
+    """Return what stands for the code of a sub-task: its module and all that it imports of ours.
+
+    Imports are read from the source, those within functions too: what happens to have been imported
+    in this process makes no difference.
+    """
     names = _modules_of(subtask.function.__module__)
-    return digest(subtask.version, {name: _source_digest(name) for name in sorted(names)})
+    return digest(subtask.version, {name: _source(name)[1] for name in sorted(names)})
 
 
-def _modules_of(first: str) -> set[str]:
+@functools.cache
+def _modules_of(first: str) -> frozenset[str]:
     found: set[str] = set()
     waiting = [first]
     while waiting:
         name = waiting.pop()
-        if name in found or name not in sys.modules:
-            continue
-        found.add(name)
-        for value in list(vars(sys.modules[name]).values()):
-            other = value.__name__ if isinstance(value, ModuleType) else None
-            other = other or getattr(value, "__module__", None)
-            if isinstance(other, str) and other.startswith(_CODE):
-                waiting.append(other)
-    return found
+        if name not in found and _source(name)[1]:
+            found.add(name)
+            waiting += [one for one in _source(name)[0] if one.startswith(_CODE)]
+    return frozenset(found)
 
 
 @functools.cache
-def _source_digest(name: str) -> str:
-    path = getattr(sys.modules[name], "__file__", None)
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+def _source(name: str) -> tuple[tuple[str, ...], str]:
+    """Return what a module may import, and the digest of its source; empty where it is none."""
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # the part before the dot is no package
+        return (), ""
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        return (), ""
+    data = Path(found.origin).read_bytes()
+    names: list[str] = []
+    for node in ast.walk(ast.parse(data)):
+        if isinstance(node, ast.Import):
+            names += [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # Modules of a package, or names of a module: the latter are no modules.
+            names += [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+    return tuple(dict.fromkeys(names)), hashlib.sha256(data).hexdigest()
