@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-streams demo-night demo-das demo-all test lint types contracts docs docs-check check bench soak soak-streams soak-chaos clean
-.PHONY: debian-packages demo-venv native
+.PHONY: help venv demo demo-streams demo-night demo-das demo-calib demo-all test lint types contracts docs docs-check check bench soak soak-streams soak-chaos clean
+.PHONY: debian-packages demo-venv demo-das-venv demo-calib-venv native
 
 help:  ## this list
 	@echo "make TARGET, with TARGET one of"
@@ -27,6 +27,9 @@ demo-venv:
 demo-das-venv:
 	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --extras daemons,das
 
+demo-calib-venv:
+	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --extras daemons,calibration
+
 demo: demo-venv  ## start the simulated site, take a sequence, show the files, stop in order
 	@$(BIN)/python tools/demo.py
 
@@ -39,7 +42,10 @@ demo-night: demo-venv  ## the archive pipeline: raw cubes to a safe night, every
 demo-das: demo-das-venv  ## rotator, acquisition, telescope logs, merge: a planet is recorded and drawn
 	@$(BIN)/python tools/demo_das.py
 
-demo-all: demo demo-streams demo-night demo-das  ## every demonstration, one after the other
+demo-calib: demo-calib-venv  ## detector tests: scripts, sessions, a simulated bench, analyses beside the truth
+	@$(BIN)/python tools/demo_calib.py
+
+demo-all: demo demo-streams demo-night demo-das demo-calib  ## every demonstration, one after the other
 
 debian-packages:
 	@$(PYTHON) tools/debian_packages.py --install

@@ -37,7 +37,7 @@ SYSTEM_PROGRAMS = {
     "make", "kill", "ls", "cp", "ln", "mkdir", "install", "printf", "systemctl", "journalctl",
     "systemd-sysusers", "systemd-tmpfiles", "firewall-cmd", "usermod", "python3", "git", "pip",
     "fitsverify", "indiserver", "watch", "jq", "chown", "sudo", "apt-get", "mount", "umount",
-    "python", "rm", "sysctl", "df", "openssl", "chmod",
+    "python", "rm", "sysctl", "df", "openssl", "chmod", "cat", "du", "find",
 }  # fmt: skip
 
 
@@ -245,6 +245,10 @@ def check_command(words: list[str]) -> str | None:
         rest = rest[1:]
     while isinstance(group, click.Group) and rest:
         found = group.commands.get(rest[0])
+        if found is None and not group.commands:  # imported when they are called
+            found = group.get_command(click.Context(group), rest[0])
+        if found is None and group.invoke_without_command and rest != words[2:]:
+            break  # the value of an option
         if found is None:
             return f"{program} has no command {rest[0]}"
         group, rest = found, rest[1:]
@@ -286,7 +290,9 @@ def test_commands_on_the_page_exist(name: str) -> None:
      ("nihgtjar up", "no program nihgtjar"), ("archive list && obslog tial", "no command tial"),
      ("fitslog vcam paus --wait", "no command paus"), ("fitslog vcam start --wait", "no option"),
      ("fitslog top --flter x", "no option"), ("fitswatcher --onec x", "no option"),
-     ("streamlink statsu", "no command statsu"), ("stream shwo vcam1", "no command shwo")],
+     ("streamlink statsu", "no command statsu"), ("stream shwo vcam1", "no command shwo"),
+     ("calib scirpts -j x.json", "no command scirpts"), ("calib scripts -y x", "no option -y"),
+     ("calib sessions delvier x", "no command delvier"), ("calib sessions --rep", "no option")],
 )  # fmt: skip
 def test_a_wrong_command_would_be_noticed(line: str, fault: str) -> None:
     found = [check_command(words) for words in command_lines(line)]

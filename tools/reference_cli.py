@@ -138,11 +138,25 @@ def site_sections(program: click.Group, name: str) -> list[str]:
             for line in client_sections(command, f"{name} {word}")]  # fmt: skip
 
 
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    """Return the commands of a group; those that are imported when they are called, too."""
+    if group.commands:
+        return dict(group.commands)
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
 def group_sections(group: click.Group, path: str) -> list[str]:
     """Return the sections of a group's commands; aliases are named, not repeated."""
     lines: list[str] = []
     seen: dict[int, str] = {}
-    for name, command in sorted(group.commands.items(), key=lambda pair: pair[0] != pair[1].name):
+    commands = commands_of(group)
+    if not group.commands:  # in the order of the work
+        pairs = list(commands.items())
+    else:
+        pairs = sorted(commands.items(), key=lambda pair: pair[0] != pair[1].name)
+    for name, command in pairs:
         if command.hidden:
             continue
         if id(command) in seen:
@@ -150,6 +164,8 @@ def group_sections(group: click.Group, path: str) -> list[str]:
             continue
         seen[id(command)] = name
         if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                lines += client_sections(command, f"{path} {name}")
             lines += group_sections(command, f"{path} {name}")
         else:
             lines += client_sections(command, f"{path} {name}")
