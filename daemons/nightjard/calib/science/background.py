@@ -22,15 +22,15 @@ class Boxes:
     Attributes
     ----------
     x, y
-        Centres of the boxes' columns and rows, pixels; shapes (n,) and (m,).
+        Edges of the boxes' columns and rows, pixels; shapes (n + 1,) and (m + 1,).
     values
         Means, shape (m, n); NaN where no pixel of a box counts.
     counts
         Pixels that they are of.
     """
 
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
+    x: NDArray[np.int64]
+    y: NDArray[np.int64]
     values: NDArray[np.float64]
     counts: NDArray[np.int64]
 
@@ -52,8 +52,7 @@ def boxed(image: Image, bad: Bad | None, box: int) -> Boxes:
     else:
         counts = _reduced(good, rows, columns).astype(np.int64)
     means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return Boxes((columns[:-1] + columns[1:] - 1) / 2, (rows[:-1] + rows[1:] - 1) / 2,
-                 means, counts)  # fmt: skip
+    return Boxes(columns, rows, means, counts)
 
 
 def _reduced(image: Image, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
@@ -75,11 +74,9 @@ def fit_surface(
     shape
         Of the image: what -1 to 1 stands for.
     """
-    x = 2.0 * boxes.x / max(shape[1] - 1, 1) - 1.0
-    y = 2.0 * boxes.y / max(shape[0] - 1, 1) - 1.0
-    degree = min(degree, max(len(x) - 1, 0), max(len(y) - 1, 0))
-    columns = chebyshev.chebvander(x, degree)
-    rows = chebyshev.chebvander(y, degree)
+    degree = min(degree, len(boxes.x) - 2, len(boxes.y) - 2)
+    columns = _averaged(shape[1], boxes.x, degree)
+    rows = _averaged(shape[0], boxes.y, degree)
     terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     values, weights = boxes.values.ravel(), np.sqrt(boxes.counts.ravel().astype(float))
     use = np.isfinite(values) & (weights > 0)
@@ -94,6 +91,13 @@ def fit_surface(
         for term, one in zip(terms, found, strict=True):
             result[term] = one
     return result
+
+
+def _averaged(size: int, edges: NDArray[np.int64], degree: int) -> NDArray[np.float64]:
+    """Return the means of the polynomials over the pixels of boxes: a box is no point."""
+    values = chebyshev.chebvander(np.linspace(-1, 1, size), degree)
+    sums: NDArray[np.float64] = np.add.reduceat(values, edges[:-1], axis=0)
+    return sums / np.diff(edges)[:, None]
 
 
 def surface(coefficients: NDArray[np.float64], shape: tuple[int, int]) -> Floats:
@@ -139,5 +143,4 @@ def boxed_medians(image: Image, bad: Bad | None, box: int) -> Boxes:
             counts[i, j] = pixels.size
             if pixels.size:
                 values[i, j] = np.median(pixels)
-    return Boxes((columns[:-1] + columns[1:] - 1) / 2, (rows[:-1] + rows[1:] - 1) / 2,
-                 values, counts)  # fmt: skip
+    return Boxes(columns, rows, values, counts)

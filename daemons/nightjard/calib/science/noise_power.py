@@ -23,6 +23,8 @@ Floats = NDArray[Any]
 #: Of the conversion of a pixel, s.
 PIXEL_S = 14.3e-6
 _MEDIAN_BINS = 201
+_NEAR_BINS = 12
+_MOST_RESTS = 5
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def find_lines(
     mean_of_median = frames / float(gamma.median(frames))
     threshold = float(gamma.isf(false_alarm / len(spectrum.power), frames)) / frames
     found: list[Line] = []
+    rests = 0
     while len(found) < most:
         floor = np.maximum(floor_of(spectrum.power) * mean_of_median, 1e-12)
         ratio = spectrum.power / floor
@@ -150,9 +153,20 @@ def find_lines(
         snr = adu * math.sqrt(frames) / noise
         # Of a sine in white noise over a time T: sqrt(6) / (pi T snr).
         error = math.sqrt(6.0) / math.pi * spectrum.step_hz / max(snr, 1.0)
-        found.append(Line(hertz, error, adu, noise / math.sqrt(frames), snr))
+        line = Line(hertz, error, adu, noise / math.sqrt(frames), snr)
+        if any(_is_rest(line, one, spectrum.step_hz) for one in found):
+            rests += 1
+            if rests == _MOST_RESTS:
+                break
+        else:
+            found.append(line)
         spectrum = spectrum_of(residuals, timing)
     return sorted(found, key=lambda one: -one.adu)
+
+
+def _is_rest(line: Line, strong: Line, step_hz: float) -> bool:
+    """Tell whether a line is what another, next to it, left behind when it was taken out."""
+    return abs(line.hertz - strong.hertz) < _NEAR_BINS * step_hz and line.adu < 0.03 * strong.adu
 
 
 def _amplitude(parts: NDArray[Any], noise: float, frames_in_mean: int) -> float:

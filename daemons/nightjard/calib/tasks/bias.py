@@ -25,6 +25,7 @@ from nightjard.calib.checks import check
 from nightjard.calib.preparing import PREPARE_WORKERS, is_dry, prep_subtask, recipes_of
 from nightjard.calib.science.noise_power import PIXEL_S, correlations
 from nightjard.calib.science.read_noise import drift_of
+from nightjard.calib.science.stack import MEDIAN_FACTOR
 from nightjard.calib.task import Subtask, Task
 from nightjard.calib.tasks.bias_channel import analyse_channel
 from nightjard.calib.tasks.bias_figures import draw_basic, draw_master
@@ -157,6 +158,7 @@ def _table(rows: Sequence[dict[str, Any]], units: dict[str, str]) -> Table:
         for start, unit in units.items():
             if name.startswith(start):
                 table[name].unit = unit
+                break
     return table
 
 
@@ -296,12 +298,13 @@ def _bad_pixels(work: Work, ccd: int, one: Stacked) -> tuple[Any, list[dict[str,
         std = detector.canonical(one.std, quadrant)
         stack = detector.sector(detector.canonical(one.median, quadrant), "image")
         counts = detector.canonical(one.counts, quadrant)
-        usual = float(np.nanmedian(std))
+        known = std[np.isfinite(std)]
+        usual = float(np.median(known)) if known.size else math.nan  # one frame has no deviation
         is_lost = counts == 0
         is_unstable = std > _UNSTABLE * usual if one.frames > 2 else np.zeros_like(is_lost)
         detector.canonical(bad, quadrant)[...] = is_lost | is_unstable
         low, high = np.percentile(stack, (5, 95))
-        noise = usual / math.sqrt(one.frames) * (math.sqrt(math.pi / 2) if one.frames > 2 else 1.0)
+        noise = usual / math.sqrt(one.frames) * (MEDIAN_FACTOR if one.frames > 2 else 1.0)
         work.results.value("masterbias_noise", noise, unit="ADU", ccd=ccd, quadrant=quadrant)
         rows.append({"ccd": ccd, "quadrant": quadrant, "noise": noise,
                      "structure": float(high - low), "unstable": int(is_unstable.sum()),
