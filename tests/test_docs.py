@@ -189,6 +189,7 @@ def programs() -> dict[str, str]:
 
 CLICK_MODULES = {
     "nightjar": "nightjard.site.commands", "fitswatcher": "nightjard.fitswatcher.command",
+    "dasmerge": "nightjard.merged.command", "calib": "nightjard.calib.command",
 }  # fmt: skip
 
 
