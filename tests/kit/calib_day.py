@@ -23,7 +23,7 @@ from kit.calibration import (
     shortened,
     simulated_session,
 )
-from nightjar.clock import ManualClock
+from nightjar.clock import Clock, ManualClock
 from nightjard.calib.campaign import load_campaign
 from nightjard.calib.engine.pipeline import Options, Pipeline
 from nightjard.calib.engine.plan import Asked, plans_of, set_up
@@ -89,8 +89,9 @@ def campaign_file(session: SimulatedSession, root: Path, **changes: Any) -> Path
 def pipeline_of(
     session: SimulatedSession, root: Path, *, max_frames: int | None = None,
     columns: Sequence[int] | None = None, campaign: Mapping[str, Any] | None = None,
-    elvis: str | None = None, said: list[str] | None = None, **options: Any,
-) -> Pipeline:
+    elvis: str | None = None, said: list[str] | None = None, clock: Clock | None = None,
+    **options: Any,
+) -> Pipeline:  # fmt: skip
     """Return a run of the pipeline over a session, with the real analyses."""
     loaded = load_campaign(campaign_file(session, root, **(campaign or {})))
     setup = set_up(loaded, elvis)
@@ -102,7 +103,8 @@ def pipeline_of(
     options.setdefault("wait", loaded.file.wait)
     return Pipeline(
         setup, plans, Options(run=RUN, log_folder=root, **options),
-        clock=ManualClock(START_NS + 86_400 * 10**9), say=(said if said is not None else []).append,
+        clock=clock or ManualClock(START_NS + 86_400 * 10**9),
+        say=(said if said is not None else []).append,
         stream=io.StringIO(), ask=lambda _question, _seconds: False,
     )  # fmt: skip
 

@@ -22,6 +22,8 @@ away. What the catalogue says stands under ``columns``, what a campaign replaces
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -33,6 +35,14 @@ DEFAULTS: dict[str, tuple[float | None, float | None, str]] = {
     "saturated_fraction": (0.0, 0.1, ""),
     "lost_pixels": (0.0, 0.0, "px"),
 }
+
+
+#: Further measures: those of which the catalogue has the limits.
+OF_TESTS = (
+    "background", "ccd_temperature", "exposed_fraction", "fluence", "fwhm", "injection",
+    "injection_std", "saturation_s", "spot_fluence", "spot_peak",
+)  # fmt: skip
+_COLUMN = re.compile(r"col\d{3}\Z")
 
 
 class Limit(NamedTuple):
@@ -83,6 +93,58 @@ class Limits:
         """Tell whether a column saturates by design."""
         column = self._columns.get(label, {})
         return bool(self._own.get(label, {}).get("is_exempt", column.get("is_exempt", False)))
+
+
+def fault_of(overrides: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what is wrong with the limits that a campaign sets for a test: key, what; else empty.
+
+    A limit that is misspelt would be no limit at all.
+    """
+    for key, rule in overrides.items():
+        if key != "columns":
+            if fault := _fault_of_rule(key, rule):
+                return key, fault
+            continue
+        if not isinstance(rule, Mapping):
+            return key, "must be an object: col002 -> limits, is_exempt"
+        for label, column in rule.items():
+            where = f"columns.{label}"
+            if not _COLUMN.match(label) or not isinstance(column, Mapping):
+                return where, "must be a column such as col002 with limits, is_exempt"
+            for name, limit in column.items():
+                if name == "is_exempt" and isinstance(limit, bool):
+                    continue
+                if fault := _fault_of_rule(name, limit):
+                    return f"{where}.{name}", fault
+    return "", ""
+
+
+def _fault_of_rule(name: str, rule: Any) -> str:
+    general = name.rsplit("_", 1)[0] if name[-4:] in ("_pre", "_ove", "_img") else name
+    if general not in (*DEFAULTS, *OF_TESTS):
+        near = difflib.get_close_matches(general, [*DEFAULTS, *OF_TESTS], 2, 0.5)
+        there = f"did you mean {' or '.join(near)}?" if near else "there are: " + ", ".join(
+            [*DEFAULTS, *OF_TESTS]
+        )
+        return f"no measure of that name is judged; {there}"
+    form = "must be [low, high], [low, high, unit] or null, with null for an end that is open"
+    ends: list[Any]
+    if rule is None:
+        return ""
+    if isinstance(rule, Mapping):
+        if set(rule) - {"low", "high", "unit"}:
+            return form
+        ends = [rule.get("low"), rule.get("high")]
+    elif isinstance(rule, list) and 2 <= len(rule) <= 3:
+        ends = rule[:2]
+    else:
+        return form
+    if any(isinstance(end, bool) or not isinstance(end, int | float | None) for end in ends):
+        return form
+    low, high = ends
+    if low is not None and high is not None and not low <= high:
+        return f"the low end {low} is above the high end {high}"
+    return ""
 
 
 def _limit(rule: Any) -> Limit | None:

@@ -16,6 +16,7 @@ from nightjar.calibration.script import Script
 from nightjar.config.load import parse
 from nightjar.errors import ConfigError
 from nightjard.calib.campaign import Campaign, ScheduledTest, meant
+from nightjard.calib.limits import fault_of
 from nightjard.calib.task import Task, load_task
 
 ALWAYS = ("init", "report")
@@ -154,6 +155,7 @@ def plans_of(setup: Setup, asked: Asked, load: Any = load_task) -> list[TestPlan
     """
     campaign = setup.campaign
     run = campaign.require_session(asked.run)
+    _check_limits(setup)
     session = campaign.file.test_specifics.get(run)
     scheduled = {entry.test: entry for entry in (session.schedule if session else ())}
     names = campaign.file.tasks2execute.get(run)
@@ -180,6 +182,17 @@ def plans_of(setup: Setup, asked: Asked, load: Any = load_task) -> list[TestPlan
     if not plans:
         raise ConfigError(f"{where}: no test is to be done")
     return plans
+
+
+def _check_limits(setup: Setup) -> None:
+    """Raise ConfigError where limits are set for what does not exist, or are none."""
+    for test, limits in setup.campaign.file.perflimits.items():
+        where = f"{setup.campaign.path}: perflimits"
+        if test not in setup.catalogue.handles:
+            _handle(setup, test, where)
+        key, fault = fault_of(limits)
+        if fault:
+            raise ConfigError(f"{where}.{test}.{key}: {fault}", path=str(setup.campaign.path))
 
 
 def _handle(setup: Setup, test: str, where: str) -> str:
