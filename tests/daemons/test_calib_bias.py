@@ -30,7 +30,7 @@ from nightjard.calib.science.read_noise import (
     drift_of,
     noise_of_differences,
 )
-from nightjard.calib.science.stack import MEDIAN_FACTOR, stack_frames
+from nightjard.calib.science.stack import stack_frames
 from nightjard.simulators.detector.bench import Bench
 from nightjard.simulators.detector.truth import Truth
 
@@ -131,8 +131,8 @@ def test_the_master_bias_is_the_structure_within_its_noise(bias: tuple[Any, Foun
         defects = {(x, y) for x, y, *_ in TRUTH.defects[name].hot_pixels}
         ron = TRUTH.electronics.read_noise_adu[name]
         assert len(defects) < 50
-        assert clipped_std(residual).value < 1.1 * ron / math.sqrt(10) * MEDIAN_FACTOR
-        assert abs(np.median(residual)) < 0.05
+        assert clipped_std(residual).value < 1.1 * ron / math.sqrt(10)
+        assert abs(np.median(residual)) < 0.03
         spread = EIGHTH.canonical(std, quadrant)[area][good]
         assert math.sqrt(np.mean(spread**2)) == pytest.approx(math.hypot(ron, 0.07), rel=0.03)
 

@@ -80,7 +80,8 @@ def test_good_data_raise_nothing_and_give_the_truth(tmp_path: Path) -> None:
     metrics = {one["metric"] for one in found["compliances"]}
     assert metrics == {
         "lost_pixels", "saturated_fraction", "offset_pre", "offset_ove", "offset_img",
-        "offset_gradient_ove", "offset_gradient_img", "std_pre", "std_ove", "std_img",
+        "offset_gradient_ove", "offset_gradient_img", "offset_jump_pre", "std_pre", "std_ove",
+        "std_img",
     }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from nightjar.errors import Refused
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Offset, Recipe, offset_of, prepared, recipe_for
+from nightjard.calib.science.read_noise import clipped_std
 from nightjard.calib.task import Subtask
 from nightjard.calib.work import Work
 
@@ -128,7 +129,7 @@ def measure_offsets(path: str, detector: str, recipe: dict[str, Any]) -> dict[st
         levels = offset_of(frame, quadrant, "row")[frame.vstart : frame.vend].astype(np.float64)
         steps = np.diff(levels)
         # Of neighbours: what is smooth along the rows does not count.
-        noise = 1.4826 * float(np.median(np.abs(steps))) / math.sqrt(2.0) if len(steps) else 0.0
+        noise = clipped_std(steps).value / math.sqrt(2.0) if len(steps) > 1 else 0.0
         level = float(offset_of(frame, quadrant, "median")[frame.vstart])
         found[quadrant] = {
             "offset": level, "offset_error": noise / math.sqrt(max(len(levels), 1)),

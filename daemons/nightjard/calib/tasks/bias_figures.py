@@ -123,14 +123,14 @@ def _draw_matrix(
 def draw_master(work: Work, stacked: Mapping[int, Stacked]) -> None:
     """Draw the master biases."""
     figure = plotting.images(
-        {ccd: one.median for ccd, one in stacked.items()}, label="ADU",
+        {ccd: one.mean for ccd, one in stacked.items()}, label="ADU",
         title=f"{work.dataset.test}: master bias",
     )  # fmt: skip
     work.results.figure("masterbias", figure, caption="Master bias, 5 to 95 %")
     lines: dict[str, dict[Channel, list[Any]]] = {"hor": {}, "ver": {}}
     for ccd, one in stacked.items():
         for quadrant in work.detector.names:
-            plane = work.detector.canonical(one.median, quadrant)
+            plane = work.detector.canonical(one.mean, quadrant)
             for axis, name in enumerate(("hor", "ver")):
                 profile = plane.mean(axis=axis, dtype=np.float64)
                 lines[name][ccd, quadrant] = [(np.arange(len(profile)), profile, "")]
