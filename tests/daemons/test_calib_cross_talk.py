@@ -95,6 +95,17 @@ def test_sources_at_nearly_the_same_place_are_told_from_each_other() -> None:
     assert np.isnan(found.ratio[1, 0])
 
 
+def test_a_missing_ccd_leaves_the_others() -> None:
+    truth = np.array([[0, 2e-4, 0], [0, 0, 0], [0, 0, 0]])
+    rng = np.random.default_rng(3)
+    images, bads, stars = scene(rng, apart(), truth)
+    images[2], bads[2], stars[2] = None, None, []
+    found = matrix(accumulate(images, bads, stars))
+    assert found.ratio[0, 1] == pytest.approx(2e-4, abs=4.5 * found.error[0, 1])
+    assert np.isnan(found.ratio[2]).all()
+    assert np.isnan(found.ratio[:, 2]).all()
+
+
 def test_sources_that_are_the_same_are_not_told_apart() -> None:
     places = [[(50.2, 60.1)], [(50.2, 60.1)], [(100.0, 100.0)]]
     found = solved(places, np.zeros((3, 3)), exposures=3)

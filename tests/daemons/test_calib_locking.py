@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from kit.calib_bench import flags_of, run, take
+from kit.calib_bench import flags_of, run, run_all, take
 from kit.depth import examples
 from nightjar.calibration.chamber import load_profile, physical_size
 from nightjar.calibration.detector import load_detector
@@ -172,3 +172,12 @@ def test_a_stored_lock_is_applied(tmp_path: Path) -> None:
     elsewhere.write_text("# %ECSV 1.0\n# ---\n# datatype:\n# - {name: a, datatype: int64}\na\n1\n")
     with pytest.raises(Refused, match="has no ccd"):
         run(work, "relock", locking.relock)
+
+
+@pytest.mark.parametrize("test", ["FOCUS00_800", "PSFLUX00_590", "FLATFLUX00_590", "PSF01_730"])
+def test_drills_do_every_sub_task_without_pixels(tmp_path: Path, test: str) -> None:
+    truth = Truth.default(load_detector(SMALL), effects="none")
+    work = take(tmp_path, test, truth, ccds=())
+    work.is_drill = True
+    for name, found in run_all(work).items():
+        assert not {"SUBTASKCRASH", "STARS_MISSING"} & set(flags_of(found)), name

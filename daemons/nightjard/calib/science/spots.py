@@ -125,7 +125,9 @@ def photometry(
     pixels, bad = stamps.pixels, stamps.bad
     side = pixels.shape[1]
     level, noise, known = local_background(pixels, bad)
-    rest = np.where(bad, 0.0, pixels - level[:, None, None])
+    # A stamp without background cannot be measured; nothing of it reaches the others.
+    bad = bad | ~np.isfinite(level)[:, None, None]
+    rest = np.where(bad, 0.0, pixels - np.nan_to_num(level)[:, None, None])
     gain = np.broadcast_to(np.asarray(gain_e_adu, float), level.shape)
     middle = np.full(len(level), side // 2, float)
     about = (middle, middle)

@@ -3,7 +3,8 @@
 
 Sub-tasks ``prep`` and ``corrBFE_G15`` leave one product a CCD with the stamps of all spots: planes
 STAMPS [frame, spot, row, column] in ADU (not a number where a pixel is bad), X0 and Y0 [frame,
-spot] (canonical place of each stamp's first pixel), OBSID [frame], IDS [spot, letter].
+spot] (canonical place of each stamp's first pixel), OBSID [frame], IDS and
+QUADRANTS [spot, letter].
 """
 
 from __future__ import annotations
@@ -159,6 +160,7 @@ def _leave(
     stamps = np.full((*shape, STAMP_PX, STAMP_PX), np.nan, np.float32)
     x0, y0 = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     place = {name: index for index, name in enumerate(names)}
+    quadrants = {spot[0]: spot[1] for one in spots.values() for spot in one}
     half = STAMP_PX // 2
     for number, (frame, path) in enumerate(zip(frames, paths, strict=True)):
         array = np.load(path)
@@ -173,7 +175,8 @@ def _leave(
         Card("HASMASK", recipe["mask"] is not None, "cosmetics mask applied"),
         Card("HASFLAT", recipe["flat"] is not None, "divided by a flat field"),
     ]
-    leave_stamps(work, ccd, "Spots", stamps, x0, y0, [one.obsid for one in frames], names, cards)
+    leave_stamps(work, ccd, "Spots", stamps, x0, y0, [one.obsid for one in frames], names,
+                 [quadrants[name] for name in names], cards)  # fmt: skip
 
 
 PSF = Task(

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nightjar.calibration.detector import load_detector
 from nightjard.calib.science.psf_posterior import combined, ln_odds_of_wings, posterior
 from nightjard.calib.science.spot_growth import weighted_mean
-from nightjard.calib.tasks.psf_shapes import spot_quadrant, usable
-from nightjard.calib.tasks.psf_stamps import read_stamps, stamp_files
+from nightjard.calib.tasks.psf_shapes import usable
+from nightjard.calib.tasks.psf_stamps import StampFile, read_stamps, stamp_files
 from nightjard.calib.work import Work
 
 if TYPE_CHECKING:
@@ -26,15 +25,15 @@ _ODDS = math.log(100.0)
 
 
 def posterior_stamps(
-    path: str, detector: str, ccd: int, frame: int, spots: list[dict[str, float]],
-    gains: dict[str, float], ids: list[str],
+    path: str, ccd: int, frame: int, spots: list[dict[str, float]]
 ) -> dict[str, Any]:  # fmt: skip
     """Return posteriors of the shapes on the stamps of a frame, for spots that were measured.
 
     Parameters
     ----------
     spots
-        ``index`` in the product, ``x``, ``y`` (canonical), ``flux``, ``background``, ``noise``.
+        ``index`` in the product, ``x``, ``y`` (canonical), ``flux``, ``background``, ``noise``,
+        ``gain``.
 
     Raises
     ------
@@ -42,20 +41,18 @@ def posterior_stamps(
         The stamps cannot be read.
     """
     del ccd
-    kind = load_detector(detector)
     stamps, x0, y0 = read_stamps(path, frame, frame + 1)
     index = np.array([int(spot["index"]) for spot in spots])
     column = {
         name: np.array([spot[name] for spot in spots], float)
-        for name in ("x", "y", "flux", "background", "noise")
+        for name in ("x", "y", "flux", "background", "noise", "gain")
     }
     pixels = stamps[0][index]
     bad = ~np.isfinite(pixels)
     rest = np.where(bad, 0.0, pixels - column["background"][:, None, None])
-    gain = np.array([gains[spot_quadrant(ids[i], kind.names)] for i in index])
     found = posterior(
         rest, bad, column["x"] - x0[0][index], column["y"] - y0[0][index], flux=column["flux"],
-        noise=column["noise"], gain_e_adu=gain,
+        noise=column["noise"], gain_e_adu=column["gain"],
     )  # fmt: skip
     return {
         "index": index.tolist(), "mean": found.mean.tolist(),
@@ -80,7 +77,6 @@ def bayes(work: Work) -> None:
     items, columns = [], []
     for one in stamp_files(work, "prep", "Spots"):
         here = table[table["ccd"] == one.ccd]
-        gains = {name: work.gain_e_adu(one.ccd, name) for name in work.detector.names}
         seen: dict[str, int] = {}
         for number, obsid in enumerate(one.obsids):
             rows = here[here["obsid"] == obsid]
@@ -88,11 +84,10 @@ def bayes(work: Work) -> None:
             if not label or seen.get(label, 0) >= most:
                 continue
             seen[label] = seen.get(label, 0) + 1
-            columns.append((one.ccd, label, one.ids))
+            columns.append((one, label))
             items.append(
-                {"path": str(one.path), "detector": work.detector_name, "ccd": one.ccd,
-                 "frame": number, "spots": _starts(rows, one.ids), "gains": gains,
-                 "ids": one.ids}
+                {"path": str(one.path), "ccd": one.ccd, "frame": number,
+                 "spots": _starts(work, rows, one)}
             )  # fmt: skip
     found = work.map(posterior_stamps, items, stage="posteriors")
     rows = _combine(work, columns, found)
@@ -108,24 +103,28 @@ def bayes(work: Work) -> None:
     _record(work, result)
 
 
-def _starts(rows: Any, ids: list[str]) -> list[dict[str, float]]:
-    place = {name: index for index, name in enumerate(ids)}
+def _starts(work: Work, rows: Table, one: StampFile) -> list[dict[str, float]]:
+    place = {name: index for index, name in enumerate(one.ids)}
     return [
         {"index": place[str(row["id"])], "x": float(row["x"]), "y": float(row["y"]),
          "flux": float(row["flux"]), "background": float(row["background"]),
-         "noise": float(row["background_sigma"])}
+         "noise": float(row["background_sigma"]),
+         "gain": work.gain_e_adu(one.ccd, str(row["quadrant"]))}
         for row in rows
     ]  # fmt: skip
 
 
 def _combine(
-    work: Work, columns: list[tuple[int, str, list[str]]], found: list[dict[str, Any]]
+    work: Work, columns: list[tuple[StampFile, str]], found: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     groups: dict[tuple[int, str, str], list[tuple[Any, Any, float]]] = {}
-    for (ccd, label, ids), one in zip(columns, found, strict=True):
+    quadrants: dict[tuple[int, str], str] = {}
+    for (product, label), one in zip(columns, found, strict=True):
         for i, index in enumerate(one["index"]):
             if one["is_good"][i]:
-                groups.setdefault((ccd, label, ids[index]), []).append(
+                name = product.ids[index]
+                quadrants[product.ccd, name] = product.quadrants[index]
+                groups.setdefault((product.ccd, label, name), []).append(
                     (one["mean"][i], one["covariance"][i], one["chi2"][i])
                 )
     rows = []
@@ -134,7 +133,7 @@ def _combine(
             np.array([part[0] for part in parts]), np.array([part[1] for part in parts])
         )
         errors = np.sqrt(np.diag(covariance))
-        quadrant = spot_quadrant(name, work.detector.names)
+        quadrant = quadrants[ccd, name]
         place = work.detector.quadrants[quadrant]
         turned = -1.0 if place.reads_from_right != place.reads_from_top else 1.0
         fwhm = float(np.exp(mean[0]))

@@ -105,17 +105,14 @@ def correct(work: Work) -> None:
         return
     folder = work.intermediate / "nobfe"
     folder.mkdir(exist_ok=True)
-    from nightjard.calib.tasks.psf_shapes import spot_quadrant
-
     for one in stamp_files(work, "prep", "Spots"):
-        quadrants = [spot_quadrant(name, work.detector.names) for name in one.ids]
         mine = {name: values for (ccd, name), values in known.items() if ccd == one.ccd}
-        missing = sorted(set(quadrants) - set(mine))
+        missing = sorted(set(one.quadrants) - set(mine))
         if missing:
             work.results.note(f"CCD{one.ccd} {', '.join(missing)}: no coefficients, not corrected")
         items = [
             {"path": str(one.path), "ccd": one.ccd, "first": first, "stop": stop,
-             "quadrants": quadrants, "boundaries": mine,
+             "quadrants": one.quadrants, "boundaries": mine,
              "target": str(folder / f"{one.ccd}_{first:05d}.npy")}
             for first, stop in one.chunks()
         ]  # fmt: skip
@@ -123,4 +120,4 @@ def correct(work: Work) -> None:
         stamps = np.concatenate([np.load(path) for path in parts])
         _, x0, y0 = read_stamps(str(one.path), 0, len(one.obsids))
         leave_stamps(work, one.ccd, "SpotsNoBFE", stamps, x0.astype(np.int32),
-                     y0.astype(np.int32), one.obsids, one.ids)  # fmt: skip
+                     y0.astype(np.int32), one.obsids, one.ids, one.quadrants)  # fmt: skip

@@ -51,7 +51,8 @@ _UNITS = {"r2": "pix2", "r2_error": "pix2", "a": "pix", "b": "pix", "phys_x": "p
 
 def measure_stamps(
     path: str, detector: str, ccd: int, first: int, stop: int, ids: list[str],
-    gains: dict[str, float], search_px: float, weight_sigma_px: float = WEIGHT_SIGMA_PX,
+    quadrants: list[str], gains: dict[str, float], search_px: float,
+    weight_sigma_px: float = WEIGHT_SIGMA_PX,
 ) -> list[list[dict[str, Any]]]:  # fmt: skip
     """Measure the stamps of a run of frames; return rows of measures, by frame.
 
@@ -64,9 +65,8 @@ def measure_stamps(
     kind = load_detector(detector)
     stamps, x0, y0 = read_stamps(path, first, stop)
     half = stamps.shape[-1] // 2
-    quadrants = [spot_quadrant(name, kind.names) for name in ids]
     gain = np.array([gains[quadrant] for quadrant in quadrants])
-    found = []
+    found: list[list[dict[str, Any]]] = []
     for pixels, xs, ys in zip(stamps, x0, y0, strict=True):
         bad = ~np.isfinite(pixels)
         spots = [
@@ -75,16 +75,13 @@ def measure_stamps(
         ]
         cut = Stamps(np.where(bad, 0.0, pixels), bad, xs, ys)
         seen = np.flatnonzero(~bad.all(axis=(1, 2)))
+        if not len(seen):
+            found.append([])
+            continue
         cut = Stamps(cut.pixels[seen], bad[seen], xs[seen], ys[seen])
         spots = [spots[i] for i in seen]
         found.append(_measure_frame(kind, spots, cut, gain[seen], search_px, weight_sigma_px))
     return found
-
-
-def spot_quadrant(name: str, quadrants: tuple[str, ...]) -> str:
-    """Return the quadrant of a spot's id: the longest name that it begins with."""
-    fitting = [one for one in quadrants if name.startswith(one)]
-    return max(fitting, key=len) if fitting else quadrants[0]
 
 
 def _measure_frame(
@@ -175,7 +172,8 @@ def _measure(work: Work, products: list[StampFile], name: str, caption: str) -> 
             frames.append((one.ccd, one.obsids[first:stop]))
             items.append(
                 {"path": str(one.path), "detector": work.detector_name, "ccd": one.ccd,
-                 "first": first, "stop": stop, "ids": one.ids, "gains": gains,
+                 "first": first, "stop": stop, "ids": one.ids,
+                 "quadrants": one.quadrants, "gains": gains,
                  "search_px": search, "weight_sigma_px": weight}
             )  # fmt: skip
     heads = _heads(work)

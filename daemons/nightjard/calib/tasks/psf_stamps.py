@@ -27,6 +27,7 @@ class StampFile:
     ccd: int
     obsids: list[int]
     ids: list[str]
+    quadrants: list[str]
 
     def chunks(self) -> list[tuple[int, int]]:
         """Return first and end of runs of frames, for workers."""
@@ -36,14 +37,14 @@ class StampFile:
 
 def leave_stamps(
     work: Work, ccd: int, kind: str, stamps: Any, x0: Any, y0: Any, obsids: Sequence[int],
-    ids: Sequence[str], cards: Sequence[Card] = (),
+    ids: Sequence[str], quadrants: Sequence[str], cards: Sequence[Card] = (),
 ) -> None:  # fmt: skip
     """Write the stamps of a CCD as a product."""
     name = product_name(work, kind, ccd)
     work.results.image(
         name,
         {"STAMPS": stamps, "X0": x0, "Y0": y0, "OBSID": np.asarray(obsids, np.int32),
-         "IDS": _letters(ids)},
+         "IDS": _letters(ids), "QUADRANTS": _letters(quadrants)},
         [Card("CCD", ccd, "CCD"), *cards],
         caption=f"Stamps of the spots of CCD{ccd}",
     )  # fmt: skip
@@ -82,10 +83,13 @@ def stamp_files(work: Work, subtask: str, kind: str) -> list[StampFile]:
         try:
             with fits.open(path) as units:
                 obsids = [int(one) for one in units["OBSID"].data]
-                ids = [bytes(row).decode().strip() for row in units["IDS"].data]
+                ids, quadrants = (
+                    [bytes(row).decode().strip() for row in units[name].data]
+                    for name in ("IDS", "QUADRANTS")
+                )
         except (OSError, KeyError, ValueError) as error:
             raise StorageError(f"cannot read the stamps {path}: {error}", path=str(path)) from error
-        found.append(StampFile(path, ccd, obsids, ids))
+        found.append(StampFile(path, ccd, obsids, ids, quadrants))
     return found
 
 
