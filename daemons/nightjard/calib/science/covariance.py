@@ -61,7 +61,8 @@ def pair_covariances(
         Pixels of either that do not count.
     """
     difference = np.subtract(first, second, dtype=np.float32)
-    difference -= low_surface(difference, bad)
+    surface, taken = low_surface(difference, bad)
+    difference -= surface
     moments = clipped_moments(difference[~bad] if bad.any() else difference, clip_sigma)
     difference -= np.float32(moments.mean)
     good = ~bad & (np.abs(difference) <= clip_sigma * np.sqrt(moments.variance))
@@ -70,6 +71,8 @@ def pair_covariances(
     corrections = np.full((lags, lags), share**2)
     corrections[0, 0] = share
     values = products / np.maximum(counts, 1.0) / corrections / 2.0
+    # A surface of so many coefficients takes as many degrees of freedom, at every small lag alike.
+    values += values[0, 0] * taken / max(int(good.sum()), 1)
     errors = values[0, 0] / np.sqrt(np.maximum(counts, 1.0))
     errors[0, 0] *= np.sqrt(2.0)
     return Covariances(values, errors, 1.0 - float(good.mean()))
@@ -105,8 +108,11 @@ def lag_products(
 
 def low_surface(
     values: NDArray[np.float32], bad: NDArray[np.bool_], degree: int = 3, boxes: int = 12
-) -> NDArray[np.float32]:
-    """Return a polynomial surface through the clipped means of boxes; zero where too few are."""
+) -> tuple[NDArray[np.float32], int]:
+    """Return a polynomial surface through the clipped means of boxes, and how many coefficients.
+
+    Zero, and none, where too few boxes have good pixels.
+    """
     rows, columns = values.shape
     x, y, z = [], [], []
     for box_rows in np.array_split(np.arange(rows), min(boxes, rows)):
@@ -120,7 +126,7 @@ def low_surface(
             z.append(clipped_moments(values[area][good], 4.5, rounds=1).mean)
     powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     if len(z) < 2 * len(powers):
-        return np.zeros_like(values)
+        return np.zeros_like(values), 0
     design = np.stack([np.array(x) ** i * np.array(y) ** j for i, j in powers], axis=1)
     solution, _ = weighted_least_squares(design, np.array(z), np.ones(len(z)))
     matrix = np.zeros((degree + 1, degree + 1))
@@ -130,7 +136,7 @@ def low_surface(
     along = 2.0 * (np.arange(rows) + 0.5) / rows - 1.0
     vander = np.polynomial.polynomial.polyvander
     surface = vander(along, degree) @ matrix.T @ vander(across, degree).T
-    return surface.astype(np.float32)
+    return surface.astype(np.float32), len(powers)
 
 
 def _span(places: NDArray[np.int64]) -> slice:
@@ -161,6 +167,33 @@ class Coefficients:
     reduced_chi2: Float64s
 
 
+def weights_of(lags: int) -> Float64s:
+    """Return on how many places of the plane each coefficient stands: 1, 2 on the axes, 4."""
+    weights = np.full((lags, lags), 4.0)
+    weights[0, :] = weights[:, 0] = 2.0
+    weights[0, 0] = 1.0
+    return weights
+
+
+def balance_of(found: Coefficients) -> tuple[float, float]:
+    """Return the sum of the coefficients over the plane, and its error; 0 where charge is kept."""
+    weights = weights_of(found.values.shape[0])
+    error = float(np.sqrt((weights**2 * found.errors**2).sum()))
+    return float((weights * found.values).sum()), error
+
+
+def balanced(found: Coefficients) -> Float64s:
+    """Return the coefficients nearest to those found whose sum over the plane is 0.
+
+    What a pixel loses others gain. Its own coefficient is known far better than the sum of those
+    of all neighbours, so this is what tells how much an image must be corrected in all.
+    """
+    weights = weights_of(found.values.shape[0])
+    total, error = balance_of(found)
+    result: Float64s = found.values - total / error**2 * weights * found.errors**2
+    return result
+
+
 def covariance_curve(coefficients: Float64s, signal_e: float) -> Float64s:
     """Return the covariances at a signal, e-^2, without noise of the read-out.
 
@@ -168,15 +201,37 @@ def covariance_curve(coefficients: Float64s, signal_e: float) -> Float64s:
     ``C = (exp(2 K mu) - 1) / (2 K)``.
     """
     lags = coefficients.shape[0]
-    kernel = np.zeros((_GRID, _GRID))
-    for row in range(lags):
-        for column in range(lags):
-            kernel[np.ix_([row, -row], [column, -column])] = coefficients[row, column]
-    spectrum = np.fft.fft2(kernel).real * 2.0 * signal_e
+    spectrum = 2.0 * signal_e * _spectrum(coefficients)
     small = np.abs(spectrum) < 1e-9
     grown = np.where(small, 1.0, np.expm1(spectrum) / np.where(small, 1.0, spectrum))
     curve: Float64s = np.fft.ifft2(grown * signal_e).real[:lags, :lags]
     return curve
+
+
+def curve_slope(coefficients: Float64s, signal_e: float) -> float:
+    """Return by how much a covariance grows with its own coefficient, e-^3.
+
+    ``mu^2`` for small signals; less as they grow: the mean over frequencies of the derivative of
+    :func:`covariance_curve`, ``2 mu^2 (u exp(u) - exp(u) + 1) / u^2`` with ``u = 2 K mu``.
+    """
+    spectrum = 2.0 * signal_e * _spectrum(coefficients)
+    small = np.abs(spectrum) < 1e-4
+    safe = np.where(small, 1.0, spectrum)
+    slope = np.where(
+        small, 0.5 + spectrum / 3.0, (safe * np.exp(safe) - np.expm1(safe)) / safe**2
+    )
+    return float(2.0 * signal_e**2 * slope.mean())
+
+
+def _spectrum(coefficients: Float64s) -> Float64s:
+    """Return the Fourier transform of the coefficients on the whole plane."""
+    lags = coefficients.shape[0]
+    kernel = np.zeros((_GRID, _GRID))
+    for row in range(lags):
+        for column in range(lags):
+            kernel[np.ix_([row, -row], [column, -column])] = coefficients[row, column]
+    spectrum: Float64s = np.fft.fft2(kernel).real
+    return spectrum
 
 
 def fit_coefficients(
@@ -186,7 +241,8 @@ def fit_coefficients(
     """Fit the coefficients to covariances at several signals.
 
     To first order ``C_n = K_n mu^2``; at a hundred thousand electrons the next orders take a
-    sixth of it. They are computed from the coefficients of the round before and taken away.
+    sixth of it. So the curve of the coefficients of the round before is taken away, and what is
+    left is fitted with the slope of that curve.
 
     Parameters
     ----------
@@ -207,26 +263,27 @@ def fit_coefficients(
         raise ValueError(f"{levels} levels are too few for coefficients of covariances")
     values = np.zeros((lags, lags))
     for _ in range(rounds):
-        higher = np.stack(
-            [covariance_curve(values, mu) - values * mu**2 for mu in signal_e]
-        )
-        rest = covariances_e - higher
+        slope = np.array([curve_slope(values, mu) for mu in signal_e])
+        curve = np.stack([covariance_curve(values, mu) for mu in signal_e])
+        rest = covariances_e - curve + values * slope[:, None, None]
         before = values
-        values, errors, linear, chi2 = _fit_lags(signal_e, rest, errors_e, has_linear)
-        if np.all(np.abs(values - before) <= 0.01 * errors):
+        values, errors, linear, chi2 = _fit_lags(
+            signal_e, slope, rest, errors_e, has_linear
+        )
+        if np.all(np.abs(values - before) <= 0.003 * errors):
             break
     return Coefficients(values, errors, linear, chi2)
 
 
 def _fit_lags(
-    signal: Float64s, rest: Float64s, errors: Float64s, has_linear: bool
+    signal: Float64s, slope: Float64s, rest: Float64s, errors: Float64s, has_linear: bool
 ) -> tuple[Float64s, Float64s, Float64s, Float64s]:
     lags = rest.shape[1]
     shape = (lags, lags)
     values, sigma, linear, chi2 = (np.zeros(shape) for _ in range(4))
     for row in range(lags):
         for column in range(lags):
-            powers = [signal**2]
+            powers = [slope]
             if has_linear or row == column == 0:
                 powers.append(signal)
             if row == column == 0:

@@ -21,6 +21,8 @@ from nightjard.calib.preparing import PREPARE_WORKERS, is_dry, prep_subtask, rec
 from nightjard.calib.science.charge_shift import Widths, solve_boundaries, widths
 from nightjard.calib.science.covariance import (
     Coefficients,
+    balance_of,
+    balanced,
     covariance_curve,
     fit_coefficients,
     pair_covariances,
@@ -52,6 +54,7 @@ from nightjard.calib.tasks.transfer_pairs import (
 )
 from nightjard.calib.work import Work
 
+_MOST_UNBALANCED = 4.0  # sigma
 _DRAWS = 16  # of the error of a width
 
 
@@ -184,7 +187,7 @@ def extract_kernel(work: Work) -> None:
                               ccd=channel[0], quadrant=channel[1])  # fmt: skip
             continue
         gain, coefficients, levels = found
-        boundaries = solve_boundaries(coefficients.values, coefficients.errors)
+        boundaries = solve_boundaries(_kept(work, channel, coefficients), coefficients.errors)
         kernels += _record_kernel(work, channel, coefficients, gain)
         shifts += boundary_rows(channel, boundaries, gain)
         width_rows += _width_rows(work, channel, coefficients, levels, gain, number)
@@ -228,6 +231,21 @@ def _fit_channel(
     return gain, fit_coefficients(*levels, has_linear=options.has_linear), levels
 
 
+def _kept(work: Work, channel: Channel, found: Coefficients) -> NDArray[np.float64]:
+    """Return the coefficients as images are corrected with them: charge is kept."""
+    balance, error = balance_of(found)
+    if not bf_options(work).is_balanced:
+        return found.values
+    if abs(balance) > _MOST_UNBALANCED * error:
+        work.results.note(
+            f"CCD{channel[0]} {channel[1]}: the coefficients do not add up to 0 by "
+            f"{abs(balance) / error:.1f} times the error: used as they are; more lags, or a "
+            "linearity correction, may be wanted"
+        )
+        return found.values
+    return balanced(found)
+
+
 def _own_gain(
     mean: NDArray[np.float64], variance: NDArray[np.float64], error: NDArray[np.float64]
 ) -> float:
@@ -249,12 +267,8 @@ def _record_kernel(
                                column_lag=column, **where)  # fmt: skip
             work.results.value("bf_k_adu", value * gain, error=error * gain, unit="1/ADU",
                                row_lag=row, column_lag=column, **where)  # fmt: skip
-    weights = np.full((lags, lags), 4.0)
-    weights[0, :] = weights[:, 0] = 2.0
-    weights[0, 0] = 1.0
     own = abs(found.values[0, 0])
-    balance = float((weights * found.values).sum())
-    error = math.sqrt(float((weights**2 * found.errors**2).sum()))
+    balance, error = balance_of(found)
     work.results.value("bf_balance", balance / own, error=error / own, **where,
                        note="sum of all by the own one: 0 where charge is kept")  # fmt: skip
     return [

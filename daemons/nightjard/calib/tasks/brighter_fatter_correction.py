@@ -43,6 +43,9 @@ class BrighterFatterOptions(TransferOptions):
         True, description="Covariances may have a part that grows with the first power of the "
         "signal: trailing charge.",
     )  # fmt: skip
+    is_balanced: bool = Field(
+        True, description="Images are corrected by coefficients that add up to 0: charge is kept."
+    )
     corrected_pairs: int = Field(2, ge=1, le=100, description="Pairs of a level that are corrected "
                                  "to prove it.")  # fmt: skip
     most_masked: float = Field(0.2, gt=0, lt=1, description="Pairs with more pixels left out do "
