@@ -125,14 +125,13 @@ def photometry(
     pixels, bad = stamps.pixels, stamps.bad
     side = pixels.shape[1]
     level, noise, known = local_background(pixels, bad)
-    # A stamp without background cannot be measured; nothing of it reaches the others.
+    # A stamp without background says nothing, to the others neither.
     bad = bad | ~np.isfinite(level)[:, None, None]
     rest = np.where(bad, 0.0, pixels - np.nan_to_num(level)[:, None, None])
     gain = np.broadcast_to(np.asarray(gain_e_adu, float), level.shape)
-    middle = np.full(len(level), side // 2, float)
-    about = (middle, middle)
-    if expected is not None:
-        about = (expected[0] - stamps.x0, expected[1] - stamps.y0)
+    if expected is None:
+        expected = (stamps.x0 + side // 2, stamps.y0 + side // 2)
+    about = (expected[0] - stamps.x0, expected[1] - stamps.y0)
     start_x, start_y = brightest(rest, search_px, about)
     x, y, var_x, var_y = windowed_moments(rest, ~bad, start_x, start_y, window_sigma_px)
     bad = bad | outliers(rest, bad, x, y, noise)
