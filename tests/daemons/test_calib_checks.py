@@ -86,11 +86,11 @@ def test_good_data_raise_nothing_and_give_the_truth(tmp_path: Path) -> None:
 
 
 def test_workers_give_the_same_and_pictures_are_the_same(tmp_path: Path) -> None:
-    work = bias(tmp_path)
+    work = take(tmp_path, "BIAS01", PLAIN, frames={"col001": 2})
     here = run(work, "check", check)
     pictures = {path.name: path.read_bytes() for path in (work.folder / "figs").iterdir()}
     other = dataclasses.replace(work, folder=tmp_path / "other")
-    with PoolExecutor(2, 2_000_000_000, allowed=worker_functions(["BIAS01"])) as executor:
+    with PoolExecutor(2, 1_000_000_000, allowed=worker_functions(["BIAS01"])) as executor:
         other.mapper = WorkersMapper(executor, lambda: False)
         there = run(other, "check", check)
     assert json.dumps(here) == json.dumps(there)
