@@ -113,14 +113,26 @@ def _best_strength(
     return strength, float((weights * (coefficients - strength * shape) ** 2).sum())
 
 
-def solve_boundaries(coefficients: Float64s, errors: Float64s) -> Boundaries:
+def solve_boundaries(
+    coefficients: Float64s, errors: Float64s, length_px: float | None = None
+) -> Boundaries:
     """Return the boundaries that give measured coefficients exactly (all but [0, 0]).
 
     Unknown are the boundaries on the axes, ``west[0, c]`` and ``south[r, 0]``, and one number for
     each pixel off the axes: ``lags^2 - 1`` for as many equations.
+
+    Parameters
+    ----------
+    length_px
+        Of the smooth model, where it is known from better coefficients.
     """
     lags = coefficients.shape[0]
-    strength, length = fit_model(coefficients, errors)
+    if length_px is None:
+        strength, length = fit_model(coefficients, errors)
+    else:
+        weights = 1.0 / np.maximum(errors, 1e-300) ** 2
+        weights[0, :] = weights[:, 0] = 0.0
+        strength, length = max(_best_strength(coefficients, weights, length_px)[0], 0.0), length_px
     shape_west, shape_south = smooth_shapes(lags, length)
     if strength == 0.0:  # nothing to model: both boundaries of a pixel move alike
         shape_west, shape_south = smooth_shapes(lags, 1.0)

@@ -190,7 +190,8 @@ def extract_kernel(work: Work) -> None:
         boundaries = solve_boundaries(_kept(work, channel, coefficients), coefficients.errors)
         kernels += _record_kernel(work, channel, coefficients, gain)
         shifts += boundary_rows(channel, boundaries, gain)
-        width_rows += _width_rows(work, channel, coefficients, levels, gain, number)
+        width_rows += _width_rows(work, channel, coefficients, levels, gain, number,
+                                  boundaries.length_px)  # fmt: skip
         lags = np.arange(coefficients.values.shape[0])
         lines[channel] = [(lags[1:], 1e7 * coefficients.values[0, 1:], "along rows"),
                           (lags[1:], 1e7 * coefficients.values[1:, 0],
@@ -280,7 +281,8 @@ def _record_kernel(
 
 
 def _width_rows(
-    work: Work, channel: Channel, found: Coefficients, levels: _Levels, gain: float, seed: int
+    work: Work, channel: Channel, found: Coefficients, levels: _Levels, gain: float, seed: int,
+    length_px: float,
 ) -> list[dict[str, Any]]:
     """Return the widths of every level from its own covariances, with errors by drawing."""
     generator = np.random.default_rng(seed)
@@ -289,11 +291,12 @@ def _width_rows(
         higher = covariance_curve(found.values, signal) - found.values * signal**2
         own = (values - higher - found.linear * signal) / signal**2
         error = errors / signal**2
-        best = _width(work, own, error, signal)
+        best = _width(work, own, error, signal, length_px)
         drawn = [
-            _width(work, own + error * generator.standard_normal(own.shape), error, signal)
+            _width(work, own + error * generator.standard_normal(own.shape), error, signal,
+                   length_px)
             for _ in range(_DRAWS)
-        ]
+        ]  # fmt: skip
         with np.errstate(invalid="ignore"):
             spread = np.nanstd([(one.x_um, one.y_um, one.ellipticity) for one in drawn], axis=0)
         rows.append(
@@ -306,9 +309,10 @@ def _width_rows(
 
 
 def _width(
-    work: Work, values: NDArray[np.float64], errors: NDArray[np.float64], signal: float
+    work: Work, values: NDArray[np.float64], errors: NDArray[np.float64], signal: float,
+    length_px: float,
 ) -> Widths:
-    return widths(solve_boundaries(values, errors), signal, work.detector.pixel_um)
+    return widths(solve_boundaries(values, errors, length_px), signal, work.detector.pixel_um)
 
 
 # --- meta ---
