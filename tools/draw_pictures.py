@@ -456,9 +456,11 @@ def main() -> int:
         (FOLDER / "flow.svg").write_text(flow())
         (FOLDER / "streams.svg").write_text(streams())
         (FOLDER / "night.svg").write_text(night())
-        from draw_das import das  # it draws with what is defined here
+        from draw_calib import calibration  # they draw with what is defined here
+        from draw_das import das
 
         (FOLDER / "das.svg").write_text(das())
+        (FOLDER / "calibration.svg").write_text(calibration())
     if what in ("session", "all"):
         session()
     return 0
