@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a report says, before it is PDF or HTML: sections of texts, tables and pictures.
+"""What one sub-task found, as blocks: values, compliances, tables, figures, products.
 
 Everything is read from an attempt's folder: ``results.json`` and ``subtasks/*.json``, the tables
 and figures that they name. A figure that is not there is told, not skipped.
@@ -7,247 +7,275 @@ and figures that they name. A figure that is not there is told, not skipped.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nightjar.errors import StorageError
+from nightjard.calib.flags import FLAGS, place_text
+from nightjard.calib.reports.blocks import Block, Picture, Section, TableBlock, Text, Tone
+from nightjard.calib.reports.words import cell, counted, number
 
-_TABLE_ROWS = 40
-_FAILURES = 30
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
-    tone: str = "plain"  # plain, good, warning, error
-
-
-@dataclass(frozen=True)
-class TableBlock:
-    """A table of texts; `bad` are (row, column) of cells that are out of limits."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-    bad: frozenset[tuple[int, int]] = frozenset()
+_TABLE_ROWS = 48  # a table with more shows its first half as many
+_FAILURES = 6
+_OTHERS = 4
+#: Columns that say what a row of a table is about.
+_KEYS = ("test", "obsid", "ccd", "quadrant", "column", "id", "spot", "parameter", "wave")
+#: Values of the ingestion that the report tells in its own words.
+TOLD = ("obsid_first", "obsid_last", "frames", "frames_of_script", "is_consistent")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture file."""
-
-    path: Path
-    caption: str = ""
+# --- values ---
 
 
-Block = Text | TableBlock | Picture
-
-
-@dataclass(frozen=True)
-class Section:
-    """A title and what stands under it."""
-
-    title: str
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True)
-class Report:
-    """A whole report.
-
-    Attributes
-    ----------
-    facts
-        Label and value, shown under the title.
-    verdict, tone
-        One line: what comes out of it; and how it is coloured.
-    """
-
-    title: str
-    subtitle: str
-    facts: tuple[tuple[str, str], ...]
-    verdict: str
-    tone: str
-    sections: tuple[Section, ...] = field(default_factory=tuple)
-
-
-# --- numbers as people read them ----------------------------------------------------------------
-
-
-def number(value: Any, error: Any = None) -> str:
-    """Return a value with its error, rounded to what the error allows."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) or not isinstance(value, float):
-        return str(value)
-    if isinstance(error, (int, float)) and error > 0:
-        digits = 0
-        size = float(error)
-        while size < 2 and digits < 12:
-            size *= 10
-            digits += 1
-        if digits <= 6 and abs(value) < 1e7:
-            return f"{value:.{digits}f} ± {error:.{digits}f}"
-        return f"{value:.4g} ± {error:.1g}"
-    return f"{value:.5g}"
-
-
-def where_text(where: dict[str, Any]) -> str:
-    """Return where a value holds: ``CCD1 E col001``."""
-    parts = []
-    for key, value in where.items():
-        if key == "ccd":
-            parts.append(f"CCD{value}")
-        elif key in ("quadrant", "column", "spot"):
-            parts.append(str(value))
-        else:
-            parts.append(f"{key} {value}")
-    return " ".join(parts)
-
-
-# --- blocks of one sub-task ---------------------------------------------------------------------
-
-
-def value_blocks(values: list[dict[str, Any]]) -> list[Block]:
-    """Return values: a matrix of CCDs and quadrants where there is one, else a list."""
-    blocks: list[Block] = []
-    matrices: dict[tuple[str, str, str], dict[tuple[int, str], dict[str, Any]]] = {}
-    singles: list[dict[str, Any]] = []
+def value_blocks(values: Iterable[Mapping[str, Any]]) -> list[Block]:
+    """Return values: those of quadrants as a matrix, those of CCDs beside each other, a list."""
+    singles: list[Mapping[str, Any]] = []
+    by_ccd: list[Mapping[str, Any]] = []
+    by_quadrant: list[Mapping[str, Any]] = []
     for one in values:
         where = one.get("where", {})
-        if "ccd" in where and "quadrant" in where:
-            others = {k: value for k, value in where.items() if k not in ("ccd", "quadrant")}
-            title = (one["name"], one["unit"], where_text(others))
-            matrices.setdefault(title, {})[(where["ccd"], where["quadrant"])] = one
-        else:
-            singles.append(one)
+        if one["name"] in TOLD:
+            continue
+        is_ccd, is_quadrant = "ccd" in where, "ccd" in where and "quadrant" in where
+        (by_quadrant if is_quadrant else by_ccd if is_ccd else singles).append(one)
+    blocks: list[Block] = []
     if singles:
         rows = tuple(
-            (one["name"], number(one["value"], one.get("error")), one["unit"],
-             where_text(one.get("where", {})) or one.get("note", ""))
+            (one["name"], number(one["value"], one.get("error")), one.get("unit", ""),
+             ", ".join(filter(None, (place_text(one.get("where", {})), one.get("note", "")))))
             for one in singles
         )  # fmt: skip
-        blocks.append(TableBlock(("value", "", "unit", "where"), rows))
-    for (name, unit, rest), cells in matrices.items():
-        blocks.append(_matrix(f"{name} {rest}".strip(), unit, cells))
+        blocks.append(_tight(TableBlock(("value", "", "unit", ""), rows, "Values")))
+    for found, across, caption in (
+        (by_ccd, "ccd", "Values by CCD"), (by_quadrant, "quadrant", "Values by quadrant")
+    ):  # fmt: skip
+        if found:
+            blocks.append(_matrix(found, across, caption))
     return blocks
 
 
-def _matrix(name: str, unit: str, cells: dict[tuple[int, str], dict[str, Any]]) -> TableBlock:
-    ccds = sorted({ccd for ccd, _ in cells})
-    quadrants = list(dict.fromkeys(quadrant for _, quadrant in cells))
-    rows = tuple(
-        (f"CCD{ccd}", *(
-            number(cells[ccd, q]["value"], cells[ccd, q].get("error")) if (ccd, q) in cells else "-"
-            for q in quadrants
-        ))
-        for ccd in ccds
+def _matrix(values: list[Mapping[str, Any]], across: str, caption: str) -> TableBlock:
+    """Return values with a column for each CCD or quadrant; a row for what else differs."""
+    heads = sorted({one["where"][across] for one in values}, key=lambda head: (str(head)))
+    cells: dict[tuple[str, str, str], dict[Any, str]] = {}
+    for one in values:
+        rest = {key: value for key, value in one["where"].items() if key not in (across, "obsid")}
+        unit = one.get("unit", "")
+        name = f"{one['name']} [{unit}]" if unit else one["name"]
+        ccd = f"CCD{rest.pop('ccd')}" if "ccd" in rest else ""
+        row = (name, ccd, place_text(rest))
+        # Two values of one place (another OBSID): both are shown.
+        head, line = one["where"][across], cells.setdefault(row, {})
+        text = number(one["value"], one.get("error"))
+        line[head] = f"{line[head]}; {text}" if head in line else text
+    if across == "quadrant":
+        cells = dict(sorted(cells.items(), key=lambda item: _order(cells, item[0])))
+    shown: list[tuple[str, ...]] = []
+    before = ""
+    for (name, ccd, rest_text), line in cells.items():
+        first = name if name != before else ""
+        before = name
+        shown.append((first, ccd, rest_text, *(line.get(head, "-") for head in heads)))
+    header = ("value", "", "", *(f"CCD{h}" if across == "ccd" else str(h) for h in heads))
+    return _tight(TableBlock(header, tuple(shown), caption, keys=3))
+
+
+def _tight(block: TableBlock) -> TableBlock:
+    """Return a table without the columns that are empty."""
+    kept = [i for i in range(len(block.header)) if any(row[i] for row in block.rows)]
+    return TableBlock(
+        tuple(block.header[i] for i in kept),
+        tuple(tuple(row[i] for i in kept) for row in block.rows),
+        block.caption, keys=sum(1 for i in kept if i < block.keys),
     )  # fmt: skip
-    return TableBlock(("", *quadrants), rows, f"{name} [{unit}]" if unit else name)
 
 
-def compliance_blocks(compliances: list[dict[str, Any]]) -> list[Block]:
-    """Return a line a metric and, of what is out of limits, a line each."""
-    if not compliances:
-        return []
-    groups: dict[str, list[dict[str, Any]]] = {}
+def _order(cells: Mapping[tuple[str, str, str], Any], row: tuple[str, str, str]) -> Any:
+    """Return the key that sorts rows by the first of their name, then place, then CCD."""
+    names = list(dict.fromkeys(name for name, _, _ in cells))
+    rests = list(dict.fromkeys(rest for _, _, rest in cells))
+    return names.index(row[0]), rests.index(row[2]), row[1]
+
+
+# --- compliances and flags ---
+
+
+def compliance_blocks(compliances: Iterable[Mapping[str, Any]]) -> list[Block]:
+    """Return a line a metric and, of what is out of limits, the first few of each."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in compliances:
         groups.setdefault(one["metric"], []).append(one)
-    rows, bad = [], set()
+    if not groups:
+        return []
+    rows: list[tuple[str, ...]] = []
+    tones: dict[tuple[int, int], Tone] = {}
     for metric, members in groups.items():
         failed = [one for one in members if not one["is_good"]]
         known = [one["value"] for one in members if one["value"] is not None]
-        span = f"{min(known):.5g} … {max(known):.5g}" if known else "no value"
-        first = members[0]
-        alike = all((m["low"], m["high"]) == (first["low"], first["high"]) for m in members)
-        limits = f"{number(first['low'])} … {number(first['high'])}" if alike else "per column"
+        span = " … ".join(dict.fromkeys((number(min(known)), number(max(known))))) if known else "-"
+        limits = sorted({_limits(one) for one in members})
+        where = limits[0] if len(limits) == 1 else f"{len(limits)} different"
+        tones[len(rows), 5] = "error" if failed else "good"
         rows.append(
-            (metric, first["unit"], span, limits, str(len(members)), str(len(failed)))
+            (metric, members[0].get("unit", ""), span, where, str(len(members)), str(len(failed)))
         )
-        if failed:
-            bad.add((len(rows) - 1, 5))
-    blocks: list[Block] = [
-        TableBlock(
-            ("metric", "unit", "seen", "limits", "judged", "out"), tuple(rows),
-            "Compliance with limits", frozenset(bad),
-        )
-    ]  # fmt: skip
-    failures = [one for one in compliances if not one["is_good"]]
+    caption = "Within limits"
+    header = ("metric", "unit", "seen", "limits", "judged", "out")
+    blocks: list[Block] = [TableBlock(header, tuple(rows), caption, tones)]
+    failures = [one for members in groups.values() for one in _worst(members)]
     if failures:
-        blocks.append(_failures(failures))
+        blocks.append(_failures(failures, sum(int(row[5]) for row in rows)))
     return blocks
 
 
-def _failures(failures: list[dict[str, Any]]) -> TableBlock:
+def _worst(members: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [one for one in members if not one["is_good"]][:_FAILURES]
+
+
+def _limits(one: Mapping[str, Any]) -> str:
+    return f"{number(one['low'])} … {number(one['high'])}"
+
+
+def _failures(failures: list[Mapping[str, Any]], total: int) -> TableBlock:
     rows = tuple(
-        (one["metric"], where_text(one["where"]), number(one["value"]),
-         f"{number(one['low'])} … {number(one['high'])}", one["flag"])
-        for one in failures[:_FAILURES]
+        (one["metric"], place_text(one["where"]), number(one["value"]), one.get("unit", ""),
+         _limits(one), one["flag"])
+        for one in failures
     )  # fmt: skip
-    rest = len(failures) - len(rows)
-    caption = "Out of limits" + (f" (and {rest} more, in results.json)" if rest else "")
-    bad = frozenset((row, 2) for row in range(len(rows)))
-    return TableBlock(("metric", "where", "value", "limits", "flag"), rows, caption, bad)
+    rest = total - len(rows)
+    more = f", {rest} more in results.json" if rest else ""
+    tones: dict[tuple[int, int], Tone] = {(row, 2): "error" for row in range(len(rows))}
+    return TableBlock(
+        ("metric", "where", "value", "unit", "limits", "flag"), rows,
+        f"Out of limits: the first {_FAILURES} of each metric{more}", tones, keys=2,
+    )  # fmt: skip
+
+
+def flag_tone(flag: Mapping[str, Any]) -> Tone:
+    """Return how a flag is coloured."""
+    if flag.get("waiver"):
+        return "muted"
+    severity = str(flag["severity"])
+    return "error" if severity == "error" else "warning" if severity == "warning" else "info"
 
 
 def flag_block(flags: list[dict[str, Any]]) -> Block:
-    """Return the flags with severity, cause and count."""
+    """Return the flags, worst first: severity, causes, how often."""
     if not flags:
         return Text("No flag was raised.", "good")
-    rows = []
-    for flag in flags:
-        waiver = f" (waived: {flag['waiver']})" if flag.get("waiver") else ""
+    order = ("error", "warning", "info", "muted")
+    rows: list[tuple[str, ...]] = []
+    tones: dict[tuple[int, int], Tone] = {}
+    for flag in sorted(flags, key=lambda one: order.index(flag_tone(one))):
+        waiver = flag.get("waiver", "")
+        tones[len(rows), 0] = tones[len(rows), 1] = flag_tone(flag)
         rows.append(
-            (flag["name"], flag["severity"] + waiver, flag["subtask"], flag["cause"],
-             str(flag["count"]))
+            (flag["name"], "waived" if waiver else flag["severity"], flag["subtask"],
+             _causes(flag) + (f"\nWaived: {waiver}" if waiver else ""), str(flag["count"]))
         )  # fmt: skip
-    bad = frozenset(
-        (row, 1) for row, flag in enumerate(flags)
-        if flag["severity"] != "info" and not flag.get("waiver")
-    )  # fmt: skip
-    return TableBlock(
-        ("flag", "severity", "sub-task", "first cause", "times"), tuple(rows), "Flags", bad
-    )
+    return TableBlock(("flag", "severity", "sub-task", "cause", "times"), tuple(rows), "", tones)
 
 
-def table_block(folder: Path, entry: dict[str, Any]) -> Block:
+def _causes(flag: Mapping[str, Any]) -> str:
+    causes = [flag["cause"], *flag.get("others", ())]
+    if flag["name"] == "POORQUALDATA":
+        # Raised with others, which stand in the table, too: their names will do.
+        names = list(dict.fromkeys(cause.partition(":")[0] for cause in causes))
+        if all(name in FLAGS for name in names):
+            return f"see {', '.join(names)}"
+    shown = causes[: _OTHERS + 1]
+    more = len(causes) - len(shown)
+    return "\n".join([*shown, *([f"and {counted(more, 'other')}"] if more else [])])
+
+
+# --- tables, figures, products ---
+
+
+def table_block(folder: Path, entry: Mapping[str, Any]) -> Block:
     """Return the first rows of a table that was written as ECSV."""
-    from astropy.table import Table
-
     path = folder / entry["path"]
     try:
-        table = Table.read(path, format="ascii.ecsv")
+        table = _first_rows(path)
     except (OSError, ValueError) as error:
         return Text(f"Table {entry['name']} cannot be read: {error}", "error")
     header = tuple(
         f"{name} [{column.unit}]" if column.unit else name for name, column in table.columns.items()
     )
-    shown = table[:_TABLE_ROWS]
-    rows = tuple(tuple(_cell(value) for value in row) for row in shown)
-    caption = entry["caption"] or entry["name"]
-    if len(table) > _TABLE_ROWS:
-        caption += f" ({_TABLE_ROWS} of {len(table)} rows; all in {entry['path']})"
-    return TableBlock(header, rows, caption)
+    caption = entry.get("caption") or entry["name"]
+    count = max(int(entry.get("rows", 0)), len(table))
+    if count > _TABLE_ROWS:
+        table = table[: _TABLE_ROWS // 2]
+        caption += f" ({len(table)} of {count} rows; all in {entry['path']})"
+    rows = tuple(tuple(cell(value) for value in row) for row in table)
+    keys = len(list(itertools.takewhile(lambda name: name in _KEYS, table.colnames)))
+    return TableBlock(header, rows, caption, keys=keys)
 
 
-def _cell(value: Any) -> str:
-    import numpy as np
+def _first_rows(path: Path) -> Any:
+    """Return the table; of a long one its first rows only, read without the others."""
+    from astropy.table import Table
 
-    if np.ma.is_masked(value):
-        return "-"
-    if isinstance(value, (float, np.floating)):
-        return f"{float(value):.5g}"
-    return str(value)
+    lines: list[str] = []
+    body = 0
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            lines.append(line)
+            body += not line.startswith("#")
+            if body > _TABLE_ROWS + 1:
+                break
+    try:
+        return Table.read(lines, format="ascii.ecsv")
+    except ValueError:  # a text of several lines was cut
+        return Table.read(path, format="ascii.ecsv")
 
 
-# --- reports ------------------------------------------------------------------------------------
+def picture_blocks(folder: Path, figures: Iterable[Mapping[str, Any]]) -> list[Block]:
+    """Return the figures; those that are not there are told."""
+    blocks: list[Block] = []
+    for entry in figures:
+        path = folder / entry["path"]
+        if path.is_file():
+            blocks.append(Picture(path, entry.get("caption") or entry["name"]))
+        else:
+            blocks.append(Text(f"Figure {entry['name']} is missing: {entry['path']}", "error"))
+    return blocks
+
+
+def product_blocks(folder: Path, document: Mapping[str, Any]) -> list[Block]:
+    """Return the images and documents that a sub-task left."""
+    rows: list[tuple[str, ...]] = []
+    tones: dict[tuple[int, int], Tone] = {}
+    for entry in [*document.get("images", []), *document.get("documents", [])]:
+        planes = ", ".join(
+            f"{name} {'x'.join(map(str, shape))}"
+            for name, shape in entry.get("planes", {}).items()
+        )
+        if not (folder / entry["path"]).exists():
+            tones[len(rows), 2] = "error"
+            planes = "missing"
+        rows.append((entry["path"], entry.get("caption") or entry["name"], planes))
+    return [TableBlock(("file", "", ""), tuple(rows), "Products", tones)] if rows else []
+
+
+def subtask_section(attempt: Path, document: Mapping[str, Any]) -> Section:
+    """Return the section of a sub-task."""
+    blocks: list[Block] = [Text(note) for note in document.get("notes", [])]
+    blocks += value_blocks(document.get("values", []))
+    blocks += [
+        table_block(attempt, entry)
+        for entry in document.get("tables", []) if entry.get("show", True) and entry.get("rows", 1)
+    ]  # fmt: skip
+    blocks += picture_blocks(attempt, document.get("figures", []))
+    blocks += product_blocks(attempt, document)
+    return Section(
+        document.get("title") or document["subtask"], tuple(blocks or [Text("Nothing to report.")])
+    )
+
+
+# --- files ---
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -262,6 +290,8 @@ def read_json(path: Path) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read {path}: {error}", path=str(path)) from error
+    if not isinstance(document, dict):
+        raise StorageError(f"cannot read {path}: it holds no object", path=str(path))
     return document
 
 
@@ -271,28 +301,3 @@ def subtask_documents(attempt: Path, order: Iterable[str] = ()) -> list[dict[str
     names = [name for name in order if name in found]
     names += [name for name in found if name not in names]
     return [read_json(found[name]) for name in names]
-
-
-def subtask_section(attempt: Path, document: dict[str, Any]) -> Section:
-    """Return the section of a sub-task."""
-    blocks: list[Block] = [Text(note) for note in document.get("notes", [])]
-    blocks += value_blocks(document.get("values", []))
-    blocks += compliance_blocks(document.get("compliances", []))
-    blocks += [
-        table_block(attempt, entry) for entry in document.get("tables", []) if entry["show"]
-    ]
-    for entry in document.get("figures", []):
-        path = attempt / entry["path"]
-        if path.is_file():
-            blocks.append(Picture(path, entry["caption"] or entry["name"]))
-        else:
-            blocks.append(Text(f"Figure {entry['name']} is missing: {entry['path']}", "error"))
-    products = [
-        f"{entry['path']}: {entry['caption'] or entry['name']}"
-        for entry in [*document.get("images", []), *document.get("documents", [])]
-    ]
-    if products:
-        blocks.append(Text("Products: " + "; ".join(products)))
-    return Section(
-        document.get("title") or document["subtask"], tuple(blocks or [Text("Nothing to report.")])
-    )
