@@ -85,7 +85,7 @@ def take(
     )  # fmt: skip
     limits = {
         "columns": {
-            name: {"limits": {metric: list(limit) for metric, limit in one.limits.items()},
+            name: {"limits": {m: limit and list(limit) for m, limit in one.limits.items()},
                    "is_exempt": one.is_exempt}
             for name, one in planned.expectations.items()
         }

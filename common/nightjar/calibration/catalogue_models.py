@@ -58,7 +58,8 @@ class Block(StrictModel):
         default_factory=dict, description="Key, or pattern of keys such as IG1_*, -> value."
     )
     limits: dict[str, LimitRule | None] = Field(
-        default_factory=dict, description="Measured quantity -> limits; null takes one away."
+        default_factory=dict,
+        description="Measured quantity -> limits; null: not judged in this column.",
     )
     exempt: bool | str | None = Field(
         None, description="Saturates by design: no alarm about it; or the condition for that."

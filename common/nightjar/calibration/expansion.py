@@ -35,14 +35,14 @@ class Expectation:
     Attributes
     ----------
     limits
-        Measured quantity to (low, high, unit).
+        Measured quantity to (low, high, unit); None: it is not judged in this column.
     is_exempt
         It saturates by design.
     variables
         Loop variables of the column: ``f``, the fraction of saturation, ``w``, nm ...
     """
 
-    limits: Mapping[str, tuple[float, float, str]] = field(hash=False)
+    limits: Mapping[str, tuple[float, float, str] | None] = field(hash=False)
     is_exempt: bool
     variables: Mapping[str, Any] = field(hash=False)
 
@@ -217,9 +217,12 @@ def _check_exposure(column: Column, scope: _Scope, profile: ChamberProfile, wher
 def _expectation(scope: _Scope, column: Column, known: set[str], where: str) -> Expectation:
     # Limits may refer to the values of the column, too; names such as roe-tab cannot be reached.
     names = {**column.values, **scope.variables}
-    limits: dict[str, tuple[float, float, str]] = {}
+    limits: dict[str, tuple[float, float, str] | None] = {}
     for name, (rule, place) in scope.limits.items():
-        if rule is None or (rule.only and not evaluate(rule.only, names, f"{place}.only")):
+        if rule is None:
+            limits[name] = None
+            continue
+        if rule.only and not evaluate(rule.only, names, f"{place}.only"):
             continue
         low, high = (
             _number(getattr(rule, end), names, f"{place}.{end}") for end in ("low", "high")

@@ -118,37 +118,49 @@ def _judge_quadrant(
     work: Work, rows: Table, limits: Limits, ccd: int, quadrant: str, is_bias: bool
 ) -> None:
     where = {"ccd": ccd, "quadrant": quadrant}
-    obsids = [int(one) for one in rows["obsid"]]
     sectors = ("pre", "ove", "img") if is_bias else ("pre", "ove")
     expected = work.inputs.offsets.get((ccd, quadrant))
     for sector in sectors:
-        limit = limits.of(f"offset_deviation_{sector}")
-        if expected is None or limit is None:
-            continue
-        low, high = (None if edge is None else expected + edge for edge in limit[:2])
-        around = Limit(low, high, "ADU")
-        judge_worst(work, f"offset_{sector}", rows[f"offset_{sector}"], obsids, around,
-                    flag="OFFSET_OOL", **where)  # fmt: skip
+        for limit, some in _by_limit(rows, limits, f"offset_deviation_{sector}"):
+            if expected is None:
+                continue
+            low, high = (None if edge is None else expected + edge for edge in limit[:2])
+            around = Limit(low, high, "ADU")
+            judge_worst(work, f"offset_{sector}", some[f"offset_{sector}"], some["obsid"],
+                        around, flag="OFFSET_OOL", **where)  # fmt: skip
     _judge_jumps(work, rows, limits, where)
     for sector in sectors[1:]:
-        gradients = rows[f"offset_{sector}"] - rows["offset_pre"]
-        judge_worst(work, f"offset_gradient_{sector}", gradients, obsids,
-                    limits.of(f"offset_gradient_{sector}"), flag="OFFSET_OOL", **where)  # fmt: skip
+        name = f"offset_gradient_{sector}"
+        for limit, some in _by_limit(rows, limits, name):
+            gradients = some[f"offset_{sector}"] - some["offset_pre"]
+            judge_worst(work, name, gradients, some["obsid"], limit, flag="OFFSET_OOL", **where)
     for sector in sectors:
-        judge_worst(work, f"std_{sector}", rows[f"std_{sector}"], obsids,
-                    limits.of(f"std_{sector}"), flag="RON_OOL", **where)  # fmt: skip
+        name = f"std_{sector}"
+        for limit, some in _by_limit(rows, limits, name):
+            judge_worst(work, name, some[name], some["obsid"], limit, flag="RON_OOL", **where)
+
+
+def _by_limit(rows: Table, limits: Limits, name: str) -> list[tuple[Limit, Table]]:
+    """Return the rows by the limit that their column has; not those where it has none."""
+    places: dict[Limit, list[int]] = {}
+    for index, label in enumerate(rows["column"]):
+        limit = limits.of(name, str(label))
+        if limit is not None:
+            places.setdefault(limit, []).append(index)
+    return [(limit, rows[indices]) for limit, indices in places.items()]
 
 
 def _judge_jumps(work: Work, rows: Table, limits: Limits, where: dict[str, Any]) -> None:
     """Judge how the offset changes from one frame to the next that is read in the same way."""
     modes = {frame.obsid: str(frame.logged.get("rdmode", "")) for frame in work.dataset.frames}
-    jumps, obsids = [], []
-    for before, after in itertools.pairwise(rows):
-        if modes.get(int(before["obsid"])) == modes.get(int(after["obsid"])):
-            jumps.append(float(after["offset_pre"] - before["offset_pre"]))
-            obsids.append(int(after["obsid"]))
-    judge_worst(work, "offset_jump_pre", jumps, obsids, limits.of("offset_jump_pre"),
-                flag="OFFSET_OOL", **where)  # fmt: skip
+    name = "offset_jump_pre"
+    for limit, some in _by_limit(rows, limits, name):
+        jumps, obsids = [], []
+        for before, after in itertools.pairwise(some):
+            if modes.get(int(before["obsid"])) == modes.get(int(after["obsid"])):
+                jumps.append(float(after["offset_pre"] - before["offset_pre"]))
+                obsids.append(int(after["obsid"]))
+        judge_worst(work, name, jumps, obsids, limit, flag="OFFSET_OOL", **where)
 
 
 def _judge_dead(work: Work, table: Table) -> None:

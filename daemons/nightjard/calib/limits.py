@@ -17,7 +17,8 @@ Names that the common check knows:
 limit is ``[low, high]``, ``[low, high, unit]`` or ``{"low": ..., "high": ...}``; null takes it
 away. What the catalogue says stands under ``columns``, what a campaign replaces under
 ``overrides``: ``{"columns": {"col002": {"limits": {"fluence": [100, 200]}, "is_exempt": true}},
-"overrides": {"std": [0.8, 1.6]}}``. Exempt columns saturate by design.
+"overrides": {"std": [0.8, 1.6]}}``. Exempt columns saturate by design. What the catalogue does
+not judge in a column stays so where a campaign replaces the limit of the whole test.
 """
 
 from __future__ import annotations
@@ -77,13 +78,15 @@ class Limits:
         a label it is that of the first column that has one.
         """
         general = name.rsplit("_", 1)[0] if name[-4:] in ("_pre", "_ove", "_img") else name
+        names = tuple(dict.fromkeys((name, general)))
         columns = [self._columns.get(label, {})] if label else list(self._columns.values())
-        places = [
-            self._own.get(label, {}), self._overrides,
-            *(one.get("limits", {}) for one in columns), self._given,
-        ]  # fmt: skip
-        for place in places:
-            for key in dict.fromkeys((name, general)):
+        catalogue = [one.get("limits", {}) for one in columns]
+        own = self._own.get(label, {})
+        if label and not any(key in own for key in names):
+            if any(key in one and one[key] is None for one in catalogue for key in names):
+                return None
+        for place in (own, self._overrides, *catalogue, self._given):
+            for key in names:
                 if key in place:
                     return _limit(place[key])
         default = DEFAULTS.get(name, DEFAULTS.get(general))

@@ -307,7 +307,9 @@ def _limits(planned: PlannedTest, overrides: Mapping[str, Any]) -> dict[str, Any
     return {
         "columns": {
             name: {
-                "limits": {key: list(limit) for key, limit in expected.limits.items()},
+                "limits": {
+                    key: limit and list(limit) for key, limit in expected.limits.items()
+                },
                 "is_exempt": expected.is_exempt,
                 "variables": {
                     key: value for key, value in expected.variables.items()
