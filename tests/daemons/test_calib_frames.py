@@ -180,10 +180,22 @@ def test_metrics_are_those_of_the_sectors(tmp_path: Path) -> None:
     for name, sector in (("pre", pre), ("ove", ove), ("img", img)):
         assert found[f"mean_{name}"] == pytest.approx(sector.mean(), rel=1e-12)
         assert abs(found[f"offset_{name}"] - np.median(sector)) < 2000  # a flat distribution
-    assert found["std_pre"] == pytest.approx(pre.std(ddof=1), rel=1e-12)
+    for name, sector in (("pre", pre), ("ove", ove)):
+        about_columns = np.sqrt(sector.var(axis=0, ddof=1).mean())
+        assert found[f"std_{name}"] == pytest.approx(about_columns, rel=1e-12)
     assert (found["npix"], found["npix_zero"]) == (20 * 39, 1)
     assert found["npix_sat"] == int((view[2:22] == 65535).sum())
     assert count_values(frame, "B").sum() == 20 * 39
+
+
+def test_charge_left_behind_is_not_noise_of_the_overscan(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    pixels = rng.normal(2650, 1.2, EIGHTH.frame_shape)
+    view = EIGHTH.canonical(pixels, "F")
+    scan = view[:, EIGHTH.columns_of("overscan")]
+    scan += 40 * np.exp(-np.arange(20) / 2)
+    frame = open_frame(write(tmp_path / NAME, pixels.round().astype(np.uint16)), EIGHTH)
+    assert measure_quadrant(frame, "F")["std_ove"] == pytest.approx(np.hypot(1.2, 0.289), rel=0.05)
 
 
 def test_sectors_that_a_detector_does_not_have_have_no_values(tmp_path: Path) -> None:
