@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def value_blocks(values: Iterable[Mapping[str, Any]]) -> list[Block]:
              ", ".join(filter(None, (place_text(one.get("where", {})), one.get("note", "")))))
             for one in singles
         )  # fmt: skip
-        blocks.append(_tight(TableBlock(("value", "", "unit", ""), rows, "Values")))
+        blocks.append(tight(TableBlock(("value", "", "unit", ""), rows, "Values")))
     for found, across, caption in (
         (by_ccd, "ccd", "Values by CCD"), (by_quadrant, "quadrant", "Values by quadrant")
     ):  # fmt: skip
@@ -80,16 +81,17 @@ def _matrix(values: list[Mapping[str, Any]], across: str, caption: str) -> Table
         before = name
         shown.append((first, ccd, rest_text, *(line.get(head, "-") for head in heads)))
     header = ("value", "", "", *(f"CCD{h}" if across == "ccd" else str(h) for h in heads))
-    return _tight(TableBlock(header, tuple(shown), caption, keys=3))
+    return tight(TableBlock(header, tuple(shown), caption, keys=3))
 
 
-def _tight(block: TableBlock) -> TableBlock:
+def tight(block: TableBlock) -> TableBlock:
     """Return a table without the columns that are empty."""
     kept = [i for i in range(len(block.header)) if any(row[i] for row in block.rows)]
-    return TableBlock(
-        tuple(block.header[i] for i in kept),
-        tuple(tuple(row[i] for i in kept) for row in block.rows),
-        block.caption, keys=sum(1 for i in kept if i < block.keys),
+    return replace(
+        block, header=tuple(block.header[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in block.rows),
+        tones={(r, kept.index(c)): tone for (r, c), tone in block.tones.items() if c in kept},
+        keys=sum(1 for i in kept if i < block.keys),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from nightjar import __version__
 from nightjard.calib.flags import FLAGS, place_text
 from nightjard.calib.reports.blocks import Report, Section, TableBlock, Tone
-from nightjard.calib.reports.content import TOLD, read_json
+from nightjard.calib.reports.content import TOLD, read_json, tight
 from nightjard.calib.reports.words import number
 
 _STATES: dict[str, Tone] = {
@@ -96,7 +96,7 @@ def _overview(run_folder: Path, tests: list[dict[str, Any]]) -> TableBlock:
         "test", "state", "OBSIDs", "minutes", "errors", "warn.", "info", "waived", "reason",
         "report", "",
     )  # fmt: skip
-    return TableBlock(header, tuple(rows), "", tones)
+    return tight(TableBlock(header, tuple(rows), "", tones))
 
 
 def _flags(tests: list[dict[str, Any]]) -> TableBlock | None:
@@ -125,6 +125,8 @@ def _key_values(run_folder: Path, tests: list[dict[str, Any]]) -> TableBlock | N
             where = one.get("where", {})
             if {"ccd", "quadrant", "obsid"} & set(where) or one["name"] in TOLD:
                 continue
+            if one["value"] is None or isinstance(one["value"], (dict, list)):
+                continue
             if one.get("subtask") in ("init", "check") and not one.get("unit"):
                 continue  # counts that say nothing of the detector
             rows.append(
@@ -134,4 +136,4 @@ def _key_values(run_folder: Path, tests: list[dict[str, Any]]) -> TableBlock | N
             name = ""
     if not rows:
         return None
-    return TableBlock(("test", "value", "", "unit", "where"), tuple(rows), keys=2)
+    return tight(TableBlock(("test", "value", "", "unit", "where"), tuple(rows), keys=2))
