@@ -86,7 +86,7 @@ def nostromo(tmp_path_factory) -> Path:
 
 
 def test_the_practical_case(place, capsys):
-    assert run(write(), "--date", DATE, "-q") == 0
+    assert run(write(), "--date", DATE) == 0
     console = ["WRITING SCRIPTS...", *(f"{test}..." for test in TESTS)]
     assert capsys.readouterr().out.splitlines() == console
     folder = place / "Scripts_NOSTROMO_APR19_W18"
@@ -204,7 +204,7 @@ def test_another_folder_is_never_overwritten(place, capsys):
         ({"equipment": {**INPUTS["equipment"], "sn_ccd4": "x"}}, "equipment.sn_ccd4: unknown key"),
         ({"detector": "camd-61mpx"}, "equipment.sn_ccd2: '14888-88-82': camd-61mpx has 1 CCD"),
         ({"overrides": {"BIAS01": {"OD_1_T": 31}}},
-         "BIAS01: overrides.OD_1_T: 31: out of the safe range; must be a number -0.3..30 V"),
+         "overrides.BIAS01.OD_1_T: 31: out of the safe range; must be a number -0.3..30 V"),
         ({"overrides": {"BIAS01": {"OD_1_X": 26}}}, "unknown key 'OD_1_X'; did you mean OD_1_"),
         ({"overrides": {"FOCUS00": {"exptime": 120}}}, "is calibrated for 0..100 s"),
         ({"overrides": {"FOCUS": {}}}, "overrides.FOCUS: did you mean FOCUS00?"),
@@ -320,3 +320,50 @@ def test_the_place_of_a_link_is_kept(place):
     publish(place / "S", {"a/b": b"1"})
     assert (place / "disk" / "S" / "a" / "b").read_bytes() == b"1"
     assert (place / "S").is_symlink()
+
+
+def test_a_folder_of_other_things_is_never_moved_aside(place, capsys):
+    write(outpath=".", toWrite={"BIAS01": 1})
+    assert run("inputs.json", "--replace") == 3
+    assert "holds what does not belong there: inputs.json" in capsys.readouterr().err
+    assert [path.name for path in place.iterdir()] == ["inputs.json"]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("camptype", "../catalogue/Full"), ("camptype", "x" * 300), ("CHAMBER", "x" * 300),
+     ("CHAMBER", "../chambers/B_NOSTROMO"), ("detector", "y" * 300), ("outpath", "z" * 300),
+     ("outpath", "a\0b"), ("outpath", "a\x01b"), ("outpath", "\ud800")],
+)  # fmt: skip
+def test_names_that_no_file_has_are_told(place, capsys, key, name):
+    assert run(write(**{key: name}), "--date", DATE) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    assert [path.name for path in place.iterdir()] == ["inputs.json"]
+
+
+def test_names_of_any_language_are_taken(place):
+    assert run(write(outpath="Üb ñ 漢", toWrite={"BIAS01": 1}), "--date", DATE) == 0
+    assert (place / "Üb ñ 漢" / "TESTS_INVENTORY_01Apr19.txt").is_file()
+
+
+def test_a_fault_is_told_once_and_quiet_is_quiet(capsys):
+    path = write(equipment={**INPUTS["equipment"], "operator": "a\tb"},
+                 overrides={"*": {"exptim": 3}})  # fmt: skip
+    assert run(path) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "equipment.operator: 'a\\tb': must be a text of one line" in lines[0]
+    assert "overrides.*.exptim: unknown key 'exptim'; did you mean exptime?" in lines[1]
+    assert run(write(toWrite={"BIAS01": 1}), "--date", DATE, "-q") == 0
+    assert capsys.readouterr() == ("", "")
+    assert run("inputs.json", "--date", DATE) == 0
+    assert "holds just this already; nothing was written" in capsys.readouterr().out
+
+
+def test_a_campaign_of_unknown_kind_is_refused(capsys):
+    assert run(write(camptype="devel")) == 2
+    assert "camptype: no catalogue of a 'devel' campaign; there are: AsBuilt, Camera, Full" in (
+        capsys.readouterr().err
+    )

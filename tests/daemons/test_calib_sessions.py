@@ -8,11 +8,17 @@ import email.policy
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from nightjar.errors import Refused
+from nightjard.calib import staging
 from nightjard.calib.command import main
+from nightjard.calib.sessions import make_sessions
 
 EQUIPMENT = {
     "sn_roe": "FM15", "sn_rpsu": "FM15", "sn_ccd1": "14888-88-81", "sn_ccd2": "14888-88-82",
@@ -70,7 +76,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_practical_case(place, capsys):
-    assert build("-q") == 0
+    assert build() == 0
     assert capsys.readouterr().out.splitlines() == [
         "session: D11", book("BIAS01"), book("BIAS02"), book("CHINJ02"), "session: D00",
         book("FOCUS00_800"),
@@ -341,3 +347,81 @@ def test_what_changed_between_two_generations(place, capsys):
 def test_the_command_needs_a_file(capsys):
     assert main(["sessions", "--dry-run"]) == 2
     assert "which builder file? -j FILE" in capsys.readouterr().err
+
+
+# --- the folder of the sessions ---
+
+
+def test_a_folder_used_for_something_else_is_left_alone(place, capsys):
+    """The current folder, a link in it, a note: none of that is put into a new folder."""
+    before = tree(place)
+    assert build(outpath=".") == 3
+    assert "holds what does not belong there: Scripts/CHECK_SUMS" in capsys.readouterr().err
+    assert {name: tree(place)[name] for name in before} == before
+    assert build() == 0
+    (place / "precious").mkdir()
+    (place / "SEQ" / "link").symlink_to(place / "precious")
+    assert build(sessions={"D21": ["BIAS02"]}) == 3
+    assert "holds what does not belong there: link; give a folder" in capsys.readouterr().err
+    assert (place / "SEQ" / "link").is_symlink()
+    assert not (place / "SEQ" / "D21").exists()
+    assert not [path for path in place.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_two_builders_at_once_lose_no_session(place, monkeypatch, is_late):
+    """What another one built between looking and writing is neither undone nor hidden."""
+    assert build() == 0
+    builder({"D21": ["BIAS02"]})
+    slow = make_sessions(Path("sessions.json"))
+    fill = staging._fill
+
+    def other(*given):
+        monkeypatch.undo()
+        monkeypatch.chdir(place)
+        assert build(sessions={"D22": ["BIAS01"]}) == 0
+        fill(*given)
+
+    if is_late:  # while the slow one writes beside the folder
+        monkeypatch.setattr(staging, "_fill", other)
+    else:
+        assert build(sessions={"D22": ["BIAS01"]}) == 0
+    with pytest.raises(Refused, match="changed by somebody else meanwhile; look, then again"):
+        slow.write()
+    assert set(json.loads((place / "SEQ/SESSIONS.json").read_text())["sessions"]) == {
+        "D00", "D11", "D22",
+    }  # fmt: skip
+    assert sorted(path.name for path in place.iterdir()) == ["SEQ", "Scripts", "sessions.json"]
+    assert build(sessions={"D21": ["BIAS02"]}) == 0
+    assert set(json.loads((place / "SEQ/SESSIONS.json").read_text())["sessions"]) == {
+        "D00", "D11", "D21", "D22",
+    }  # fmt: skip
+
+
+def test_quiet_says_nothing_and_a_second_build_that_nothing_was_written(place, capsys):
+    assert build("-q") == 0
+    assert capsys.readouterr() == ("", "")
+    assert build() == 0
+    assert "SEQ holds just this already; nothing was written" in capsys.readouterr().out
+    assert build("--json") == 0
+    assert json.loads(capsys.readouterr().out)["written"] is False
+
+
+@pytest.mark.parametrize("killed_at", ["staging.rename_new", "staging._fill"])
+def test_a_builder_that_is_killed_leaves_what_was_there(place, killed_at):
+    """kill -9 before the new folder has its name: the old one is whole, a second run does it."""
+    assert build() == 0
+    before = tree(place / "SEQ")
+    builder({"D21": ["BIAS02"]})
+    program = (
+        "import os, signal\nfrom nightjard.calib import staging\n"
+        "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"{killed_at} = die\n"
+        "staging._exchange = die\n"
+        "from nightjard.calib.command import main\nmain(['sessions', '-j', 'sessions.json'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert tree(place / "SEQ") == before
+    assert build(sessions={"D21": ["BIAS02"]}) == 0
+    assert (place / "SEQ" / "D21" / book("BIAS02")).is_file()

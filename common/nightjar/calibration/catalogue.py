@@ -17,7 +17,7 @@ from typing import Any
 
 from nightjar.calibration.catalogue_models import CatalogueFile, LimitRule, TestDefinition
 from nightjar.calibration.chamber import ChamberProfile
-from nightjar.calibration.detector import Detector, data_folders
+from nightjar.calibration.detector import Detector, described, described_names
 from nightjar.calibration.expansion import (
     Expectation,
     expand_columns,
@@ -30,7 +30,6 @@ from nightjar.calibration.script import (
     Column,
     Script,
     Value,
-    key_of,
 )
 from nightjar.config.load import load, parse
 from nightjar.errors import ConfigError, InvalidArgument, NightjarError
@@ -228,15 +227,13 @@ def expand_patterns(values: Mapping[str, Any], where: str) -> dict[str, Value]:
     found: dict[str, Value] = {}
     faults = []
     for pattern, value in values.items():
-        for key in matching_keys(pattern, f"{where}.{pattern}"):
-            if key in ("frames", "test"):
-                faults.append(f"{where}.{pattern}: {key} is the catalogue's to say")
-                break
-            try:
-                found[key] = key_of(key, where).check(value, f"{where}.{pattern}")
-            except NightjarError as error:
-                faults.append(error.message)
-                break
+        try:
+            for key in matching_keys(pattern, f"{where}.{pattern}"):
+                if key in ("frames", "test"):
+                    raise ConfigError(f"{where}.{pattern}: {key} is the catalogue's to say")
+                found[key] = KEY_TABLE[key].check(value, f"{where}.{pattern}")
+        except NightjarError as error:
+            faults.append(error.message)
     if faults:
         raise ConfigError("\n".join(faults), faults=len(faults))
     return found
@@ -247,9 +244,7 @@ def expand_patterns(values: Mapping[str, Any], where: str) -> dict[str, Value]:
 
 def catalogue_names() -> list[str]:
     """Return the kinds of campaign that have a catalogue, sorted."""
-    return sorted(
-        {path.stem for folder in data_folders("catalogue") for path in folder.glob("*.json")}
-    )
+    return described_names("catalogue")
 
 
 def load_catalogue(camptype: str | Path = "Full") -> Catalogue:
@@ -280,10 +275,9 @@ def load_catalogue(camptype: str | Path = "Full") -> Catalogue:
 def _path_of(camptype: str | Path) -> Path:
     if isinstance(camptype, Path):
         return camptype
-    for folder in data_folders("catalogue"):
-        path = folder / f"{camptype}.json"
-        if path.is_file():
-            return path
+    path = described("catalogue", camptype)
+    if path is not None:
+        return path
     names = catalogue_names()
     near = difflib.get_close_matches(camptype, names, 1)
     raise ConfigError(

@@ -19,9 +19,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from nightjar.calibration.detector import Detector, data_folders
+from nightjar.calibration.detector import Detector, data_folders, described, described_names
 from nightjar.config.load import StrictModel, load
 from nightjar.errors import ConfigError
+from nightjar.files import is_safe_name
 from nightjar.times import iso, parse_iso
 
 SPOT_NAMES = {"A": "ALPHA", "B": "BRAVO", "C": "CHARLIE", "D": "DELTA", "E": "ECHO"}
@@ -251,14 +252,12 @@ def _read_pattern(path: Path, _mtime_ns: int) -> StarPattern:
 
 def load_pattern(name: str, profile: str = "") -> StarPattern:
     """Return a star pattern by name."""
-    folders = data_folders("star_patterns")
-    for folder in folders:
-        path = folder / f"{name}.json"
-        if name and path.is_file():
-            return _read_pattern(path, path.stat().st_mtime_ns)
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.json")})
+    path = described("star_patterns", name)
+    if path is not None:
+        return _read_pattern(path, path.stat().st_mtime_ns)
+    known = ", ".join(described_names("star_patterns"))
     raise ConfigError(
-        f"chamber {profile}: no star pattern {name!r}; there are: {', '.join(known) or 'none'}"
+        f"chamber {profile}: no star pattern {name!r}; there are: {known or 'none'}"
     )
 
 
@@ -286,7 +285,7 @@ def profile_history(name: str) -> list[ChamberProfile]:
         There is none of that name, a version is not valid, or one number stands for two contents.
     """
     found: dict[int, tuple[Path, ChamberProfile]] = {}
-    for parent in data_folders("chambers"):
+    for parent in data_folders("chambers") if is_safe_name(name) else []:
         for path in sorted((parent / name).glob("[0-9][0-9][0-9][0-9].json")):
             profile = load(path, ChamberProfile)
             if profile.name != name or profile.version != int(path.stem):

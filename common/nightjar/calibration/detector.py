@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from nightjar.config.load import StrictModel, load
 from nightjar.config.paths import config_root
 from nightjar.errors import ConfigError
-from nightjar.files import shipped_folder
+from nightjar.files import is_safe_name, shipped_folder
 
 Sector = Literal["prescan", "image", "overscan", "parallel_overscan", "all"]
 Array = NDArray[Any]
@@ -214,16 +214,27 @@ def load_detector(name: str | Path) -> Detector:
     """
     if isinstance(name, Path) or name.endswith(".json"):
         return load(Path(name), Detector)
-    folders = data_folders("detectors")
-    for folder in folders:
-        path = folder / f"{name}.json"
-        if path.is_file():
-            return load(path, Detector)
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.json")})
-    raise ConfigError(f"no detector {name!r}; described are: {', '.join(known) or 'none'}")
+    path = described("detectors", name)
+    if path is not None:
+        return load(path, Detector)
+    known = ", ".join(described_names("detectors"))
+    raise ConfigError(f"no detector {name!r}; described are: {known or 'none'}")
 
 
 def data_folders(kind: str) -> list[Path]:
     """Return the folders that hold descriptions of a kind, own ones before the shipped ones."""
     folders = [config_root("calib") / kind, shipped_folder("etc") / "calib" / kind]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def described(kind: str, name: str) -> Path | None:
+    """Return the file of a description by its name; None where there is none of that name."""
+    if not is_safe_name(name):  # a path, or longer than a file system takes
+        return None
+    paths = (folder / f"{name}.json" for folder in data_folders(kind))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def described_names(kind: str) -> list[str]:
+    """Return the names of all descriptions of a kind, sorted."""
+    return sorted({path.stem for folder in data_folders(kind) for path in folder.glob("*.json")})

@@ -15,10 +15,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from nightjar.calibration.detector import data_folders
+from nightjar.calibration.detector import described, described_names
 from nightjar.config.load import StrictModel, load
 from nightjar.errors import ConfigError
-from nightjar.files import is_safe_name
 from nightjar.times import NS_PER_S
 
 LATEST = "7.5.X"
@@ -61,9 +60,7 @@ class ElvisVersion(StrictModel):
 
 def known_versions() -> tuple[str, ...]:
     """Return the versions that are described, sorted."""
-    return tuple(
-        sorted({p.stem for folder in data_folders("elvis") for p in folder.glob("*.json")})
-    )
+    return tuple(described_names("elvis"))
 
 
 def load_elvis(version: str = LATEST) -> ElvisVersion:
@@ -74,18 +71,17 @@ def load_elvis(version: str = LATEST) -> ElvisVersion:
     ConfigError
         It is not described, or its description is not valid.
     """
-    for folder in data_folders("elvis"):
-        path = folder / f"{version}.json"
-        if is_safe_name(version) and path.is_file():
-            return _load(str(path), path.stat().st_mtime_ns)
+    path = described("elvis", version)
+    if path is not None:
+        return _load(path, path.stat().st_mtime_ns)
     raise ConfigError(
         f"no ELVIS version {version!r}; described are: {', '.join(known_versions()) or 'none'}"
     )
 
 
 @functools.cache
-def _load(path: str, _changed_ns: int) -> ElvisVersion:
-    return load(Path(path), ElvisVersion)
+def _load(path: Path, _changed_ns: int) -> ElvisVersion:
+    return load(path, ElvisVersion)
 
 
 def versions_of_log(columns: Sequence[str]) -> tuple[str, ...]:

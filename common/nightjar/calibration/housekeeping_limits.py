@@ -20,11 +20,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from nightjar.calibration.detector import data_folders
+from nightjar.calibration.detector import described, described_names
 from nightjar.calibration.elvis import LATEST, load_elvis
 from nightjar.config.load import StrictModel, load
 from nightjar.errors import ConfigError
-from nightjar.files import is_safe_name
 
 Level = Literal["P", "S"]
 LEVELS: tuple[Level, Level] = ("P", "S")
@@ -113,14 +112,11 @@ class HkLimits(StrictModel):
         """
         if isinstance(elvis, Path):
             return load(elvis, cls)
-        for folder in data_folders("housekeeping"):
-            path = folder / f"{elvis}.json"
-            if is_safe_name(elvis) and path.is_file():
-                return _load(path, path.stat().st_mtime_ns)
-        known = sorted({p.stem for f in data_folders("housekeeping") for p in f.glob("*.json")})
-        raise ConfigError(
-            f"no limits of housekeeping for ELVIS {elvis!r}; there are: {', '.join(known)}"
-        )
+        path = described("housekeeping", elvis)
+        if path is not None:
+            return _load(path, path.stat().st_mtime_ns)
+        known = ", ".join(described_names("housekeeping"))
+        raise ConfigError(f"no limits of housekeeping for ELVIS {elvis!r}; there are: {known}")
 
     def commands_of(self, logged: Mapping[str, object]) -> dict[str, float]:
         """Return the voltages that a row of the log commands, those that limits refer to."""

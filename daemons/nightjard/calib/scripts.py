@@ -18,10 +18,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from nightjar import __version__
-from nightjar.calibration.catalogue import Catalogue, load_catalogue, meant
+from nightjar.calibration.catalogue import Catalogue, expand_patterns, load_catalogue, meant
 from nightjar.calibration.chamber import ChamberProfile, load_profile
 from nightjar.calibration.detector import Detector, load_detector
-from nightjar.calibration.script import ELVIS_VERSIONS, Script
+from nightjar.calibration.script import ELVIS_VERSIONS, KEY_TABLE, Script
 from nightjar.calibration.script_book import (
     date_stamp,
     parse_date_stamp,
@@ -33,9 +33,10 @@ from nightjar.calibration.script_book import (
 from nightjar.config.load import StrictModel, load
 from nightjar.errors import ConfigError, InvalidArgument, NightjarError
 from nightjar.times import parse_iso
-from nightjard.calib.staging import publish
+from nightjard.calib.staging import Published, publish, require_name
 
 _REPEATED = re.compile(r"(.+)\.([1-9]\d?)\Z")
+_OURS = re.compile(r"(vis_CalCamp_|CHECK_SUMS_|TESTS_(INVENTORY|SCHEDULER)_)[^/]*")
 _DAY_NS = 86_400 * 10**9
 Switch = Annotated[int, Field(ge=0, le=1)]
 Override = str | int | float
@@ -125,9 +126,12 @@ class ScriptSet:
         """How long all tests take together."""
         return sum(test.minutes for test in self.tests)
 
-    def write(self, *, replace: bool = False) -> Path | None:
-        """Write the folder; returns where the one that it replaces lies now."""
-        return publish(self.folder, self.contents, replace=replace)
+    def write(self, *, replace: bool = False) -> Published:
+        """Write the folder; one of other scripts is kept beside it where it is replaced."""
+        return publish(
+            self.folder, self.contents, replace=replace,
+            is_ours=lambda name: _OURS.fullmatch(name) is not None,
+        )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -170,6 +174,8 @@ def make_scripts(path: Path, *, date: str | None = None, out: Path | None = None
         Whatever is wrong in the file or comes out of it; one line a fault.
     """
     inputs = load(path, ScriptInputs)
+    folder = out or Path(inputs.outpath)
+    require_name(folder)
     utc_ns, at_ns = parse_date(date)
     faults: list[str] = []
     catalogue = _tried(faults, path, "camptype", lambda: load_catalogue(inputs.camptype))
@@ -183,9 +189,9 @@ def make_scripts(path: Path, *, date: str | None = None, out: Path | None = None
         faults += _equipment_faults(inputs, catalogue, detector, path)
     if catalogue:
         faults += _handle_faults(inputs, catalogue, path)
+    faults += _override_faults(inputs, path)
     _stop_at(faults)
     scripts = _expand(inputs, catalogue, profile, detector, path)
-    folder = out or Path(inputs.outpath)
     tests, contents = _files(scripts, detector, utc_ns)
     contents |= _summaries(tests, utc_ns, folder)
     return ScriptSet(folder, contents, tuple(tests), utc_ns, profile)
@@ -221,12 +227,27 @@ def _equipment_faults(
                     "leave it out"
                 )
             continue
+        try:
+            KEY_TABLE[key].check(value, f"{path}: equipment.{key}")
+        except NightjarError as error:
+            faults.append(error.message)
+            continue
         pattern = catalogue.serials.get(key)
         if pattern and not re.fullmatch(pattern, value):
             faults.append(
                 f"{path}: equipment.{key}: {value!r}: must be a serial number like "
                 f"{_example(pattern)} (pattern {pattern})"
             )
+    return faults
+
+
+def _override_faults(inputs: ScriptInputs, path: Path) -> list[str]:
+    faults = []
+    for handle, values in inputs.overrides.items():
+        try:
+            expand_patterns(values, f"overrides.{handle}")
+        except NightjarError as error:
+            faults += [f"{path}: {line}" for line in error.message.split("\n")]
     return faults
 
 

@@ -18,13 +18,13 @@ from typing import Any
 
 from pydantic import Field
 
-from nightjar.calibration.catalogue import Catalogue, base_name, load_catalogue, meant
+from nightjar.calibration.catalogue import Catalogue, load_catalogue, meant
 from nightjar.calibration.detector import Detector, load_detector
 from nightjar.calibration.script import Script
 from nightjar.calibration.script_book import parse_script_name, read_script
 from nightjar.config.load import StrictModel, load
 from nightjar.errors import ConfigError, NightjarError, Refused, StorageError
-from nightjard.calib.staging import publish, read_folder
+from nightjard.calib.staging import Published, publish, read_folder
 
 MANIFEST = "SESSIONS.json"
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}\Z")
@@ -105,6 +105,8 @@ class SessionSet:
     ----------
     contents
         Every file of the folder, those of other sessions in it included.
+    seen
+        What the folder holds now.
     changed
         Sessions that are there already and are something else.
     """
@@ -112,23 +114,29 @@ class SessionSet:
     folder: Path
     sessions: tuple[Session, ...]
     contents: Mapping[str, bytes]
+    seen: Mapping[str, bytes]
     warnings: tuple[str, ...]
     changed: tuple[str, ...]
 
-    def write(self, *, replace: bool = False) -> Path | None:
-        """Write them in one step; returns where the folder lies that they replace.
+    def write(self, *, replace: bool = False) -> Published:
+        """Write them in one step.
 
         Raises
         ------
         Refused
-            A session is there already and is something else, and `replace` is not given.
+            A session is there already and is something else, and `replace` is not given; or the
+            folder holds more than sessions.
         """
         if self.changed and not replace:
             raise Refused(
                 f"{self.folder}: there already and different: {', '.join(self.changed)}; look at "
                 "calib sessions diff, then build with --replace, or into another folder"
             )
-        return publish(self.folder, self.contents, replace=True, grown={MANIFEST})
+        own = {name.split("/")[0] for name in self.contents if "/" in name}
+        return publish(
+            self.folder, self.contents, replace=True, seen=self.seen, grown={MANIFEST},
+            is_ours=lambda name: name == MANIFEST or ("/" in name and name.split("/")[0] in own),
+        )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -185,10 +193,11 @@ def make_sessions(path: Path, *, out: Path | None = None) -> SessionSet:
     if faults:
         raise ConfigError("\n".join(faults), faults=len(faults))
     folder = out or Path(builder.outpath)
-    contents = _contents(sessions, source.contents, folder)
+    seen = read_folder(folder) if folder.is_dir() else {}
+    contents = _contents(sessions, source.contents, folder, seen)
     warnings = source.warnings + _order_warnings(sessions, catalogue) + _serial_warnings(sessions)
-    changed = tuple(one.name for one in sessions if _is_changed(folder / one.name, contents))
-    return SessionSet(folder, tuple(sessions), contents, tuple(warnings), changed)
+    changed = tuple(one.name for one in sessions if _is_changed(one.name, seen, contents))
+    return SessionSet(folder, tuple(sessions), contents, seen, tuple(warnings), changed)
 
 
 # --- finding scripts ----------------------------------------------------------------------------
@@ -281,18 +290,14 @@ def _read(source: _Source, name: str) -> SessionTest:
 
 
 def _contents(
-    sessions: list[Session], scripts: Mapping[str, bytes], folder: Path
+    sessions: list[Session], scripts: Mapping[str, bytes], folder: Path, seen: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    """Return all files of the folder: the new sessions, and the others as they are."""
+    """Return all files of the folder: the new sessions, and those of its manifest as they are."""
     own = {session.name for session in sessions}
-    old = read_folder(folder) if folder.is_dir() else {}
-    contents = {
-        name: data for name, data in old.items()
-        if name.split("/")[0] not in own and name != MANIFEST
-    }  # fmt: skip
     manifest = {
         name: entry for name, entry in read_manifest(folder).items() if name not in own
     }  # fmt: skip
+    contents = {name: data for name, data in seen.items() if name.split("/")[0] in manifest}
     for session in sessions:
         for test in session.tests:
             contents[f"{session.name}/{test.file}"] = scripts[test.file]
@@ -303,12 +308,12 @@ def _contents(
     return contents
 
 
-def _is_changed(folder: Path, contents: Mapping[str, bytes]) -> bool:
-    if not folder.is_dir():
-        return folder.exists()
-    own = f"{folder.name}/"
-    new = {name.removeprefix(own): data for name, data in contents.items() if name.startswith(own)}
-    return read_folder(folder) != new
+def _is_changed(name: str, seen: Mapping[str, bytes], contents: Mapping[str, bytes]) -> bool:
+    old, new = (
+        {path: data for path, data in files.items() if path.startswith(f"{name}/")}
+        for files in (seen, contents)
+    )
+    return bool(old) and old != new
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -344,7 +349,7 @@ def _order_warnings(sessions: list[Session], catalogue: Catalogue) -> list[str]:
                         f"session {session.name}: {test.script.test} needs {needed}, which {when}"
                     )
             seen.add(handle)
-        names = [base_name(test.file) for test in session.tests]
+        names = [test.script.test for test in session.tests]
         for name in sorted({name for name in names if names.count(name) > 1}):
             warnings.append(f"session {session.name}: {name} is in it {names.count(name)} times")
     return warnings

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session
+
+if TYPE_CHECKING:
+    from nightjard.calib.staging import Published
 
 pass_session = click.make_pass_decorator(Session)
 
@@ -44,17 +48,30 @@ def command(
     from nightjard.calib.scripts import make_scripts
 
     made = make_scripts(inputs, date=date, out=out)
-    kept = None if dry_run else made.write(replace=replace)
+    published = None if dry_run else made.write(replace=replace)
     profile = made.profile
     session.note(f"chamber {profile.name}, version {profile.version} of {profile.recorded[:10]}")
-    lines = [] if dry_run else ["WRITING SCRIPTS..."]
-    lines += [
-        test.line() if dry_run else f"{test.script.test}..." for test in made.tests
-    ]  # fmt: skip
     if dry_run:
+        lines = [test.line() for test in made.tests]
         lines += ["", f" {made.frames} Frames Total", "", f" {made.minutes:.2f} Minutes Total"]
-    session.result(
-        {**made.as_json(), "written": not dry_run, "replaced": kept and str(kept)}, lines
-    )
+    else:
+        lines = ["WRITING SCRIPTS...", *(f"{test.script.test}..." for test in made.tests)]
+    tell_published(session, made.as_json(), lines, published)
+
+
+def tell_published(
+    session: Session, value: dict[str, Any], lines: list[str], published: Published | None
+) -> None:
+    """Tell what was written, and where that lies whose place it took; None: a dry run."""
+    kept = published and published.kept
+    value |= {
+        "written": bool(published and published.is_written), "replaced": kept and str(kept)
+    }  # fmt: skip
+    if published is None:
+        session.result(value, lines)
+        return
+    if not published.is_written:
+        lines = [*lines, f"{value['folder']} holds just this already; nothing was written"]
+    session.done(value, "\n".join(lines))
     if kept is not None:
         session.note(f"what was there before is kept as {kept}")

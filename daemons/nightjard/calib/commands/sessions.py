@@ -10,6 +10,7 @@ import click
 
 from nightjar.cli.frame import FrameGroup
 from nightjar.cli.session import Session
+from nightjard.calib.commands.scripts import tell_published
 
 pass_session = click.make_pass_decorator(Session)
 _folder = click.Path(path_type=Path, file_okay=False, exists=True)
@@ -51,18 +52,14 @@ def _build(
     from nightjard.calib.sessions import make_sessions
 
     made = make_sessions(builder, out=out)
-    kept = None if dry_run else made.write(replace=replace)
+    published = None if dry_run else made.write(replace=replace)
     for warning in made.warnings:
         session.note(f"warning: {warning}")
     lines = []
     for one in made.sessions:
         lines += [f"session: {one.name}", *(test.file for test in one.tests)]
         session.note(f"{one.name}: {one.frames} frames, {one.minutes:.2f} min")
-    session.result(
-        {**made.as_json(), "written": not dry_run, "replaced": kept and str(kept)}, lines
-    )
-    if kept is not None:
-        session.note(f"what was there before is kept as {kept}")
+    tell_published(session, made.as_json(), lines, published)
 
 
 @command.command()
