@@ -70,6 +70,15 @@ class WaitConfig(StrictModel):
     answer_s: float = Field(
         60.0, gt=0, le=86400, strict=False, description="No answer within this time: give up."
     )
+    housekeeping_s: float = Field(
+        300.0, ge=0, le=1e7, strict=False,
+        description="Images are whole and for so long no housekeeping came: done without it.",
+    )  # fmt: skip
+    files_s: float = Field(
+        3600.0, ge=0, le=1e7, strict=False,
+        description="The log is complete and for so long no missing or cut image came: done "
+        "without them.",
+    )  # fmt: skip
 
 
 class Waiver(StrictModel):
@@ -233,8 +242,18 @@ class Campaign:
         self._base = path.resolve().parent
 
     def resolved(self, text: str, base: Path | None = None) -> Path:
-        """Return a path of the file: relative ones from the file's folder, or from `base`."""
-        return (base or self._base) / Path(text).expanduser()
+        """Return a path of the file: relative ones from the file's folder, or from `base`.
+
+        Steps up at its beginning are taken, so that logs and results tell a plain path; where
+        they come after a link they are left to the system.
+        """
+        path = Path(text).expanduser()
+        if path.is_absolute():
+            return path
+        folder, parts = base or self._base, list(path.parts)
+        while parts and parts[0] == ".." and not folder.is_symlink():
+            folder, parts = folder.parent, parts[1:]
+        return folder.joinpath(*parts)
 
     @property
     def results_root(self) -> Path:

@@ -7,7 +7,7 @@ Nothing of a pixel is read here: whether a file is whole is told by its size and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nightjar.calibration.housekeeping import hk_statistics, read_hk
 from nightjar.calibration.script import Script
 from nightjar.errors import ConfigError, NightjarError, Refused, StorageError
 from nightjard.calib.dataset import CcdFrame, Dataset
+from nightjard.calib.engine.claims import claims_text, unclaimed
 from nightjard.calib.engine.plan import Setup, TestPlan
 from nightjard.calib.engine.runs import Exposure, Run, exposures_of, latest_run, rows_of_test
 from nightjard.calib.frames import open_frame
@@ -46,11 +47,11 @@ class Ingested:
 
 @dataclass(frozen=True)
 class Logged:
-    """The exposure logs of day folders."""
+    """The exposure logs of day folders, and what is to be said of them."""
 
     day: Day
     rows: list[LogRow]
-    problems: list[str]
+    notes: list[str]
 
 
 def read_days(folders: Sequence[Path], elvis: str) -> Logged:
@@ -67,34 +68,59 @@ def read_days(folders: Sequence[Path], elvis: str) -> Logged:
         raise ConfigError(
             "no day folder: give datapath in the session's test_specifics, or --day FOLDER"
         )
-    day = list_days(folders)
+    there, absent = readable_folders(folders)
+    day = list_days(there)
     if not day.logs:
         raise StorageError(
             f"no exposure log (EXP_LOG_ddmmyy.txt) in {', '.join(map(str, folders))}",
             path=str(folders[0]),
         )
     problems: list[str] = []
-    return Logged(day, read_explogs(day.logs, elvis, problems=problems), problems)
+    rows = read_explogs(day.logs, elvis, problems=problems)
+    notes = [f"line of a log left out: {problem}" for problem in problems]
+    return Logged(day, rows, [*absent, *notes])
+
+
+def readable_folders(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the day folders that are there, and what is to be said of the others.
+
+    That of tomorrow may be named before midnight. Where none is there, all are returned: whoever
+    lists them tells why that fails.
+    """
+    there = [folder for folder in folders if folder.is_dir()]
+    if not there:
+        return list(folders), []
+    return there, [f"no day folder {folder} yet" for folder in folders if folder not in there]
 
 
 def find_run(logged: Logged, plan: TestPlan, setup: Setup, first: int | None = None) -> Run:
     """Return the exposures of a test: those of its OBSIDs, else its latest complete run.
+
+    Those that another session has processed count only where there are no others.
 
     Raises
     ------
     Refused
         There is none.
     """
+    if plan.run is not None:
+        return plan.run
     start, last = plan.obsids or (first, None)
     rows, strange = rows_of_test(
         logged.rows, plan.log_name, waves=plan.waves, first=start, last=last
     )
+    note = ""
+    if start is None and plan.claims:
+        mine, theirs = unclaimed(rows, plan, plan.claims)
+        note = claims_text(plan, theirs)
+        rows = mine or rows
     exposures = exposures_of(rows)
     if not exposures:
         raise Refused(_nothing(logged, plan, strange))
     if plan.obsids is not None:
         return Run(tuple(exposures), len(exposures) == plan.script.frames, True)
-    return latest_run(plan.script, exposures, setup.detector)
+    run = latest_run(plan.script, exposures, setup.detector)
+    return replace(run, note="; ".join(filter(None, (run.note, note))))
 
 
 def _nothing(logged: Logged, plan: TestPlan, strange: int) -> str:
@@ -122,14 +148,18 @@ def ingest(plan: TestPlan, setup: Setup, first: int | None = None) -> Ingested:
     StorageError
         Folder or log cannot be read.
     """
-    logged = read_days(plan.days, setup.elvis)
+    if plan.run is not None:  # seen complete; a log that is just being copied again is not read
+        there, absent = readable_folders(plan.days)
+        logged = Logged(list_days(there), [], absent)
+    else:
+        logged = read_days(plan.days, setup.elvis)
     run = find_run(logged, plan, setup, first)
     ccds = list(setup.detector.ccd_numbers)
     structure = compare(
         plan.script, [one.rows for one in run.exposures], ccds, plan.waived
     )
-    notes = [f"line of a log left out: {problem}" for problem in logged.problems]
-    notes += [text for text in (plan.note, run.note) if text]
+    notes = list(logged.notes)
+    notes += [text for text in dict.fromkeys((plan.note, run.note)) if text]
     frames = frames_of(run.exposures, plan.script, logged.day, setup.detector)
     unusable = [f"OBSID {f.obsid} CCD{f.ccd}: {f.problem}" for f in frames if f.path and f.problem]
     _tell_missing(structure, frames, ccds)

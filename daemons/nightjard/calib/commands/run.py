@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def _schema() -> int:
 def _run(shell: Session, given: dict[str, Any]) -> int:
     from nightjar.clock import SystemClock
     from nightjard.calib.campaign import load_campaign
+    from nightjard.calib.engine.claims import claims_of
     from nightjard.calib.engine.dry import dry_lines, foreseen
     from nightjard.calib.engine.pipeline import Options, Pipeline
     from nightjard.calib.engine.plan import Asked, plans_of, set_up
@@ -87,8 +89,12 @@ def _run(shell: Session, given: dict[str, Any]) -> int:
     if given["dry_run"]:
         folder = campaign.results_root / asked.run
         tests = [
-            foreseen(setup, plan, folder, load_task, given["start_obsid"]) for plan in plans
-        ]
+            foreseen(
+                setup, replace(plan, claims=claims_of(folder)), folder, load_task,
+                given["start_obsid"],
+            )
+            for plan in plans
+        ]  # fmt: skip
         shell.result({"run": asked.run, "tests": tests}, dry_lines(tests))
         return 0
     changes = {

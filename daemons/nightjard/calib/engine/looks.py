@@ -2,22 +2,37 @@
 """One look at the day folders: how far the acquisition of a test is.
 
 A test is complete where its rows are in the log and all its files are there, can be read and have
-not changed for as long as the pause between two looks.
+not changed for as long as the pause between two looks. What does not come is waited for only so
+long: the test is then done without, and told to be.
+
+Pauses are counted by the monotonic clock: UTC may be stepped. UTC is compared with nothing but the
+times of files, and of these with when they came here (ctime): copies bring their old mtime along.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nightjar.calibration.dayfolder import Day, list_days
 from nightjar.calibration.detector import Detector
 from nightjar.calibration.explog import ExpLogReader, LogRow
-from nightjar.clock import NS_PER_S
+from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import StorageError
+from nightjard.calib.campaign import WaitConfig
+from nightjard.calib.engine.claims import Claims, claims_text, unclaimed
 from nightjard.calib.engine.plan import TestPlan
-from nightjard.calib.engine.runs import Run, exposures_of, latest_run, quiet_s, rows_of_test
+from nightjard.calib.engine.runs import (
+    Run,
+    exposures_of,
+    latest_run,
+    quiet_s,
+    rows_of_test,
+)
 from nightjard.calib.engine.state import Stage
-from nightjard.calib.ingest import file_problem, image_of
+from nightjard.calib.ingest import file_problem, image_of, readable_folders
 
 _SHOWN = 3
 Signature = tuple[tuple[str, int, int], ...]
@@ -33,28 +48,32 @@ class Seen:
         The exposures that would be taken for it.
     frames
         Exposures in the log, those of aborted runs included.
+    lacking
+        What it is done without, having been waited for long enough; files complete only.
     """
 
     stage: Stage
     run: Run
     frames: int
     reason: str = ""
+    lacking: tuple[str, ...] = ()
 
 
 class Follower:
     """Reads the logs of day folders as they grow."""
 
-    def __init__(self, folders: tuple[object, ...], elvis: str) -> None:
+    def __init__(self, folders: tuple[Path, ...], elvis: str) -> None:
         self._folders = folders
         self._elvis = elvis
-        self._readers: dict[object, ExpLogReader] = {}
-        self._rows: dict[object, list[LogRow]] = {}
+        self._readers: dict[Path, ExpLogReader] = {}
+        self._rows: dict[Path, list[LogRow]] = {}
+        self._told: dict[Path, int] = {}
         self.problem = ""
 
     def look(self) -> tuple[Day, list[LogRow]]:
         """Return what the folders hold and the rows of all their logs, each once.
 
-        A folder that is not there yet is told in `problem`.
+        A folder that is not there yet is told in `problem`; the others are read.
 
         Raises
         ------
@@ -63,10 +82,12 @@ class Follower:
         """
         self.problem = ""
         try:
-            day = list_days(self._folders)  # type: ignore[arg-type]  # paths
+            folders, problems = readable_folders(self._folders)
+            day = list_days(folders)
         except StorageError as error:
             self.problem = error.message
             return Day(()), []
+        self.problem = "; ".join(problems)
         rows: dict[tuple[int, int, str], LogRow] = {}
         for number, path in enumerate(day.logs):
             reader = self._readers.setdefault(path, ExpLogReader(path, self._elvis, number))
@@ -82,6 +103,35 @@ class Follower:
                 rows.setdefault((row.obsid, row.ccd, row.file_name), row)
         return day, list(rows.values())
 
+    def take_problems(self) -> list[str]:
+        """Return lines of the logs that are no rows; each once."""
+        fresh: list[str] = []
+        for path, reader in self._readers.items():
+            fresh += reader.problems[self._told.get(path, 0) :]
+            self._told[path] = len(reader.problems)
+        return fresh
+
+
+@dataclass
+class _Files:
+    """The files of a run as one look found them.
+
+    Attributes
+    ----------
+    images, housekeeping
+        Which are missing or cannot be used, in words.
+    came_ns
+        UTC at which the last of those that are there came.
+    written_ns
+        When the first image of each exposure was written; only where all are there.
+    """
+
+    images: list[str] = field(default_factory=list)
+    housekeeping: list[str] = field(default_factory=list)
+    signature: list[tuple[str, int, int]] = field(default_factory=list)
+    came_ns: int = 0
+    written_ns: list[int] = field(default_factory=list)
+
 
 @dataclass
 class Watcher:
@@ -91,87 +141,140 @@ class Watcher:
     ----------
     first_obsid
         Earlier exposures do not count.
-    settled_s
-        Files that nobody has touched for so long need no second look; others must be seen
-        unchanged for so long.
+    config
+        How long is waited. Files that came here longer ago than the pause between two looks need
+        no second one; others must be seen unchanged for so long.
     """
 
     detector: Detector
     first_obsid: int | None
-    settled_s: float
-    _signatures: dict[str, tuple[Signature, int]] = field(default_factory=dict)
-    _grown: dict[str, tuple[int, int]] = field(default_factory=dict)
+    config: WaitConfig
+    clock: Clock
+    claims: Claims = field(default_factory=dict)
+    _utc_ns: int = field(init=False, default=0)
+    _since: dict[tuple[str, str], tuple[object, int]] = field(default_factory=dict)
     _good: set[tuple[str, int, int]] = field(default_factory=set)
 
-    def see(self, plan: TestPlan, day: Day, rows: list[LogRow], now_ns: int) -> Seen:
-        """Return how far a test is.
+    def __post_init__(self) -> None:
+        self._utc_ns = self.clock.now_ns() - self.clock.monotonic_ns()
 
-        Parameters
-        ----------
-        now_ns
-            UTC.
-        """
+    def _age_s(self, utc_ns: int) -> float:
+        """Return how long ago a UTC was; that the clock has been put forward makes nothing old."""
+        put_on_ns = self.clock.now_ns() - self.clock.monotonic_ns() - self._utc_ns
+        return max(self.clock.now_ns() - max(put_on_ns, 0) - utc_ns, 0) / NS_PER_S
+
+    def see(self, plan: TestPlan, day: Day, rows: list[LogRow]) -> Seen:
+        """Return how far a test is."""
         first, last = plan.obsids or (self.first_obsid, None)
         folders = set(plan.days)
+        here = [row for row in rows if row.datapath in folders]
         found, strange = rows_of_test(
-            (row for row in rows if row.datapath in folders), plan.log_name, waves=plan.waves,
-            first=first, last=last,
-        )  # fmt: skip
+            here, plan.log_name, waves=plan.waves, first=first, last=last
+        )
+        note = ""
+        if first is None:
+            found, others = unclaimed(found, plan, self.claims)
+            note = claims_text(plan, others)
         exposures = exposures_of(found)
         run = latest_run(plan.script, exposures, self.detector)
         count = len(exposures)
-        if self._grown.get(plan.test, (-1, 0))[0] != count:
-            self._grown[plan.test] = (count, now_ns)
+        self._unchanged_s(plan.test, "log", len(found))
         if not run.is_complete:
-            reason = f"{strange} rows were taken with another filter" if strange else ""
+            reason = f"{strange} rows were taken with another filter" if strange else note
             return Seen("acquiring" if count else "expected", run, count, reason)
+        lacking: list[str] = []
         partial = [
             one.obsid for one in run.exposures if len(one.rows) < len(self.detector.ccd_numbers)
         ]
         if partial:
-            return Seen("acquiring", run, count, f"rows of a CCD are missing for OBSID {partial}")
-        return self._files(plan, run, day, count, now_ns)
+            text = f"rows of a CCD are missing for OBSID {', '.join(map(str, partial))}"
+            if self._unchanged_s(plan.test, "log", len(found)) < self.config.files_s:
+                return Seen("acquiring", run, count, text)
+            lacking.append(text)
+        is_followed = any(
+            row.obsid > run.obsids[1] and row.test != plan.log_name for row in here
+        )
+        return self._complete(plan, run, day, Seen("files complete", run, count), lacking,
+                              is_followed=is_followed)  # fmt: skip
 
-    def _files(self, plan: TestPlan, run: Run, day: Day, count: int, now_ns: int) -> Seen:
-        missing, signature = [], []
+    def _complete(
+        self, plan: TestPlan, run: Run, day: Day, seen: Seen, lacking: list[str], *,
+        is_followed: bool,
+    ) -> Seen:  # fmt: skip
+        """Return how far a test is whose log is complete."""
+        files = self._files(run, day)
+        unchanged_s = self._unchanged_s(plan.test, "files", tuple(files.signature))
+        age_s = self._age_s(files.came_ns)
+        quiet = max(unchanged_s, age_s)
+        for missing, patience_s in (
+            (files.images, self.config.files_s), (files.housekeeping, self.config.housekeeping_s)
+        ):  # fmt: skip
+            if missing and quiet < patience_s:
+                return self._waits(seen, f"waits for {some_of(missing)}")
+            lacking += missing
+        if quiet < self.config.sleep_s:
+            return self._waits(seen, "waits whether its files still change")
+        if not (run.is_sure or is_followed):
+            still_s = quiet_s(plan.script, self.detector, run.exposures, files.written_ns)
+            log_s = self._unchanged_s(plan.test, "log", None)
+            if max(log_s, age_s) < max(still_s, self.config.sleep_s):
+                return self._waits(seen, "waits whether more of it comes: its exposures may be "
+                                   "those of two submissions")  # fmt: skip
+        return Seen(seen.stage, run, seen.frames, lacking=tuple(lacking))
+
+    @staticmethod
+    def _waits(seen: Seen, reason: str) -> Seen:
+        return Seen("log complete", seen.run, seen.frames, reason)
+
+    def _files(self, run: Run, day: Day) -> _Files:
+        files = _Files()
         for exposure in run.exposures:
-            paths = [(image_of(row, day), row.file_name) for row in exposure.rows]
-            hk = day.hk.get(exposure.obsid)
-            for path, name in (*paths, (hk, f"housekeeping of {exposure.obsid}")):
-                state = None
-                if path is not None:
-                    try:
-                        state = path.stat()
-                    except OSError:
-                        state = None
-                if path is None or state is None:
-                    missing.append(name)
-                    continue
-                entry = (str(path), state.st_size, state.st_mtime_ns)
-                signature.append(entry)
-                if path is not hk and entry not in self._good:
-                    problem = file_problem(path, self.detector)
-                    if problem:
-                        missing.append(problem)
-                    else:
-                        self._good.add(entry)
-        since_ns = self._unchanged_since(plan.test, tuple(signature), now_ns)
-        if missing:
-            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-            reason = f"waits for {'; '.join(missing[:_SHOWN])}{more}"
-            return Seen("log complete", run, count, reason)
-        settled_ns = now_ns - round(self.settled_s * NS_PER_S)
-        if since_ns > settled_ns and any(entry[2] > settled_ns for entry in signature):
-            return Seen("log complete", run, count, "waits whether its files still change")
-        quiet_ns = now_ns - self._grown[plan.test][1]
-        if not run.is_sure and quiet_ns < quiet_s(plan.script, self.detector) * NS_PER_S:
-            return Seen("log complete", run, count, "waits whether more of it comes: its "
-                        "exposures are not those of one unbroken run of the script")  # fmt: skip
-        return Seen("files complete", run, count)
+            states = [
+                self._image(image_of(row, day), row.file_name, files) for row in exposure.rows
+            ]
+            if states and states[0] is not None:
+                files.written_ns.append(states[0].st_mtime_ns)
+            path = day.hk.get(exposure.obsid)
+            if path is None or _state(path, files) is None:
+                files.housekeeping.append(f"housekeeping of {exposure.obsid}")
+        return files
 
-    def _unchanged_since(self, test: str, signature: Signature, now_ns: int) -> int:
-        """Return when the files of a test were first seen as they are now."""
-        known = self._signatures.get(test)
-        if known is None or known[0] != signature:
-            known = self._signatures[test] = (signature, now_ns)
-        return known[1]
+    def _image(self, path: Path | None, name: str, files: _Files) -> os.stat_result | None:
+        state = None if path is None else _state(path, files)
+        if path is None or state is None:
+            files.images.append(name)
+            return None
+        entry = files.signature[-1]
+        if entry not in self._good:
+            problem = file_problem(path, self.detector)
+            if problem:
+                files.images.append(problem)
+            else:
+                self._good.add(entry)
+        return state
+
+    def _unchanged_s(self, test: str, what: str, value: object) -> float:
+        """Return for how long something of a test has been seen as it is; None: as it was."""
+        now_ns = self.clock.monotonic_ns()
+        known = self._since.get((test, what))
+        if known is None or (value is not None and known[0] != value):
+            known = self._since[test, what] = (value, now_ns)
+        return (now_ns - known[1]) / NS_PER_S
+
+
+def _state(path: Path, files: _Files) -> os.stat_result | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    files.signature.append((str(path), state.st_size, state.st_mtime_ns))
+    files.came_ns = max(files.came_ns, state.st_ctime_ns)
+    return state
+
+
+def some_of(missing: Sequence[str]) -> str:
+    """Return the first of what is missing, and how much more there is."""
+    more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    return f"{'; '.join(missing[:_SHOWN])}{more}"
+
+

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +18,7 @@ from nightjar.executor.tasks import Executor
 from nightjar.times import iso
 from nightjard.calib.campaign import WaitConfig
 from nightjard.calib.engine import layout, record
+from nightjard.calib.engine.claims import claims_of
 from nightjard.calib.engine.context import Context, is_storage_full
 from nightjard.calib.engine.execute import Outcome, run_test
 from nightjard.calib.engine.plan import Setup, TestPlan
@@ -200,8 +201,9 @@ class Pipeline:
                     lambda plan: self._process(context, state, plan), self._ask,
                 ).until_done()  # fmt: skip
             else:
+                claims = claims_of(self.folder)
                 for plan in self.plans:
-                    self._process(context, state, plan)
+                    self._process(context, state, replace(plan, claims=claims))
         except KeyboardInterrupt:
             self._progress.clear()
             context.log.write("terminated by user")
@@ -226,6 +228,7 @@ class Pipeline:
             "format": record.FORMAT, "run": self.options.run, "block": self.setup.block,
             "chamber": self.setup.campaign.file.CHAMBER, "pipeline_id": self._id,
             "campaign": str(self.setup.campaign.path.resolve()),
+            "is_drill": self.options.is_drill,
         }  # fmt: skip
 
     def _tell_earlier(self, state: RunState) -> None:

@@ -16,6 +16,7 @@ from nightjar.calibration.script import Script
 from nightjar.config.load import parse
 from nightjar.errors import ConfigError
 from nightjard.calib.campaign import Campaign, ScheduledTest, meant
+from nightjard.calib.engine.runs import Run
 from nightjard.calib.limits import fault_of
 from nightjard.calib.task import Task, load_task
 
@@ -88,6 +89,10 @@ class TestPlan:
         A report is wanted.
     note
         What is to be said about the choice of its exposures.
+    run
+        Its exposures, where they were chosen already; the log is not read again then.
+    claims
+        What other sessions have processed: :func:`nightjard.calib.engine.claims.claims_of`.
     """
 
     __test__ = False  # for pytest it looks like one
@@ -104,6 +109,8 @@ class TestPlan:
     limits: Mapping[str, Any] = field(default_factory=dict)
     has_report: bool = True
     note: str = ""
+    run: Run | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def script(self) -> Script:

@@ -4,7 +4,8 @@
 A test that was aborted and submitted again has more exposures than its script. What counts is the
 latest complete run: as many consecutive exposures as the script has frames, whose columns are
 those of the script. A single-column test does not show by its values where a run begins; OBSIDs
-that jump and pauses longer than a frame takes do.
+that jump and pauses longer than a frame takes do. Submitted again at once it shows nothing at all:
+such a run is sure only when no more of it comes.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class Run:
     is_complete
         There are as many as the script has frames.
     is_sure
-        They are consecutive, without a pause, and their columns are those of the script. Where
-        this is not so, more may be coming.
+        They are consecutive, without a pause, and their columns, of which there are several, are
+        those of the script. Where this is not so, more may be coming.
     note
         What was left out and why; empty where nothing was.
     """
@@ -108,7 +109,8 @@ def latest_run(script: Script, exposures: Sequence[Exposure], detector: Detector
     wanted = script.frames
     if len(exposures) < wanted:
         return Run(tuple(exposures), False, False)
-    matches = _matches(script, exposures)
+    keys = _telling(script)
+    matches = _matches(script, exposures, keys)
     breaks = _breaks(script, exposures, detector)
     best, key = 0, (-1, False, -1)
     for start in range(len(exposures) - wanted + 1):
@@ -117,7 +119,7 @@ def latest_run(script: Script, exposures: Sequence[Exposure], detector: Detector
         if (good, gapless, start) > key:
             best, key = start, (good, gapless, start)
     chosen = tuple(exposures[best : best + wanted])
-    is_sure = key[0] == wanted and key[1]
+    is_sure = key[0] == wanted and key[1] and (bool(keys) or wanted == 1)
     others = [one.obsid for one in (*exposures[:best], *exposures[best + wanted :])]
     note = ""
     if others:
@@ -129,13 +131,20 @@ def latest_run(script: Script, exposures: Sequence[Exposure], detector: Detector
     return Run(chosen, True, is_sure, note)
 
 
-def _matches(script: Script, exposures: Sequence[Exposure]) -> list[list[bool]]:
-    """Return, for each start, whether each frame has the values that tell columns apart."""
+def _telling(script: Script) -> list[str]:
+    """Return the columns of the log whose values tell the frames of a script apart."""
     expected = expected_log_rows(script)
-    varying = [
+    return [
         key for key in expected[0]
         if any(row.get(key) != expected[0].get(key) for row in expected)
     ]  # fmt: skip
+
+
+def _matches(
+    script: Script, exposures: Sequence[Exposure], varying: Sequence[str]
+) -> list[list[bool]]:
+    """Return, for each start, whether each frame has the values that tell columns apart."""
+    expected = expected_log_rows(script)
     rows = [one.rows[0] for one in exposures]
     return [
         [
@@ -178,7 +187,23 @@ def _breaks(
     return breaks
 
 
-def quiet_s(script: Script, detector: Detector) -> float:
-    """Return how long nothing must come before a doubtful run is taken for complete, s."""
+def quiet_s(
+    script: Script, detector: Detector, exposures: Sequence[Exposure] = (),
+    written_ns: Sequence[int] = (),
+) -> float:  # fmt: skip
+    """Return how long nothing must come before a doubtful run is taken for complete, s.
+
+    Parameters
+    ----------
+    exposures, written_ns
+        Exposures and when their files were written: a simulation that runs faster than the times
+        in its log is waited for as much less.
+    """
     longest = max(frame_seconds(column.values, detector) for column in script.columns)
-    return _SLOW * longest + _PAUSE_S
+    usual_s = _SLOW * longest + _PAUSE_S
+    logged = [b.utc_ns - a.utc_ns for a, b in itertools.pairwise(exposures)]
+    written = [b - a for a, b in itertools.pairwise(written_ns)]
+    if not logged or len(logged) != len(written) or statistics.median(logged) <= 0:
+        return usual_s
+    pace = statistics.median(written) / statistics.median(logged)
+    return usual_s * min(max(pace, 0.0), 1.0)

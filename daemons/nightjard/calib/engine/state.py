@@ -50,6 +50,8 @@ class TestState:
         Names of the flags; how many are error, warning, info, waived.
     subtasks
         That were wanted when it ended; None for all.
+    lacking
+        What it was done without, for it did not come in time.
     """
 
     __test__ = False  # for pytest it looks like one
@@ -69,6 +71,7 @@ class TestState:
     days: list[str] = field(default_factory=list)
     ended: str = ""
     subtasks: list[str] | None = None
+    lacking: list[str] = field(default_factory=list)
 
     @property
     def has_ended(self) -> bool:

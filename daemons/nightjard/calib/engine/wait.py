@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from nightjar.cli.session import is_terminal
 from nightjar.clock import NS_PER_S, Clock
 from nightjard.calib.campaign import WaitConfig
+from nightjard.calib.engine.claims import claims_of
 from nightjard.calib.engine.context import Context
-from nightjard.calib.engine.looks import Follower, Seen, Watcher
+from nightjard.calib.engine.looks import Follower, Seen, Watcher, some_of
 from nightjard.calib.engine.plan import TestPlan
 from nightjard.calib.engine.state import RunState, TestState
 from nightjard.calib.structure import obsid_text
@@ -70,7 +71,7 @@ class Waiting:
         folders = tuple(dict.fromkeys(path for plan in self.plans for path in plan.days))
         follower = Follower(folders, self.context.setup.elvis)
         watcher = Watcher(
-            self.context.setup.detector, self.context.first_obsid, self.config.sleep_s
+            self.context.setup.detector, self.context.first_obsid, self.config, self._clock
         )
         progress_ns = self._clock.monotonic_ns()
         while self.open_plans():
@@ -120,22 +121,32 @@ class Waiting:
     def _look(self, follower: Follower, watcher: Watcher) -> bool:
         """Look once and process what is complete; True where something was."""
         day, rows = follower.look()
-        ready: list[TestPlan] = []
+        for problem in follower.take_problems():
+            self.context.log.write(f"line of a log left out: {problem}")
+        watcher.claims = claims_of(self.context.folder)
+        ready: list[tuple[TestPlan, Seen]] = []
         for plan in self.plans:
             known = self.state.tests[plan.test]
-            seen = watcher.see(plan, day, rows, self._clock.now_ns())
+            seen = watcher.see(plan, day, rows)
             if known.has_ended:
                 is_ready = self._again(plan, known, seen)
             else:
                 self._note(plan, known, seen, follower.problem)
                 is_ready = seen.stage == "files complete"
             if is_ready:
-                note = seen.run.note
-                ready.append(replace(plan, obsids=seen.run.obsids, note=note))
+                ready.append((plan, seen))
         self.state.save(self._clock.now_ns())
-        for plan in ready:
-            self.process(plan)
+        for plan, seen in ready:
+            self._take(plan, seen)
         return bool(ready)
+
+    def _take(self, plan: TestPlan, seen: Seen) -> None:
+        without = f"done without {some_of(seen.lacking)}" if seen.lacking else ""
+        if without:
+            self.context.tell(f"{plan.test}: {without}: did not come in time")
+        note = "; ".join(filter(None, (seen.run.note, without)))
+        self.state.tests[plan.test].lacking = list(seen.lacking)
+        self.process(replace(plan, obsids=seen.run.obsids, note=note, run=seen.run))
 
     def _note(self, plan: TestPlan, known: TestState, seen: Seen, problem: str) -> None:
         reason = seen.reason or (problem if seen.stage == "expected" else "")
@@ -150,8 +161,13 @@ class Waiting:
     def _again(self, plan: TestPlan, known: TestState, seen: Seen) -> bool:
         """Note that more of a processed test came; True where it is a new complete run."""
         last = known.obsids[1]
-        if not seen.run.exposures or seen.run.obsids[1] <= last:
+        if not seen.run.exposures or seen.run.obsids[1] < last:
             return False
+        if seen.run.obsids[1] == last:
+            has_come = seen.stage == "files complete" and len(seen.lacking) < len(known.lacking)
+            if has_come:
+                self.context.tell(f"{plan.test}: what was missing has come; it is done again")
+            return has_come
         if known.stage != "over-acquired":
             known.stage = "over-acquired"
             known.reason = f"more of it came after OBSID {last}"
