@@ -118,3 +118,11 @@ def test_demonstration_of_a_night_without_rsync_says_what_to_install(tmp_path: P
     assert "Night 20260611 is processed, and not safe" in text
     assert not (folder / "far").exists()
     assert _processes_in(folder) == []
+
+
+def test_demonstration_of_detector_tests_spares_what_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("keep")
+    done = _demo("--folder", str(tmp_path), program="demo_calib.py")
+    assert done.returncode == 2
+    assert "holds something else" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
