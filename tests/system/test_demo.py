@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +21,13 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def _demo(
-    *arguments: str, program: str = "demo.py", **changes: str
+    *arguments: str, program: str = "demo.py", limit_s: float = 100, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "MILK_SHM_DIR"}
     environment |= changes
     return subprocess.run(
         [sys.executable, str(TOOLS / program), *arguments], env=environment,
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=limit_s, check=False,
     )  # fmt: skip
 
 
@@ -126,3 +129,71 @@ def test_demonstration_of_detector_tests_spares_what_is_not_its_own(tmp_path: Pa
     assert done.returncode == 2
     assert "holds something else" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.soak  # a minute of both cores; each of its commands has tests of its own
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("sessions", [2])
+def test_demonstration_of_detector_tests(tmp_path: Path, sessions: int) -> None:
+    folder = tmp_path / "demo"
+    for number in range(sessions):
+        done = _demo("--folder", str(folder), program="demo_calib.py", limit_s=180)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "WRONG" not in done.stdout
+        results = folder / "NOSTROMO" / "CALDATA" / "results" / f"D{11 + number}"
+        assert len(list(results.glob("*/*_report.pdf"))) == 4
+    assert (folder / "calibration.png").stat().st_size > 10_000
+    assert _processes_in(folder) == []
+
+
+def _found(folder: Path, **changed: Any) -> tuple[Path, Path]:
+    """Write results of the demonstration as they should be, and the truth; return the folders."""
+    channel = {"ccd": 1, "quadrant": "E"}
+    found = {
+        "BIAS01": {"offset": 2650.0, "ron": 1.2},
+        "FOCUS00_800": {
+            "best_focus": 47.21, "f0_faint": 2.1, "focus_tilt_x": 0.05, "lock_scale": 1.002,
+            "lock_rotation_deg": 0.1,
+        },
+        "PTC02_730": {"gain": 3.5, "alpha": 1.2e-6, "cti_parallel": 5e-6},
+        "CHINJ02": {"idl_threshold": 11.3},
+    }  # fmt: skip
+    for test, values in found.items():
+        values.update({name: value for name, value in changed.items() if name in values})
+        (folder / "results" / test).mkdir(parents=True)
+        rows = [
+            {"name": name, "value": value, "error": None, "unit": "", "where": channel}
+            for name, value in values.items()
+            if name not in changed or changed[name] != "gone"
+        ]
+        (folder / "results" / test / "results.json").write_text(json.dumps({"values": rows}))
+    bench = {
+        "electronics": {"read_noise_adu": {"1E": 1.2}, "gain_e_adu": {"1E": 3.5}},
+        "stars": {"focus_mm": 47.21, "fwhm0_px": 2.1, "tilt_mm": [0.05, 0.0], "scale": 1.002,
+                  "rotation_deg": 0.1},
+        "transfer": {"parallel": {"1E": 5e-6}}, "injection": {"drain_v": {"1E": 11.3}},
+        "brighter_fatter": {"kernel": [[0, 1, 3e-7], [1, 0, 1e-7], [1, 1, 1e-7]]},
+    }  # fmt: skip
+    frame = {"test": "BIAS01", "truth": {"channels": {"1E": {"offset_adu": 2650.0}}}}
+    (folder / "truth").mkdir()
+    (folder / "truth" / "7_bench.json").write_text(json.dumps(bench))
+    (folder / "truth" / "7_session.json").write_text(json.dumps({"exposures": [frame]}))
+    return folder / "results", folder / "truth"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [({}, ""), ({"gain": 3.6}, "gain "), ({"offset": 2651.0}, "offset "),
+     ({"best_focus": 47.23}, "best focus "), ({"ron": None}, "read noise "),
+     ({"idl_threshold": "gone"}, "threshold of the injection drain "),
+     ({"gain": float("nan")}, "gain ")],
+)  # fmt: skip
+def test_demonstration_of_detector_tests_notices_a_wrong_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], told: str
+) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    compare = importlib.import_module("demo_calib_truth").compare
+    lines, are_good = compare(*_found(tmp_path, **changed), 7)
+    assert are_good is not bool(changed)
+    wrong = [line for line in lines[1:] if "WRONG" in line or "not found" in line]
+    assert [line.startswith(told) for line in wrong] == [True] * bool(changed)
