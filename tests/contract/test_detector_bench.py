@@ -99,3 +99,24 @@ def test_what_a_bench_decides_cannot_be_set_otherwise(described: str) -> None:
         camera(described, ManualClock(), width=100)
     with pytest.raises(ValidationError, match="no detector 'ccd27'"):
         camera("ccd27", ManualClock())
+
+
+def test_an_obsid_that_is_taken_again_has_other_noise(described: str) -> None:
+    """A bias of an OBSID is no copy of the one before: that would be a stale frame."""
+    clock = ManualClock()
+    device = camera(described, clock)
+    readout = device.open().readout
+    frames = []
+    for obsid in (5, 5, 5, 6):
+        device.configure(Settings(exposure_ns=0, controls=(("obsid", obsid), ("shuttr", 0))))
+        device.start()
+        while device.poll().phase is not Phase.READY:
+            clock.advance(0.05)
+        frames.append(np.zeros((readout.height, readout.width), np.uint16))
+        device.fetch(FrameBuffer("", 0, frames[-1]), lambda: False)
+    assert len({frame.tobytes() for frame in frames}) == 4
+    truth = Truth.default(load_detector(described), "NOSTROMO", 1, "plain", {})
+    reference = DetectorBench(load_detector(described), truth, load_profile("B_NOSTROMO"))
+    for obsid, frame in ((5, frames[0]), (6, frames[3])):
+        expected = reference.expose(obsid, {"shuttr": 0}, 0)
+        assert np.array_equal(frame, np.hstack([expected[1], expected[2]]))

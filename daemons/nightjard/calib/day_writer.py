@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,13 +150,18 @@ class DayWriter:
         if self._master is None or self._master.names != names:
             if self._master is not None:
                 self._master.close()
-            number = 1 + len(list(self.folder.glob(hk_master_name(utc_ns, 0)[:12] + "*")))
-            self._master = HkWriter(
-                self.folder / hk_master_name(utc_ns, number, unit=self._unit), names
-            )
+            self._master = HkWriter(self._next_master(utc_ns), names)
         for at_ns, values in housekeeping:
             self._master.append(at_ns, values)
         self._master.flush()
+
+    def _next_master(self, utc_ns: int) -> Path:
+        """Return the first free name: a master of another acquisition is never added to."""
+        paths = (
+            self.folder / hk_master_name(utc_ns, number, unit=self._unit)
+            for number in itertools.count(1)
+        )
+        return next(path for path in paths if not path.exists())
 
     def _image(
         self, obsid: int, utc_ns: int, executed: Mapping[str, Any], ccd: int,

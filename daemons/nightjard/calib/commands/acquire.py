@@ -54,7 +54,8 @@ def command(
     from nightjar.calibration.chamber import load_profile
     from nightjar.calibration.detector import load_detector
     from nightjar.clock import SystemClock
-    from nightjard.calib.acquire import CamdCamera, Step, acquire, next_obsid
+    from nightjard.calib.acquire import Step, acquire, next_obsid, taken_obsids
+    from nightjard.calib.camd_camera import CamdCamera
     from nightjard.calib.session_folder import camera_client, chosen, session_books
     from nightjard.calib.stopping import stopped_by_hand
 
@@ -62,7 +63,7 @@ def command(
     books = chosen(session_books(session_folder), tests)
     minutes = sum(script.minutes(described) for _, script in books)
     frames = sum(script.frames for _, script in books)
-    first = next_obsid(data) if start_obsid is None else start_obsid
+    first = next_obsid(taken_obsids(data)) if start_obsid is None else start_obsid
     session.note(
         f"{len(books)} tests, {frames} frames from OBSID {first}, about "
         f"{duration_text(minutes * 60)} as planned"
@@ -88,7 +89,7 @@ def command(
         try:
             acquired = acquire(
                 CamdCamera(camera_client(camera), SystemClock()), books, data, described, profile,
-                SystemClock(), elvis=elvis, start_obsid=first, day_folder=day,
+                SystemClock(), elvis=elvis, start_obsid=start_obsid, day_folder=day,
                 allows_missing=allow_missing, keeps_spool=keep_spool, stop=stop, on_frame=show,
             )  # fmt: skip
         except Cancelled as error:

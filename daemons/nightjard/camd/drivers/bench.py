@@ -68,6 +68,8 @@ class BenchRenderer:
         self.controls = bench_controls(self.detector)
         self._bench: Bench | None = None
         self._hk: HkSimulator | None = None
+        self._obsid = -1
+        self._again = 0
 
     def prepare(self) -> None:
         """Make the bench and compile what it computes with: seconds, once."""
@@ -129,18 +131,27 @@ class BenchRenderer:
         Cancelled
             `is_cancelled` said so, asked before each CCD.
         """
+        from nightjard.simulators.detector.seeds import key_of
+
         self.prepare()
         assert self._bench is not None
         values = self._values(dict(exposure.controls), exposure.exposure_s, exposure.slot)
         obsid = int(values["obsid"]) or exposure.frame_id
         if is_cancelled():
             raise Cancelled("rendering was cancelled")
+        # Noise belongs to an OBSID: taken again at once, it has another, as in life.
+        self._again = self._again + 1 if obsid == self._obsid else 0
+        self._obsid = obsid
+        seed = self._bench.truth.seed
+        self._bench.seed = key_of(seed, "again", self._again) if self._again else seed
         frames = self._bench.expose(obsid, values, exposure.start_ns)
         columns = self.detector.frame_shape[1]
         for ccd, frame in frames.items():
             out[:, (ccd - 1) * columns : ccd * columns] = frame
         last = self._bench.last
-        return {"obsid": obsid, "bench": None if last is None else asdict(last)}
+        return {
+            "obsid": obsid, "again": self._again, "bench": None if last is None else asdict(last)
+        }  # fmt: skip
 
 
 def control_cards(
