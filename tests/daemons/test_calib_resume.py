@@ -196,7 +196,8 @@ def test_interrupted_in_the_middle_it_goes_on_there(site: Site) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         site.run(task=with_subtask("basic", interrupt))
-    assert site.state("BIAS01")["stage"] == "processing"
+    assert site.state("BIAS01")["stage"] == "files complete"
+    assert "interrupted" in site.state("BIAS01")["reason"]
     assert calls(site) == ["check"]
     site.run()
     assert calls(site) == ["basic", "meta"]
@@ -270,6 +271,9 @@ def test_the_code_of_an_analysis_is_all_that_it_imports_of_ours() -> None:
 
     found = _modules_of("nightjard.calib.tasks.locking")
     assert {"nightjard.calib.tasks.locking", "nightjard.calib.science.star_match"} <= found
+    bias = _modules_of("nightjard.calib.tasks.bias")
+    assert {"nightjard.calib.preparing", "nightjard.calib.plotting", "nightjard.calib.dataset",
+            "nightjar.calibration.detector", "nightjar.fits.header"} <= bias  # fmt: skip
     assert "nightjard.calib.results" not in found  # what carries results changes none
     # Within functions, too: the common check draws with what it imports there.
     assert "nightjard.calib.checks_housekeeping" in _modules_of("nightjard.calib.checks")

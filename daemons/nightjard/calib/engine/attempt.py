@@ -3,14 +3,15 @@
 
 The attempt goes on where it was as long as nothing that went into it has changed: after a crash,
 and when more sub-tasks are asked for. Otherwise a new one is begun, which takes over by hard links
-what still holds; the old one is never touched again.
+what still holds; the old one is never touched again. A new one has its name only when it is whole.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,9 @@ def latest(test_folder: Path) -> Attempt | None:
 
 
 def open_attempt(
-    test_folder: Path, before: Attempt | None, keys: Mapping[str, str], about: dict[str, Any]
-) -> Attempt:
+    test_folder: Path, before: Attempt | None, keys: Mapping[str, str], stale: Sequence[str],
+    about: dict[str, Any],
+) -> Attempt:  # fmt: skip
     """Return the attempt to go on with: the newest where nothing changed, else a new one.
 
     Parameters
@@ -112,19 +114,26 @@ def open_attempt(
         The newest attempt.
     keys
         Of all sub-tasks that are wanted or were done before.
+    stale
+        Sub-tasks of the newest whose findings must not be met in what is done now.
     """
-    if before is not None and all(
+    if before is not None and not stale and all(
         before.key_of(name) in (None, key) for name, key in keys.items()
-    ):
+    ):  # fmt: skip
         before.save(**about)
         return before
+    for left in test_folder.glob(".attempt-*.tmp"):  # of a run that was killed: links, no more
+        shutil.rmtree(left)
     folder = layout.next_attempt(test_folder)
-    folder.mkdir()
-    attempt = Attempt(folder)
+    temporary = files.temporary_name(folder)
+    temporary.mkdir()
+    attempt = Attempt(temporary)
     if before is not None:
         attempt.take_over(before, keys)
     attempt.save(**about)
-    return attempt
+    os.rename(temporary, folder)
+    files.fsync_folder(test_folder)
+    return Attempt(folder)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from nightjar.errors import NightjarError
 from nightjard.calib.engine import attempt as attempts
-from nightjard.calib.engine.identity import Inputs, data_files
+from nightjard.calib.engine.identity import Inputs, data_files, option_files
 from nightjard.calib.engine.plan import Setup, TestPlan
-from nightjard.calib.engine.products import inputs_of
+from nightjard.calib.engine.products import BY_VALUE, inputs_of
 from nightjard.calib.engine.steps import keys_of
 from nightjard.calib.ingest import ingest
 from nightjard.calib.task import Task
@@ -42,9 +42,9 @@ def foreseen(
         return found
     found["obsids"] = list(ingested.dataset.obsid_range)
     found["problems"] += [*ingested.structure.messages, *missing]
-    paths |= data_files(ingested.dataset)
+    paths |= data_files(ingested.dataset) | option_files(plan.options)
     before = attempts.latest(folder / plan.test)
-    inputs = Inputs(paths, before.inputs if before is not None else None)
+    inputs = Inputs(paths, before.inputs if before is not None else None, BY_VALUE)
     steps = keys_of(plan, task, ingested, inputs, products, before, is_drill=False)
     if before is not None:
         found["done"] = [name for name in wanted if before.is_done(name, steps.keys[name])]

@@ -20,9 +20,9 @@ from nightjard.calib.engine import layout, record
 from nightjard.calib.engine.attempt import Attempt
 from nightjard.calib.engine.context import Context, is_storage_full
 from nightjard.calib.engine.drill import drilled
-from nightjard.calib.engine.identity import Inputs, data_files
+from nightjard.calib.engine.identity import Inputs, data_files, option_files
 from nightjard.calib.engine.plan import TestPlan
-from nightjard.calib.engine.products import inputs_of
+from nightjard.calib.engine.products import BY_VALUE, inputs_of
 from nightjard.calib.engine.steps import DebugStop, Steps, do_all, do_init, keys_of, open_for
 from nightjard.calib.ingest import Ingested, ingest
 from nightjard.calib.task import Task
@@ -30,13 +30,7 @@ from nightjard.calib.task import Task
 
 @dataclass
 class Outcome:
-    """What became of a test.
-
-    Attributes
-    ----------
-    is_up_to_date
-        Everything that is wanted had been done before.
-    """
+    """What became of a test."""
 
     test: str
     obsids: tuple[int, int] = (-1, -1)
@@ -47,7 +41,7 @@ class Outcome:
     attempt: str = ""
     reason: str = ""
     script: str = ""
-    is_up_to_date: bool = False
+    frames: int = 0
 
 
 def run_test(context: Context, plan: TestPlan) -> Outcome:
@@ -136,15 +130,16 @@ def _run(context: Context, plan: TestPlan, outcome: Outcome) -> None:
     else:
         ingested = ingest(plan, setup, context.first_obsid)
     outcome.obsids = ingested.dataset.obsid_range
+    outcome.frames = len(ingested.dataset.obsids)
     outcome.script = _script_name(ingested)
     _log_ingestion(context, plan, ingested)
     products, paths, missing = inputs_of(setup.campaign, plan)
     for text in missing:
         context.log.write(text)
-    paths |= data_files(ingested.dataset)
+    paths |= data_files(ingested.dataset) | option_files(plan.options)
     test_folder = layout.make_marked(context.folder / plan.test, "test", test=plan.test)
     before = attempts.latest(test_folder)
-    inputs = Inputs(paths, before.inputs if before is not None else None)
+    inputs = Inputs(paths, before.inputs if before is not None else None, BY_VALUE)
     steps = keys_of(plan, task, ingested, inputs, products, before, is_drill=context.is_drill)
     attempt = open_for(test_folder, before, steps, inputs, plan)
     outcome.attempt = attempt.folder.name
@@ -189,14 +184,15 @@ def _finish(
     outcome.severities = record.severities_of(flags)
     outcome.has_errors = steps.crash is not None
     outcome.reason = str(steps.crash["cause"]) if steps.crash else ""
-    outcome.is_up_to_date = (
-        not steps.is_changed and (attempt.folder / "results.json").exists()
-    )
-    record.write_results(
+    found = record.write_results(
         attempt.folder, _about(context, plan, outcome, steps, inputs, now_ns), steps.steps, flags,
         merged,
     )  # fmt: skip
-    _report(context, plan, outcome, attempt.folder, steps)
+    is_there = any("_report." in path.name for path in attempt.folder.iterdir())
+    if steps.is_changed or attempt.about.get("reported") != found or not is_there:
+        attempt.save(reported="")
+        if _report(context, plan, outcome, attempt.folder):
+            attempt.about["reported"] = found
     if context.clears_intermediate and not outcome.has_errors:
         _clear(attempt.folder / "intermediate")
     attempt.save(
@@ -231,19 +227,15 @@ def _hashes(inputs: Inputs) -> Mapping[str, str]:
     return {role: f"blake3:{one.blake3}" for role, one in sorted(inputs.files.items())}
 
 
-def _report(
-    context: Context, plan: TestPlan, outcome: Outcome, folder: Path, steps: Steps
-) -> None:
+def _report(context: Context, plan: TestPlan, outcome: Outcome, folder: Path) -> bool:
     """Have the report written; that it fails is told, its test has its results all the same."""
     if not (context.setup.campaign.file.doReport and plan.has_report):
-        return
-    if not steps.is_changed and any("_report." in path.name for path in folder.iterdir()):
-        return
+        return False
     try:
         write: Any = importlib.import_module("nightjard.calib.reports").write_test_report
     except (ImportError, AttributeError):
         context.log.write("no report: reports are not installed")
-        return
+        return False
     try:
         write(folder)
     except Exception as error:  # told, logged with where it failed
@@ -253,6 +245,8 @@ def _report(
         outcome.reason = outcome.reason or f"report: {error}"
         context.log.write(["the report failed:", *traceback.format_exc().splitlines()])
         context.say(f"{plan.test}: the report failed: {error}")
+        return False
+    return True
 
 
 def _clear(folder: Path) -> None:

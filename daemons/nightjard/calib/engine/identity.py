@@ -11,21 +11,22 @@ import ast
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nightjar.errors import StorageError
+from nightjar.calibration.housekeeping import HkLimits
+from nightjar.errors import ConfigError, StorageError
 from nightjard.calib.dataset import Dataset
 from nightjard.calib.results import digest
 from nightjard.calib.task import Subtask
 
-_CODE = (
-    "nightjard.calib.tasks", "nightjard.calib.science", "nightjard.calib.checks",
-    "nightjard.calib.metrics", "nightjard.calib.prepare", "nightjard.calib.frames",
-    "nightjard.calib.limits", "nightjard.calib.staging",
-)  # fmt: skip
+_CODE = ("nightjard.calib", "nightjar.calibration", "nightjar.fits")
+#: Bring data in or findings away, and change no number.
+_CARRIERS = frozenset(
+    f"nightjard.calib.{name}" for name in ("results", "work", "task", "flags", "campaign", "ingest")
+)
 
 
 @dataclass
@@ -65,26 +66,44 @@ def hash_of(path: Path) -> str:
 class Inputs:
     """The files that go into a test, by their roles: names of frames, ``Mask.CCD1`` ...
 
+    Parameters
+    ----------
+    known
+        What :meth:`as_json` of an earlier attempt gave.
+    by_value
+        Roles whose values stand in the keys themselves (gains): that their file was written anew
+        changes nothing.
+
     Attributes
     ----------
     id
         Stands for these contents: the same as last time where nothing changed.
     """
 
-    def __init__(self, paths: Mapping[str, Path], known: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, paths: Mapping[str, Path], known: Mapping[str, Any] | None,
+        by_value: Collection[str] = (),
+    ) -> None:  # fmt: skip
         self.paths = dict(paths)
+        self._by_value = frozenset(by_value)
         self.files = {role: identity_of(path) for role, path in paths.items()}
         old = known or {}
         if self._is_same({k: FileIdentity(**v) for k, v in old.get("files", {}).items()}):
             self.id = str(old["id"])
         else:
-            self.id = digest({role: asdict(one) for role, one in self.files.items()})
+            self.id = digest(
+                {role: asdict(one) for role, one in self.files.items() if role in self._roles}
+            )
+
+    @property
+    def _roles(self) -> frozenset[str]:
+        return frozenset(self.files) - self._by_value
 
     def _is_same(self, old: dict[str, FileIdentity]) -> bool:
-        if set(old) != set(self.files) or not old:
+        if set(old) - self._by_value != self._roles or not self._roles:
             return False
-        for role, now in self.files.items():
-            before = old[role]
+        for role in self._roles:
+            now, before = self.files[role], old[role]
             if not now.has_same_state(before):
                 if now.size != before.size or not before.blake3:
                     return False
@@ -100,10 +119,16 @@ class Inputs:
             self.files[role].blake3 = blake3
 
     def complete(self) -> None:
-        """Hash what has not been hashed yet."""
+        """Hash what has not been hashed yet.
+
+        A file that was replaced since the beginning gets no digest: nobody knows which of the two
+        contents went in, so that next time it counts as changed.
+        """
         for role, one in self.files.items():
             if not one.blake3:
-                one.blake3 = hash_of(self.paths[role])
+                found = hash_of(self.paths[role])
+                if one.has_same_state(identity_of(self.paths[role])):
+                    one.blake3 = found
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -116,6 +141,26 @@ def data_files(dataset: Dataset) -> dict[str, Path]:
     return {path.name: path for path in (*images, *dataset.hk_paths.values())}
 
 
+def option_files(options: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files that options of an analysis name: their contents are inputs, too."""
+    return {
+        f"option.{name}": Path(text)
+        for name, text in _texts(options, "") if "/" in text or "." in text
+        if Path(text).is_file()
+    }
+
+
+def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _texts(one, f"{name}.{key}".strip("."))
+    elif isinstance(value, list | tuple):
+        for number, one in enumerate(value):
+            yield from _texts(one, f"{name}.{number}")
+
+
 def dataset_digest(dataset: Dataset) -> str:
     """Return what stands for logs, script and housekeeping of a test: other tests do not matter."""
     frames = [
@@ -126,7 +171,16 @@ def dataset_digest(dataset: Dataset) -> str:
         dataset.test, dataset.block, dataset.detector.model_dump(mode="json"),
         dataset.profile.model_dump(mode="json"), frames, dict(dataset.serials),
         {str(obsid): {k: list(v) for k, v in found.items()} for obsid, found in dataset.hk.items()},
+        [[one.name, one.frames, dict(one.values)] for one in dataset.script.columns],
+        _hk_limits(dataset.script.elvis),
     )  # fmt: skip
+
+
+def _hk_limits(elvis: str) -> Any:
+    try:
+        return HkLimits.load(elvis).model_dump(mode="json")
+    except ConfigError:
+        return None  # told by whoever needs them
 
 
 def code_digest(subtask: Subtask) -> str:
@@ -147,7 +201,10 @@ def _modules_of(first: str) -> frozenset[str]:
         name = waiting.pop()
         if name not in found and _source(name)[1]:
             found.add(name)
-            waiting += [one for one in _source(name)[0] if one.startswith(_CODE)]
+            waiting += [
+                one for one in _source(name)[0]
+                if one.startswith(_CODE) and one not in _CARRIERS
+            ]  # fmt: skip
     return frozenset(found)
 
 

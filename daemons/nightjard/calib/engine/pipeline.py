@@ -213,6 +213,7 @@ class Pipeline:
             raise
         finally:
             context.log.write(summary_lines(self._header(), self.done))
+        record.write_session(self.folder, state, self._about())
         self._session_page(context)
         if not is_done:
             waiting = [name for name, one in state.tests.items() if not one.has_ended]
@@ -244,7 +245,12 @@ class Pipeline:
         known = state.tests[plan.test]
         known.stage, known.reason = "processing", ""
         state.save(self._clock.now_ns())
-        outcome = run_test(context, plan)
+        try:
+            outcome = run_test(context, plan)
+        except KeyboardInterrupt:
+            known.stage, known.reason = "files complete", "interrupted; to be gone on with"
+            state.save(self._clock.now_ns())
+            raise
         self._keep(known, plan, outcome)
         known.ended = iso(self._clock.now_ns(), 0)
         state.save(self._clock.now_ns())
@@ -264,8 +270,7 @@ class Pipeline:
         known.minutes, known.attempt = outcome.minutes, outcome.attempt or known.attempt
         known.script, known.days = outcome.script, days_of(plan)
         known.subtasks = wanted_of(plan)
-        if outcome.obsids != (-1, -1):
-            known.frames = max(known.frames, outcome.obsids[1] - outcome.obsids[0] + 1)
+        known.frames = max(known.frames, outcome.frames)
 
     def _session_page(self, context: Context) -> None:
         if not self.setup.campaign.file.doReport:

@@ -13,6 +13,8 @@ from nightjard.calib.campaign import Campaign
 from nightjard.calib.engine.plan import TestPlan
 from nightjard.calib.work import Inputs
 
+#: Roles whose values go into the keys of finished work themselves, not the file that has them.
+BY_VALUE = ("Gain",)
 _NUMBER = re.compile(r"(\d+)\Z")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from nightjar import __version__, files
 from nightjard.calib.campaign import Waiver
 from nightjard.calib.engine.state import RunState, TestState
 from nightjard.calib.flags import FLAGS, flag_word
-from nightjard.calib.results import plain, read_subtask
+from nightjard.calib.results import digest, plain, read_subtask
 
 FORMAT = 1
 RECORD_COLUMNS = (
@@ -92,8 +93,14 @@ def severities_of(flags: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def write_results(
     folder: Path, about: Mapping[str, Any], steps: Sequence[Step],
     flags: Sequence[Mapping[str, Any]], merged: Mapping[str, Any],
-) -> None:  # fmt: skip
-    """Write ``results.json`` and ``flags.json`` of an attempt."""
+) -> str:  # fmt: skip
+    """Write ``results.json`` and ``flags.json`` of an attempt, where they say something new.
+
+    Returns
+    -------
+    str
+        Digest of what was found; how and when it came about does not count.
+    """
     names = names_of(flags)
     compliances = merged["compliances"]
     document = {
@@ -107,12 +114,30 @@ def write_results(
         },
         **{kind: merged[kind] for kind in _MERGED},
     }  # fmt: skip
-    files.write_json_durably(folder / "results.json", plain(document))
+    _write_news(folder / "results.json", plain(document))
     word = {
         "format": FORMAT, "test": about["test"], "flags": list(flags), "names": names,
         "word": flag_word(names), "severities": severities_of(flags),
     }  # fmt: skip
-    files.write_json_durably(folder / "flags.json", plain(word))
+    _write_news(folder / "flags.json", plain(word))
+    return digest({key: value for key, value in document.items() if key != "provenance"})
+
+
+def _write_news(path: Path, document: dict[str, Any]) -> None:
+    """Write a document unless it is there and differs in nothing but when it was written."""
+
+    def undated(one: Any) -> Any:
+        provenance = one.get("provenance") or {}
+        kept = {key: value for key, value in provenance.items() if key not in ("written", "host")}
+        return {**one, "provenance": kept}
+
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        if undated(old) == undated(json.loads(json.dumps(document))):
+            return
+    except (FileNotFoundError, ValueError, AttributeError):
+        pass
+    files.write_json_durably(path, document)
 
 
 def write_session(run_folder: Path, state: RunState, about: Mapping[str, Any]) -> None:

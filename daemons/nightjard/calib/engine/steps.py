@@ -41,10 +41,14 @@ class Steps:
         Sub-task -> key of those that are wanted or still hold from before, in order.
     crash
         A flag that tells of the sub-task that failed.
+    stale
+        Sub-tasks that were done with something else and are not wanted: what they found does not
+        belong to what is done now.
     """
 
     keys: dict[str, str]
     wanted: tuple[str, ...]
+    stale: tuple[str, ...] = ()
     steps: list[Step] = field(default_factory=list)
     crash: dict[str, Any] | None = None
     is_changed: bool = False
@@ -67,12 +71,15 @@ def keys_of(
         sorted([*map(list, products.offsets.items())], key=str),
     )  # fmt: skip
     keys = {"init": digest("init", basis)}
+    stale: list[str] = []
     for subtask in task.subtasks:
         key = digest(subtask.name, basis, code_digest(subtask), list(keys.values()))
         if is_wanted(plan, subtask) or (before is not None and before.is_done(subtask.name, key)):
             keys[subtask.name] = key
+        elif before is not None and before.key_of(subtask.name) is not None:
+            stale.append(subtask.name)
     wanted = tuple(subtask.name for subtask in task.subtasks if is_wanted(plan, subtask))
-    return Steps(keys, wanted)
+    return Steps(keys, wanted, tuple(stale))
 
 
 def provenance_of(context: Context, plan: TestPlan, ingested: Ingested) -> dict[str, Any]:
@@ -247,6 +254,6 @@ def open_for(
 ) -> Attempt:
     """Return the attempt to go on with."""
     return attempts.open_attempt(
-        test_folder, before, steps.keys,
+        test_folder, before, steps.keys, steps.stale,
         {"test": plan.test, "handle": plan.handle, "inputs": inputs.as_json(), "status": "begun"},
     )  # fmt: skip
