@@ -16,7 +16,7 @@ import pytest
 
 from kit.simulated_detector import BIAS, DETECTOR, FLAT, STARS, START, bench
 from nightjar.calibration.chamber import load_profile
-from nightjar.calibration.detector import Detector
+from nightjar.calibration.detector import Detector, QuadrantPlace
 from nightjar.errors import ConfigError, InvalidArgument
 from nightjard.simulators.detector import electronics
 from nightjard.simulators.detector.bench import Bench
@@ -271,3 +271,19 @@ def test_gain_is_the_slope_of_variance_over_mean_and_moves_with_temperature_and_
     changed = (1 - 5 * e.gain_per_k) * (1 + 0.5 * e.gain_per_rd_v)
     assert made.last.channels["1E"].gain_e_adu / normal == pytest.approx(changed, rel=1e-4)
     assert made.last.channels["1H"].gain_e_adu < made.last.channels["1H"].gain_e_adu * changed
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(48, 40), (16, 12), (5, 3), (1, 1)])
+def test_a_detector_of_a_few_pixels_works(columns: int, rows: int) -> None:
+    """Of any size down to one pixel: every effect, every kind of exposure."""
+    tiny = Detector(
+        name="tiny", ccds=1, quadrants={"A": QuadrantPlace(column=0, row=0)}, prescan=0,
+        image_columns=columns, overscan=0, image_rows=rows, pixel_um=12.0, gain_e_adu=3.5,
+        read_noise_e=4.5, full_well_e=2e5, offset_sector="none", tile_px=4,
+    )  # fmt: skip
+    bench = Bench(tiny, Truth.default(tiny), load_profile("B_NOSTROMO"))
+    for values in (
+        {"exptime": 1.0}, {"exptime": 1.0, "source": "point"}, {"test": "MOT_WARM", "s_tpump": 1},
+        {"chinj": 1, "toi_ch": 500, "id_dly": 1250, "v_tpump": 1},
+    ):  # fmt: skip
+        assert bench.expose(1, values, 10**18)[1].shape == (rows, columns)

@@ -39,6 +39,7 @@ from nightjard.calib.command import calib
 from nightjard.simulators.detector.campaign import Acquired, acquire_session
 from nightjard.simulators.detector.faults import FAULTS, parse_fault
 from nightjard.simulators.detector.recording import Exposure
+from nightjard.simulators.detector.truth import Truth
 
 START = parse_iso("2021-02-21T10:15:30")
 EQUIPMENT = {"sn_roe": "FM15", "sn_rpsu": "FM15", "sn_ccd1": "14888-88-81",
@@ -446,7 +447,15 @@ def test_obsids_can_leave_out_some(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [("hk-spyke", "did you mean hk-spike"), ("missing-file:cdd=1", "a key of test, frame, ccd"),
-     ("missing-file:ccd=two", "ccd must be a whole number"), ("aborted:frame=0", "counts from 1"),
+     ("missing-file:ccd=two", "ccd must be a whole number"),
+     ("aborted:frame=0", "frame must be 1 to"),
+     ("missing-file:ccd=7", "has 3 CCD, none is 7"), ("late-files:frame=99", "has frames 1.."),
+     ("stuck-bit:bit=99", "bit must be 0 to 15"), ("truncated-file:keep=nan", "keep must be 0 to"),
+     ("dead-quadrant:quadrant=Z", "no quadrant Z; there are: E, F"),
+     ("dead-quadrant:value=99999999", "value must be 0 to 65535"),
+     ("hk-spike:parameter=CCD2_OD", "no CCD2_OD; did you mean CCD2_OD_"),
+     ("exptime-error:percent=inf", "percent must be"), ("obsid-jump:count=-3", "count must be"),
+     ("wrong-elvis:version=9", "no ELVIS version '9'"),
      ("missing-file:test=FLAT09", "no test FLAT09; it has BIAS01, PTC01")],
 )  # fmt: skip
 def test_a_fault_that_is_none_is_refused_before_anything_is_written(
@@ -504,6 +513,8 @@ def test_the_command_makes_day_folders_of_a_real_bench(tmp_path: Path) -> None:
     [(["BIAS1"], "did you mean BIAS01"), (["BIAS01", "--date", "today"], "--date: not a UTC time"),
      ([], "name tests, or sessions"), (["BIAS01", "--effects", "no-gravity"], "gravity"),
      (["BIAS01", "--detector", "ccd274"], "no detector 'ccd274'"),
+     (["BIAS01", "--date", "2069-12-31T23:59:00"], "2070: files and log have two digits"),
+     (["BIAS01", "--date", "1969-01-01"], "and are read as 1970 to 2069"),
      (["BIAS01", "--fault", "hk-spike:test=PTC01"], "no session has a test PTC01")],
 )  # fmt: skip
 def test_the_command_refuses_what_it_does_not_know(
@@ -523,6 +534,8 @@ def test_ctrl_c_ends_after_the_exposure_at_work(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(folder.glob("HK_1000_*")) and time.monotonic() < deadline:
         threading.Event().wait(0.02)
+    # Whatever happens to the program now, what was injected is known.
+    assert Truth.load(out / "21_Feb_21_truth" / "1000_bench.json").block == "NOSTROMO"
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130

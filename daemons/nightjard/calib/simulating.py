@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.calibration.catalogue import load_catalogue
-from nightjar.calibration.chamber import ChamberProfile, load_profile
+from nightjar.calibration.chamber import ChamberProfile
 from nightjar.calibration.dayfolder import day_folder_name
-from nightjar.calibration.detector import Detector, load_detector
-from nightjar.calibration.elvis import LATEST
-from nightjar.calibration.script import Script, frame_seconds
+from nightjar.calibration.detector import Detector
+from nightjar.calibration.elvis import LATEST, PIVOT, full_year, utc
+from nightjar.calibration.script import Script
 from nightjar.clock import ScaledClock
 from nightjar.errors import InvalidArgument, StorageError, storage_code
 from nightjar.files import require_space
 from nightjar.times import NS_PER_S
-from nightjard.calib.session_folder import session_books
 
 #: Serials of the block that the tutorial is about.
 EQUIPMENT = {
@@ -77,16 +76,9 @@ class Simulation:
     def seconds(self) -> float:
         """How long the acquisition would take in life."""
         return sum(
-            column.frames * frame_seconds(column.values, self.detector)
-            for scripts in self.sessions.values()
-            for script in scripts
-            for column in script.columns
-        )
-
-
-def session_scripts(folder: Path) -> tuple[Script, ...]:
-    """Return the scripts of a session folder, in order; errors as :func:`session_books`."""
-    return tuple(script for _, script in session_books(folder))
+            script.seconds(self.detector)
+            for scripts in self.sessions.values() for script in scripts
+        )  # fmt: skip
 
 
 def catalogue_scripts(
@@ -164,6 +156,7 @@ def simulate(
     from nightjard.simulators.detector.campaign import acquire_session
     from nightjard.simulators.detector.truth import Truth
 
+    _require_years(simulation)
     effects = parse_effects(simulation.effects)
     truth = Truth.default(simulation.detector, simulation.block, simulation.seed, effects)
     bench = Bench(simulation.detector, truth, simulation.profile)
@@ -195,6 +188,18 @@ def simulate(
             }
         )  # fmt: skip
     return made
+
+
+def _require_years(simulation: Simulation) -> None:
+    """Raise InvalidArgument where the two digits of names and log would tell another year."""
+    end_ns = simulation.start_ns + round(simulation.seconds * NS_PER_S)
+    for moment in (simulation.start_ns, end_ns):
+        year = utc(moment).year
+        if full_year(year % 100) != year:
+            raise InvalidArgument(
+                f"--date: {year}: files and log have two digits of the year, and are read as "
+                f"{PIVOT + 1900} to {PIVOT + 1999}"
+            )
 
 
 def _shared_out(simulation: Simulation) -> dict[str, list[str]]:
@@ -229,13 +234,3 @@ def _make_out(simulation: Simulation) -> None:
         ) from error  # fmt: skip
     needed = int(1.02 * simulation.image_bytes) + (10 << 20)
     require_space(simulation.out, needed, f"cannot simulate {simulation.frames} exposures")
-
-
-def chamber(name: str) -> ChamberProfile:
-    """Return a chamber's profile that is in force now."""
-    return load_profile(name)
-
-
-def detector_of(scale: str, name: str | None) -> Detector:
-    """Return the detector of a scale, or the one that is named."""
-    return load_detector(name or SCALES[scale])

@@ -113,7 +113,10 @@ def _simulation(
     chamber: str, camptype: str, elvis: str, date: str | None, max_frames: int | None, **more: Any,
 ) -> Any:  # fmt: skip
     """Return what the options ask for."""
+    from nightjar.calibration.chamber import load_profile
+    from nightjar.calibration.detector import load_detector
     from nightjard.calib import simulating
+    from nightjard.calib.session_folder import session_books
 
     if bool(tests) == bool(sessions):
         raise click.UsageError("name tests, or sessions with -s DIR; not both, not neither")
@@ -121,10 +124,12 @@ def _simulation(
         start_ns = time.time_ns() if date is None else parse_iso(date)
     except ValueError as error:
         raise InvalidArgument(f"--date: {error}") from None
-    described = simulating.detector_of(scale, detector)
-    profile = simulating.chamber(chamber)
+    described = load_detector(detector or simulating.SCALES[scale])
+    profile = load_profile(chamber)
     if sessions:
-        scripts = {path.name: simulating.session_scripts(path) for path in sessions}
+        scripts = {
+            path.name: tuple(script for _, script in session_books(path)) for path in sessions
+        }
         if len(scripts) < len(sessions):
             raise InvalidArgument("two sessions have the same name")
     else:

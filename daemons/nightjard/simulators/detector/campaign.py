@@ -42,14 +42,6 @@ Progress = Callable[[int, int, Exposure], None]
 """Called after each exposure with the number done, the number of all, and the exposure."""
 
 
-class BenchTruth(Protocol):
-    """What is known of a bench."""
-
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        ...
-
-
 class Bench(Protocol):
     """A detector, its light and its electronics."""
 
@@ -173,7 +165,7 @@ def acquire_session(
     """
     if not scripts:
         raise ConfigError("no test to acquire: give at least one script")
-    plan = SessionPlan(bench.detector, scripts, faults)
+    plan = SessionPlan(bench.detector, scripts, faults, elvis)
     start_ns = plan.start_ns(start_time_ns)
     _require_free(folder, range(start_obsid, start_obsid + plan.obsids))
     truth = truth_folder or folder.with_name(folder.name + "_truth")
@@ -185,6 +177,7 @@ def acquire_session(
     session.temperature_c = temperature_c
     try:
         truth.mkdir(parents=True, exist_ok=True)
+        _write_bench(bench, truth, start_obsid)  # there, whatever happens to this process
         for done, exposure in enumerate(session.exposures(start_obsid, start_ns), 1):
             _count(acquired, exposure)
             if on_exposure is not None:
@@ -202,7 +195,7 @@ def acquire_session(
         files_of_day.close()
         acquired.folders = list(files_of_day.folders)
         if truth.is_dir():
-            _write_truth(bench, plan, session, acquired, start_obsid)
+            _write_session(plan, session, acquired, start_obsid)
     return acquired
 
 
@@ -228,12 +221,15 @@ def _count(acquired: Acquired, exposure: Exposure) -> None:
     acquired.end_ns = exposure.end_ns
 
 
-def _write_truth(
-    bench: Bench, plan: SessionPlan, session: _Session, acquired: Acquired, start_obsid: int
-) -> None:
+def _write_bench(bench: Bench, folder: Path, start_obsid: int) -> None:
     truth = getattr(bench, "truth", None)
     if truth is not None:
-        truth.save(acquired.truth_folder / f"{start_obsid}_bench.json")
+        truth.save(folder / f"{start_obsid}_bench.json")
+
+
+def _write_session(
+    plan: SessionPlan, session: _Session, acquired: Acquired, start_obsid: int
+) -> None:
     told = {
         "folders": [folder.name for folder in acquired.folders],
         "runs": [dataclasses.asdict(run) for run in acquired.runs],

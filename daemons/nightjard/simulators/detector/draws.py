@@ -250,6 +250,8 @@ def _defects(detector: Detector, rng: np.random.Generator) -> dict[str, Any]:
     for ccd in detector.ccd_numbers:
         for name in names:
             count_dark, count_hot = max(round(50 * share), 6), max(round(75 * share), 8)
+            most = columns * rows // 4  # of a detector of a few pixels
+            count_dark, count_hot = min(count_dark, most), min(count_hot, most)
             flat = rng.choice(columns * rows, count_dark + count_hot, replace=False)
             place = [(int(i % columns), int(i // columns)) for i in flat]
             hot = np.exp(rng.uniform(math.log(60.0), math.log(2e4), count_hot))
@@ -266,15 +268,22 @@ def _defects(detector: Detector, rng: np.random.Generator) -> dict[str, Any]:
         for kind, count in (("dead", spread), ("hot", max(round(3 * math.sqrt(share)), 1))):
             for i in range(count):
                 one = lists[channel(ccd, names[(i + (kind == "hot")) % len(names)])]
-                x = int(rng.integers(8, columns - 8))
+                x = int(rng.integers(*_inside(columns, 8)))
                 if kind == "dead":
                     one.setdefault("dead_columns", []).append((x, 0.05))
                 else:
-                    column = (x, int(rng.integers(0, rows // 4)), float(rng.uniform(500, 2500)))
+                    first = int(rng.integers(0, max(rows // 4, 1)))
+                    column = (x, first, float(rng.uniform(500, 2500)))
                     one.setdefault("hot_columns", []).append(column)
-        x, y = int(rng.integers(20, columns - 20)), int(rng.integers(20, rows - 20))
+        x, y = int(rng.integers(*_inside(columns, 20))), int(rng.integers(*_inside(rows, 20)))
         lists[channel(ccd, names[2 % len(names)])]["clusters"] = [(x, y, 4.0, 0.3)]
     return lists
+
+
+def _inside(size: int, margin: int) -> tuple[int, int]:
+    """Return the ends between which a place keeps away from the edges, as far as there is room."""
+    margin = min(margin, (size - 1) // 2)
+    return margin, size - margin
 
 
 def _electronics(detector: Detector, rng: np.random.Generator) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightjar.calibration.detector import Detector
+from nightjar.calibration.elvis import load_elvis
 from nightjar.calibration.housekeeping import HkTable
 from nightjar.errors import ConfigError
 from nightjar.times import NS_PER_S
@@ -51,6 +52,13 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "partial-files": ("the first half of a file is there before the rest", {"frames": 1}),
     "obsid-jump": ("OBSIDs leave out some", {"count": 5}),
 }  # fmt: skip
+_RANGES: dict[str, tuple[float, float]] = {
+    "frame": (1, 10**6), "ccd": (1, 99), "keep": (0, 1), "frames": (1, 10**6),
+    "percent": (-99, 1000), "bit": (0, 15), "state": (0, 1), "adu": (-65535, 65535),
+    "value": (0, 65535), "by": (-1e6, 1e6), "seconds": (1e-3, 1e6), "to": (-1e6, 1e6),
+    "count": (1, 10**6),
+}  # fmt: skip
+"""What the numbers of faults may be, both ends included."""
 _LASTING = {"stuck-bit", "bias-jump", "dead-quadrant", "wrong-serials", "exptime-error", "hk-ramp"}
 _OF_TEST = {"late-files", "partial-files", "wrong-serials", "exptime-error"}
 """Without ``frame`` these begin with the first one of the test."""
@@ -116,8 +124,9 @@ def parse_fault(text: str) -> Fault:
             raise ConfigError(
                 f"fault {text!r}: {key} must be {_KINDS[type(target[key])]}, not {value!r}"
             ) from None
-    if place["frame"] < 1:
-        raise ConfigError(f"fault {text!r}: frame counts from 1")
+        low, high = _RANGES.get(key, (0, 0))
+        if key in _RANGES and not low <= target[key] <= high:
+            raise ConfigError(f"fault {text!r}: {key} must be {low:g} to {high:g}, not {value!r}")
     return Fault(name, place["test"], place["frame"], arguments)
 
 
@@ -137,6 +146,44 @@ def parse_faults(texts: Iterable[str], tests: list[str]) -> list[Fault]:
     return found
 
 
+def require_effect(
+    faults: Iterable[Fault], frames: Mapping[str, int], detector: Detector, elvis: str
+) -> None:
+    """Raise ConfigError where a fault cannot be: before anything is made.
+
+    Parameters
+    ----------
+    frames
+        Test -> number of its frames.
+    elvis
+        Version whose housekeeping is written.
+    """
+    parameters = load_elvis(elvis).housekeeping[1:]
+    for fault in faults:
+        where = f"fault {fault.name}"
+        count = frames[fault.test]
+        if fault.frame > count:
+            raise ConfigError(f"{where}: {fault.test} has frames 1..{count}, not {fault.frame}")
+        if fault.name == "aborted" and count < 2:
+            raise ConfigError(f"{where}: {fault.test} has one frame: nothing is left to abort")
+        if fault.arguments.get("ccd", 1) not in detector.ccd_numbers:
+            raise ConfigError(
+                f"{where}: {detector.name} has {detector.ccds} CCD, none is {fault['ccd']}"
+            )
+        quadrant = fault.arguments.get("quadrant", detector.names[0])
+        if quadrant not in detector.quadrants:
+            raise ConfigError(
+                f"{where}: no quadrant {quadrant}; there are: {', '.join(detector.names)}"
+            )
+        parameter = fault.arguments.get("parameter")
+        if parameter is not None and parameter not in parameters:
+            near = difflib.get_close_matches(parameter, parameters, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{where}: housekeeping has no {parameter}{hint}")
+        if fault.name == "wrong-elvis":
+            load_elvis(fault["version"])
+
+
 # --- pixels ---
 
 
@@ -144,11 +191,6 @@ def spoil_frame(fault: Fault, detector: Detector, ccd: int, frame: Frame) -> Non
     """Change the frame of a CCD in place, as far as the fault is one of pixels and of this CCD."""
     if fault.name not in ("stuck-bit", "bias-jump", "dead-quadrant") or ccd != fault["ccd"]:
         return
-    if fault["quadrant"] not in detector.quadrants:
-        raise ConfigError(
-            f"fault {fault.name}: no quadrant {fault['quadrant']}; there are: "
-            f"{', '.join(detector.names)}"
-        )
     quadrant = detector.canonical(frame, fault["quadrant"])
     if fault.name == "stuck-bit":
         bit = np.uint16(1 << fault["bit"])
@@ -199,7 +241,7 @@ def spoil_housekeeping(fault: Fault, table: HkTable, began_ns: int) -> HkTable:
     if fault.name == "hk-stale":
         values[middle:] = values[middle]
         return dataclasses.replace(table, values=values)
-    column = _column(fault, table)
+    column = table.names.index(fault["parameter"])
     if fault.name == "hk-spike":
         values[middle, column] += fault["by"]
     elif fault.name == "hk-stuck":
@@ -213,14 +255,3 @@ def spoil_housekeeping(fault: Fault, table: HkTable, began_ns: int) -> HkTable:
         part = np.clip((times - began_ns) / NS_PER_S / fault["seconds"], 0.0, 1.0)
         values[:, column] += part * (fault["to"] - values[0, column])
     return dataclasses.replace(table, values=values)
-
-
-def _column(fault: Fault, table: HkTable) -> int:
-    try:
-        return table.names.index(fault["parameter"])
-    except ValueError:
-        near = difflib.get_close_matches(fault["parameter"], table.names, 1)
-        raise ConfigError(
-            f"fault {fault.name}: housekeeping has no {fault['parameter']}"
-            + (f"; did you mean {near[0]}?" if near else "")
-        ) from None

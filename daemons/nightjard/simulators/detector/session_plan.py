@@ -10,7 +10,7 @@ from typing import Any
 from nightjar.calibration.detector import Detector
 from nightjar.calibration.script import Script, frame_seconds
 from nightjar.times import NS_PER_DAY, NS_PER_S
-from nightjard.simulators.detector.faults import Fault, parse_faults
+from nightjard.simulators.detector.faults import Fault, parse_faults, require_effect
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,11 @@ class SessionPlan:
     """What is to be exposed, in order; the faults of the whole session applied."""
 
     def __init__(
-        self, detector: Detector, scripts: Sequence[Script], faults: Sequence[str]
+        self, detector: Detector, scripts: Sequence[Script], faults: Sequence[str], elvis: str
     ) -> None:
         self.faults = parse_faults(faults, [script.test for script in scripts])
+        frames = {script.test: script.frames for script in scripts}
+        require_effect(self.faults, frames, detector, elvis)
         versions = [fault["version"] for fault in self.faults if fault.name == "wrong-elvis"]
         self.version = versions[0] if versions else None
         self.steps: list[Step] = []
