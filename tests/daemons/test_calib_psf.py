@@ -14,7 +14,7 @@ from scipy.optimize import curve_fit
 from scipy.special import erf
 
 from kit.calib_bench import flags_of, run, run_all, take
-from kit.calib_spots import spot
+from kit.calib_spots import pushed_charge, spot
 from nightjar.calibration.detector import load_detector
 from nightjar.errors import ConfigError, Refused
 from nightjard.calib.science.spot_growth import mean_line, robust_line, weighted_mean
@@ -90,26 +90,12 @@ def growth(truth: Truth) -> tuple[float, float]:
         both = []
         for x, y in ((10.0, 10.0), (10.3, 10.4), (10.5, 10.1), (10.2, 10.5)):
             light = spot(21, x, y, flux=electrons * 5.0, fwhm=2.1)
-            charge = pushed(light, truth)
+            charge = pushed_charge(light, truth.brighter_fatter.kernel)
             both.append(fitted(charge))
         wide[name] = np.mean(both, axis=0)
     sigma = 2.1 / 2.3548
     peak = 5e5 * erf(0.5 / sigma / 2**0.5) ** 2 / SMALL.gain_e_adu
     return tuple((wide["bright"] - wide["faint"]) / peak * 1e4)  # type: ignore[return-value]
-
-
-def pushed(light: Any, truth: Truth, steps: int = 100) -> Any:
-    charge = np.zeros_like(light)
-    for _ in range(steps):
-        part = light / steps
-        moved = np.zeros_like(light)
-        for column, row, k in truth.brighter_fatter.kernel:
-            for dx in {column, -column}:
-                for dy in {row, -row}:
-                    other = [np.roll(one, (dy, dx), (0, 1)) for one in (part, charge)]
-                    moved += k * (part + other[0]) / 2 * (other[1] - charge)
-        charge = charge + part + moved
-    return charge
 
 
 def fitted(image: Any) -> Any:

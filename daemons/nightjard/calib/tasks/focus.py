@@ -19,7 +19,8 @@ from nightjard.calib.science.focus_fit import (
     FocusPlane,
     fit_focus,
     fit_plane,
-    growth_with_peak,
+    growth_with_light,
+    pushing_light,
     sweep_problem,
 )
 from nightjard.calib.science.sources import FWHM_PER_SIGMA
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 #: A chamber's focus is trusted within this of its profile; farther is told.
 _FAR_MM = 0.2
 _FLUENCE_PART = (0.40, 0.75)
+#: How well the law of growth by brighter-fatter is known, in parts of the growth.
+_GROWTH_PART = 0.05
 
 
 # --- check ---
@@ -124,7 +127,7 @@ def basic(work: Work) -> None:
     table.sort(["ccd", "id", "mirr_pos", "obsid"])
     names = ["obsid", "ccd", "column", "id", "quadrant", "spot", "x", "y", "mirr_pos", "fwhm",
              "fwhm_error", "fwhm_x", "fwhm_x_error", "fwhm_y", "fwhm_y_error", "fwhm_x_moments",
-             "fwhm_y_moments", "peak", "flux", "flux_error", "is_good"]  # fmt: skip
+             "fwhm_y_moments", "peak", "fit_peak", "flux", "flux_error", "is_good"]  # fmt: skip
     kept = table[names]
     work.results.table("curves", kept, caption="Widths along the sweep", show=False)
 
@@ -258,29 +261,31 @@ def _record_without_light(
     """Record the least width of faint spots: without what they grow by their own light."""
     keys = [(row["ccd"], row["id"]) for row in rows if row["is_used"]]
     spots = [table[(table["ccd"] == ccd) & (table["id"] == name)] for ccd, name in keys]
-    columns = [
+    z, fwhm, sigma, peak = (
         [np.asarray(one[name], float) for one in spots]
-        for name in ("mirr_pos", "fwhm", "fwhm_error", "peak")
-    ]
-    growth, error = growth_with_peak([curves[key] for key in keys], *columns)
+        for name in ("mirr_pos", "fwhm", "fwhm_error", "fit_peak")
+    )
+    light = [pushing_light(*one) for one in zip(peak, fwhm, strict=True)]
+    growth, error = growth_with_light([curves[key] for key in keys], z, fwhm, sigma, light)
     if not math.isfinite(growth):
         return
-    wave = spot_check.wave_of(work)
-    values, errors = [], []
-    for z, fwhm, sigma, peak in zip(*columns, strict=True):
-        faint = np.sqrt(np.maximum(fwhm**2 - growth * peak, 0.01))
-        curve = fit_focus(z, faint, sigma)
-        values.append(curve.f0_px)
-        errors.append(curve.f0_error_px)
-    least = weighted_mean(values, errors)
+    faint = [
+        fit_focus(at, np.sqrt(np.maximum(width**2 - growth * one, 0.01)), width_error)
+        for at, width, width_error, one in zip(z, fwhm, sigma, light, strict=True)
+    ]
+    least = weighted_mean([one.f0_px for one in faint], [one.f0_error_px for one in faint])
     if not math.isfinite(least[0]):
         return
-    top = float(np.median([peak.max() for peak in columns[3]]))
+    wave = spot_check.wave_of(work)
+    top = float(np.median([one.max() for one in light]))
+    # How a profile grows is known to some per cent only, whatever the sweep says.
+    error = math.hypot(error, _GROWTH_PART * growth)
     total = math.hypot(least[1], error * top / (2 * least[0]))
     work.results.value("f0_faint", least[0], error=total, unit="px", wave=wave,
                        note="least width at no light, brighter-fatter taken off")  # fmt: skip
-    work.results.value("fwhm_squared_growth", growth * 1e4, error=error * 1e4,
-                       unit="px2/1e4 ADU", wave=wave)  # fmt: skip
+    per_peak = 1e4 * top / float(np.median([one.max() for one in peak]))
+    work.results.value("fwhm_squared_growth", growth * per_peak, error=error * per_peak,
+                       unit="px2/1e4 ADU", wave=wave, note="with the peak, in focus")  # fmt: skip
 
 
 def _record_ccd(work: Work, ccd: int, plane: FocusPlane | None, wave: int) -> None:
