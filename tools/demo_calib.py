@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo import BIN, DemoError, heading, run
+from demo import BIN, DemoError, heading
 from demo_calib_truth import compare, draw
 
 BLOCK = "NOSTROMO"
@@ -37,6 +37,7 @@ TESTS = ("FOCUS00_800", "BIAS01", "PTC02_730", "CHINJ02")
 HANDLES = ("FOCUS00", "BIAS01", "PTC02WAVE", "CHINJ02")
 SERIALS = ("14888-88-81", "14888-88-82", "14888-88-83")
 NEEDED_BYTES = 1_000_000_000
+COMMAND_LIMIT_S = 600.0  # for machines that do much else
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -45,6 +46,29 @@ def edit(path: Path, **changes: Any) -> None:
     value.update(changes)
     path.write_text(json.dumps(value, indent=2) + "\n")
     print(f"edit {path.name}: {', '.join(changes)}", flush=True)
+
+
+class Shell:
+    """Runs commands in a folder, and shows them as they would be typed there."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+        self.folder = Path()
+
+    def enter(self, folder: Path, name: str) -> None:
+        """Go into a folder."""
+        self.folder = folder
+        print(f"$ cd {name}", flush=True)
+
+    def run(self, *command: str) -> None:
+        """Run a command; its output goes where ours goes."""
+        print(f"$ {shlex.join(command)}", flush=True)
+        done = subprocess.run(
+            [str(BIN / command[0]), *command[1:]], env=self.environment, cwd=self.folder,
+            timeout=COMMAND_LIMIT_S, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise DemoError(f"{shlex.join(command)} ended with exit code {done.returncode}")
 
 
 class Bench:
@@ -67,22 +91,23 @@ class Bench:
         return found
 
 
-def prepare(folder: Path, environment: dict[str, str]) -> Bench:
+def prepare(folder: Path, shell: Shell) -> Bench:
     """Make the tree, the scripts and the session."""
     heading("A work tree for a block of read-out electronics and three CCDs")
+    shell.enter(folder, folder.name)
     serials = [word for serial in SERIALS for word in ("--ccd", serial)]
-    run(environment, "calib", "init", BLOCK, "--path", str(folder), "--detector", "ccd273-8th",
-        "--date", SCRIPTS_DATE, "--roe", "FM15", "--rpsu", "FM15", *serials)  # fmt: skip
+    shell.run("calib", "init", BLOCK, "--detector", "ccd273-8th", "--date", SCRIPTS_DATE,
+              "--roe", "FM15", "--rpsu", "FM15", *serials)  # fmt: skip
     bench = Bench(folder)
     heading("Acquisition scripts: a workbook a test; then a session of four tests")
+    shell.enter(bench.tree / "SCRIPTS", f"{BLOCK}/SCRIPTS")
     inputs = bench.one("SCRIPTS/scripts_inputs_*.json")
     wanted = {name: int(name in HANDLES) for name in json.loads(inputs.read_text())["toWrite"]}
-    scripts, sequences = bench.tree / "SCRIPTS" / "Scripts", bench.tree / "SCRIPTS" / "SEQUENCES"
-    edit(inputs, outpath=str(scripts), toWrite=wanted)
-    run(environment, "calib", "scripts", "-j", str(inputs), "--date", SCRIPTS_DATE)
+    edit(inputs, outpath="Scripts", toWrite=wanted)
+    shell.run("calib", "scripts", "-j", inputs.name, "--date", SCRIPTS_DATE)
     builder = bench.one("SCRIPTS/sessions_builder_*.json")
-    edit(builder, inpath=str(scripts), outpath=str(sequences), sessions={bench.session: TESTS})
-    run(environment, "calib", "sessions", "-j", str(builder), "--replace")
+    edit(builder, inpath="Scripts", outpath="SEQUENCES", sessions={bench.session: TESTS})
+    shell.run("calib", "sessions", "-j", builder.name, "--replace")
     campaign = bench.one("ANALYSIS/campaign_*.json")
     known = json.loads(campaign.read_text())["test_specifics"] if bench.session != "D11" else {}
     schedule = [[test, [None, None]] for test in TESTS]
@@ -92,19 +117,19 @@ def prepare(folder: Path, environment: dict[str, str]) -> Bench:
 
 
 @contextmanager
-def simulation(bench: Bench, environment: dict[str, str], speed: float) -> Iterator[None]:
+def simulation(bench: Bench, shell: Shell, speed: float) -> Iterator[None]:
     """Have the session taken in the background."""
     words = [
-        "simulate", "--session", str(bench.tree / "SCRIPTS" / "SEQUENCES" / bench.session),
-        "--out", str(bench.data), "--date", f"{bench.day}T09:00:00Z",
-        "--start-obsid", str(bench.first_obsid), "--speed", f"{speed:g}",
+        "simulate", "--session", f"../SCRIPTS/SEQUENCES/{bench.session}", "--out",
+        "../CALDATA/data", "--date", f"{bench.day}T09:00:00Z", "--start-obsid",
+        str(bench.first_obsid), "--speed", f"{speed:g}",
     ]  # fmt: skip
     print(f"$ calib {shlex.join(words)} &", flush=True)
     log = bench.tree / "simulate.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [str(BIN / "calib"), *words], env=environment, stdin=subprocess.DEVNULL,
-            stdout=output, stderr=subprocess.STDOUT,
+            [str(BIN / "calib"), *words], env=shell.environment, cwd=shell.folder,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
         yield
@@ -116,33 +141,32 @@ def simulation(bench: Bench, environment: dict[str, str], speed: float) -> Itera
             process.wait(10)
 
 
-def acquire_and_analyse(bench: Bench, environment: dict[str, str], speed: float) -> None:
+def acquire_and_analyse(bench: Bench, shell: Shell, speed: float) -> None:
     """Follow the acquisition with the analysis."""
     heading(f"The bench takes session {bench.session}, {speed:g} times as fast as life; "
             "the analysis follows it")  # fmt: skip
-    campaign = str(bench.one("ANALYSIS/campaign_*.json"))
-    bench.day_folder.mkdir(parents=True, exist_ok=True)
-    with simulation(bench, environment, speed):
-        run(environment, "calib", "run", campaign, "--run", bench.session, "--wait",
-            "--sleep", "1", "--give-up", "60", "--log", "--tag", f"_{bench.session}",
-            "--log-folder", str(bench.tree / "ANALYSIS"))  # fmt: skip
-    run(environment, "calib", "status", campaign, "--run", bench.session)
+    shell.enter(bench.tree / "ANALYSIS", "../ANALYSIS")
+    campaign = bench.one("ANALYSIS/campaign_*.json").name
+    with simulation(bench, shell, speed):
+        shell.run("calib", "run", campaign, "-R", bench.session, "--wait", "--sleep", "1",
+                  "--give-up", "120", "--log", "--tag", f"_{bench.session}")  # fmt: skip
+    shell.run("calib", "status", campaign, "-R", bench.session)
 
 
 def demonstrate(folder: Path, speed: float) -> None:
     """Do all of it."""
     began = time.monotonic()
     # Profiles and detectors are those of this clone, whatever the machine has.
-    environment = {**os.environ, "CALIB_CONFIG_ROOT": str(folder / "CONFIG")}
-    bench = prepare(folder, environment)
-    acquire_and_analyse(bench, environment, speed)
+    shell = Shell({**os.environ, "CALIB_CONFIG_ROOT": str(folder / "CONFIG")})
+    bench = prepare(folder, shell)
+    acquire_and_analyse(bench, shell, speed)
     heading("What was found, beside what the simulator put in")
     lines, are_good = compare(bench.results, bench.truth, bench.first_obsid)
     print("\n".join(lines), flush=True)
     picture = draw(bench.results, bench.truth, bench.first_obsid, folder / "calibration.png")
     heading("A change of the chamber's profile, as the results suggest it")
-    run(environment, "calib", "profile", "propose", "--from", str(bench.results),
-        "--chamber", "B_NOSTROMO", "--dry-run")  # fmt: skip
+    shell.run("calib", "profile", "propose", "--from", f"results_atCALDATA/{bench.session}",
+              "--chamber", "B_NOSTROMO", "--dry-run")  # fmt: skip
     if not are_good:
         raise DemoError("a value that was found is not what was put in")
     print(f"\nDone in {time.monotonic() - began:.0f} s. The picture is {picture}.")
