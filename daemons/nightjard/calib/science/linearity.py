@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from nightjard.calib.science.latent import Track, follow
 from nightjard.calib.science.linearity_curve import Curve, Reference, referenced
 from nightjard.calib.science.robust import (
     Float64s,
     Polynomial,
-    fit_polynomial,
     robust_sigma,
     weighted_least_squares,
 )
@@ -62,19 +62,23 @@ class Exposures:
         return replace(self, level=self.level[:, where], error=self.error[:, where])
 
 
-def lamp_track(
-    time_s: Float64s, level: Float64s, error: Float64s, most_degree: int = 4
-) -> Polynomial:
-    """Return the brightness of the lamp over time, 1 on average, from frames of one exposure.
+def lamp_track(time_s: Float64s, level: Float64s, error: Float64s) -> Polynomial:
+    """Return the brightness of the lamp over time where nothing was left by bright frames."""
+    return lamp_and_latent(time_s, level, error).lamp
 
-    A parabola, or a polynomial of a higher degree where that lowers the scatter by more than
-    chance would (a fifth for each coefficient).
+
+def lamp_and_latent(
+    time_s: Float64s, level: Float64s, error: Float64s, latent: Float64s | None = None
+) -> Track:
+    """Return the brightness of the lamp over time, 1 on average, from frames of one exposure.
 
     Parameters
     ----------
     level, error
         Of as many places as there are (tiles of all quadrants of all CCDs), shape (frames,
         places), ADU. One lamp lights them all.
+    latent
+        See :func:`latent.follow`.
 
     Raises
     ------
@@ -86,16 +90,11 @@ def lamp_track(
     weights = np.where(np.isfinite(relative * weights), weights, 0.0)
     sums = np.maximum(weights.sum(axis=1), 1e-300)
     mean = np.where(weights > 0, relative * weights, 0.0).sum(axis=1) / sums
-    track = fit_polynomial(time_s, mean, min(2, mean.size - 1))
-    for degree in range(3, most_degree + 1):
-        if mean.size < 3 * degree:
-            break
-        other = fit_polynomial(time_s, mean, degree)
-        if other.rms < 0.8 * track.rms and int(other.kept.sum()) >= int(track.kept.sum()):
-            track = other
+    track, part = follow(time_s, mean, latent)
     scale = float(track(time_s[track.kept]).mean())
-    return Polynomial(track.coefficients / scale, track.covariance / scale**2, track.kept,
+    lamp = Polynomial(track.coefficients / scale, track.covariance / scale**2, track.kept,
                       track.rms / scale)  # fmt: skip
+    return Track(lamp, part / scale)
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,12 @@ from nightjard.calib.checks import check
 from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Recipe, prepared
 from nightjard.calib.preparing import is_dry, prep_subtask, recipes_of
+from nightjard.calib.science.latent import latent_shape
 from nightjard.calib.science.linearity import (
     Exposures,
     Linearity,
     Range,
-    lamp_track,
+    lamp_and_latent,
     measure_linearity,
 )
 from nightjard.calib.science.robust import Polynomial, clipped_moments
@@ -63,6 +64,11 @@ class LinearityOptions(TransferOptions):
     is_shutter_fitted: bool = Field(
         False, description="The curve is made with exposure times corrected by the offset found."
     )
+    latent_from: float = Field(
+        0.82, gt=0, le=2, description="Frames above leave charge in those that follow, in parts "
+        "of full scale.",
+    )
+    latent_tau_s: float = Field(900.0, gt=1, description="How fast that goes.")
     largest_shutter_s: float = Field(
         0.01, gt=0, description="Offset of the exposure times that is tolerated, s."
     )
@@ -180,7 +186,7 @@ def fit_linearity(work: Work) -> None:
             # What the image has above the prescan without light.
             level = level - np.nanmean(level[dark], axis=0)
         cubes[channel] = (level, error)
-    track = _follow_lamp(work, plan, cubes)
+    track = _follow_lamp(work, plan, cubes, options)
     if track is None:
         return
     found: dict[Channel, Linearity] = {}
@@ -210,8 +216,10 @@ def fit_linearity(work: Work) -> None:
 
 
 def _follow_lamp(
-    work: Work, plan: Plan, cubes: dict[Channel, tuple[NDArray[Any], NDArray[Any]]]
+    work: Work, plan: Plan, cubes: dict[Channel, tuple[NDArray[Any], NDArray[Any]]],
+    options: LinearityOptions,
 ) -> Polynomial | None:
+    """Return the lamp's track; take the latent charge of bright frames out of all levels."""
     stable = plan.is_stable
     if int(stable.sum()) < 3:
         work.results.flag("BADDATAPROD", cause=f"{int(stable.sum())} frames of one exposure do "
@@ -220,7 +228,12 @@ def _follow_lamp(
     level = np.concatenate([one[stable] for one, _ in cubes.values()], axis=1)
     error = np.concatenate([one[stable] for _, one in cubes.values()], axis=1)
     known = np.isfinite(level).any(axis=0)
-    track = lamp_track(plan.time_s[stable], level[:, known], error[:, known])
+    shape = _latent_shape(work, plan, cubes, options)
+    track, latent = lamp_and_latent(
+        plan.time_s[stable], level[:, known], error[:, known], shape[stable]
+    )
+    if latent:
+        _take_out(work, cubes, shape, latent, stable)
     fine = np.linspace(float(plan.time_s[0]), float(plan.time_s[-1]), 200)
     drift = 100.0 * float(np.ptp(track(fine)))
     work.results.value("lamp_drift", drift, error=100.0 * track.rms, unit="%",
@@ -246,6 +259,37 @@ def _follow_lamp(
     axis.set_ylabel("brightness - 1 / %")
     work.results.figure("lamp", figure, caption="Lamp along the test, with the track divided out")
     return track
+
+
+def _latent_shape(
+    work: Work, plan: Plan, cubes: dict[Channel, tuple[NDArray[Any], NDArray[Any]]],
+    options: LinearityOptions,
+) -> NDArray[np.float64]:
+    """Return at each frame what is left of the charge that bright frames trap, 0 to 1."""
+    with np.errstate(all="ignore"):
+        middle = np.stack([_middle(level) for level, _ in cubes.values()])
+    middle[~np.isfinite(middle)] = 0.0
+    bright = middle.max(axis=0) > options.latent_from * work.detector.adc_full_scale
+    return latent_shape(plan.time_s, bright, options.latent_tau_s)
+
+
+def _middle(level: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the median level of each frame; 0 where no tile counts."""
+    filled = np.where(np.isfinite(level), level, 0.0)
+    return np.asarray(np.median(filled, axis=1), np.float64)
+
+
+def _take_out(
+    work: Work, cubes: dict[Channel, tuple[NDArray[Any], NDArray[Any]]],
+    shape: NDArray[np.float64], latent: float, stable: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    levels = []
+    for level, _ in cubes.values():
+        charge = latent * float(np.nanmedian(level[stable]))
+        level -= charge * shape[:, None]
+        levels.append(charge)
+    work.results.value("latent_charge", float(np.median(levels)), unit="ADU",
+                       note="that bright frames left in the next; taken out")  # fmt: skip
 
 
 def _leave_curves(work: Work, found: dict[Channel, Linearity], span: Range) -> None:

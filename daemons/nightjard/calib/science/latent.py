@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Latent charge that bright flat fields leave in those that follow, beside the drift of the lamp.
+
+A pixel that was nearly full gives a little charge to every later frame, less and less. Frames of
+one exposure that are to follow the lamp are then too bright all at once: a smooth curve through
+them bends. What was left jumps after the first bright frame; no lamp does, so both can be told.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightjard.calib.science.robust import (
+    Float64s,
+    Polynomial,
+    fit_polynomial,
+    robust_sigma,
+    weighted_least_squares,
+)
+
+_MOST = 0.01  # of the level of the frames; more is no latent charge
+_MOST_LOST = 0.12  # of the frames
+_LEAST_GAIN = 0.6  # of the scatter, for latent charge to be believed
+
+
+class Track(NamedTuple):
+    """Brightness of a lamp over time, and what bright frames left, as a part of the level."""
+
+    lamp: Polynomial
+    latent: float
+
+
+def latent_shape(
+    time_s: Float64s, is_bright: NDArray[np.bool_], tau_s: float = 900.0
+) -> Float64s:
+    """Return what is left at each frame of the charge that the last bright frame trapped, 0 to 1.
+
+    A bright frame fills all traps; before the first there is nothing.
+    """
+    bright = time_s[is_bright]
+    place = np.searchsorted(bright, time_s, side="left") - 1
+    since = time_s - bright[np.maximum(place, 0)] if bright.size else np.zeros_like(time_s)
+    shape: Float64s = np.where(place >= 0, np.exp(-since / tau_s), 0.0)
+    return shape
+
+
+def follow(
+    time_s: Float64s, brightness: Float64s, latent: Float64s | None = None, most_degree: int = 4
+) -> Track:
+    """Return lamp and latent charge from the relative brightness of frames of one exposure.
+
+    A parabola, or a polynomial of a higher degree where that lowers the scatter by more than
+    chance would (a fifth for each coefficient). Latent charge must do so by much more.
+
+    Parameters
+    ----------
+    latent
+        Of :func:`latent_shape` at these frames.
+
+    Raises
+    ------
+    ValueError
+        Fewer frames than the polynomial has coefficients.
+    """
+    plain = _lamp(time_s, brightness, most_degree)
+    seen = 0 if latent is None else int((latent > 0.1).sum())
+    if latent is None or not 3 <= seen <= time_s.size - 3:
+        return Track(plain, 0.0)
+    part = _part(time_s, brightness, latent)
+    if not 0.0 < part < _MOST:
+        return Track(plain, 0.0)
+    lamp = _lamp(time_s, brightness - part * latent, most_degree)
+    # The first bright frame may fill some traps only: the next one then lies off.
+    lost = int(plain.kept.sum()) - int(lamp.kept.sum())
+    if lamp.rms > _LEAST_GAIN * plain.rms or lost > _MOST_LOST * time_s.size:
+        return Track(plain, 0.0)
+    return Track(lamp, part)
+
+
+def _part(time_s: Float64s, brightness: Float64s, latent: Float64s) -> float:
+    """Return how much of the shape is in the brightness beside a parabola; strays left out."""
+    span = max(float(np.ptp(time_s)), 1e-9)
+    powers = np.vander((time_s - time_s[0]) / span, 3, increasing=True)
+    design = np.column_stack([powers, latent])
+    kept = np.isfinite(brightness)
+    solution = np.zeros(4)
+    for _ in range(10):
+        if int(kept.sum()) < 6:
+            return 0.0
+        solution, _covariance = weighted_least_squares(
+            design[kept], brightness[kept], np.ones(int(kept.sum()))
+        )
+        gap = np.abs(brightness - design @ solution)
+        sigma = robust_sigma((brightness - design @ solution)[kept])
+        best = np.isfinite(gap) & (gap <= 5.0 * max(sigma, 1e-9))
+        if bool(np.all(best == kept)):
+            break
+        kept = best
+    return float(solution[3])
+
+
+def _lamp(time_s: Float64s, brightness: Float64s, most_degree: int) -> Polynomial:
+    track = fit_polynomial(time_s, brightness, min(2, brightness.size - 1))
+    for degree in range(3, most_degree + 1):
+        if brightness.size < 3 * degree:
+            break
+        other = fit_polynomial(time_s, brightness, degree)
+        if other.rms < 0.8 * track.rms and int(other.kept.sum()) >= int(track.kept.sum()):
+            track = other
+    return track
