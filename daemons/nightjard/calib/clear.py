@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from nightjar.errors import InvalidArgument, Refused, StorageError
-from nightjar.files import is_safe_name
+from nightjar.files import locked
+from nightjard.calib.engine.layout import LOCK, MARKER
 
-#: Left by ``calib run`` in result folders; nothing outside of such folders is cleared.
-MARKER = ".calib-results.json"
+_RESULTS = frozenset({MARKER, "results.json", "flags.json", "products", "figs", "subtasks"})
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,22 @@ def find_folders(root: Path, name: str) -> list[Path]:
     InvalidArgument
         The name is empty or a path, or there is no such folder.
     Refused
-        The folder is not within results, or a folder of that name is not.
+        A folder of that name is not within results, or is one of results.
+    StorageError
+        A folder cannot be listed.
     """
-    if not name or not is_safe_name(name):
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise InvalidArgument(f"{name!r} is no name of a folder; give one, as in -k intermediate")
     if not root.is_dir():
         raise InvalidArgument(f"there is no folder {root}")
-    if name in ("products", "figs", "subtasks"):
-        raise Refused(f"{name} holds results, which are not cleared; intermediate files are in "
-                      f"'intermediate'")  # fmt: skip
     found = []
-    for folder, children, _names in os.walk(root, followlinks=False):
+    for folder, children, _names in os.walk(root, onerror=_stop, followlinks=False):
         here = Path(folder)
         for child in sorted(children):
             path = here / child
             if child == name and not path.is_symlink():
                 _require_marker(path)
+                _require_no_results(path)
                 found.append(path)
         # What is inside of a folder to be emptied goes with it.
         children[:] = [child for child in children if child != name]
@@ -69,11 +70,47 @@ def _require_marker(folder: Path) -> None:
         )
 
 
+def _require_no_results(folder: Path) -> None:
+    """Raise Refused for a folder whose contents nobody could make again: a test's, an attempt's."""
+    within = [folder.name]
+    for _where, folders, names in os.walk(folder, onerror=_stop, followlinks=False):
+        within += [*folders, *names]
+    kept = sorted(_RESULTS.intersection(within))
+    if kept:
+        raise Refused(
+            f"{folder} holds results ({', '.join(kept)}), which are not cleared; intermediate "
+            f"files are in folders such as 'intermediate'"
+        )
+
+
+def _stop(error: OSError) -> None:
+    raise StorageError(f"cannot list {error.filename}: {error.strerror}") from error
+
+
+@contextmanager
+def undisturbed(folders: Iterable[Path]) -> Iterator[None]:
+    """Hold the locks of the runs whose folders these are in: no run starts or works meanwhile.
+
+    Raises
+    ------
+    Refused
+        A run is at work.
+    """
+    runs = {parent for folder in folders for parent in folder.resolve().parents}
+    with ExitStack() as stack:
+        for run in sorted(run for run in runs if (run / LOCK).is_file()):
+            stack.enter_context(locked(run / LOCK, f"calib run of {run}"))
+        yield
+
+
 def measure(folder: Path) -> Clearing:
     """Return how much lies in a folder: files of all depths, links counted as files of no size."""
     count = size = 0
     for path in _files(folder):
-        information = path.lstat()
+        try:
+            information = path.lstat()
+        except FileNotFoundError:
+            continue  # removed meanwhile
         count += 1
         if stat.S_ISREG(information.st_mode) and information.st_nlink == 1:
             size += information.st_size
@@ -95,13 +132,16 @@ def clear(folder: Path, trash: Path | None = None) -> None:
     Raises
     ------
     Refused
-        It is not inside results, or it is a link.
+        It is not inside results, holds results, or is a link.
     StorageError
         Something in it cannot be removed.
     """
     if folder.is_symlink():
         raise Refused(f"{folder} is a link; what it points to is not cleared")
     _require_marker(folder)
+    _require_no_results(folder)
+    if trash is not None and trash.resolve().is_relative_to(folder.resolve()):
+        raise Refused(f"the trash {trash} is inside {folder}; give a folder elsewhere")
     try:
         if trash is not None:
             _move(folder, trash)

@@ -7,6 +7,8 @@ transports and name servers.
 
 from __future__ import annotations
 
+import fnmatch
+import io
 import os
 import re
 import shutil
@@ -26,6 +28,7 @@ from nightjar.errors import (
     TimedOut,
     Unreachable,
 )
+from nightjar.files import write_durably
 
 #: Where OBSID, ROE and CCD stand in a name; * is for what is not known.
 TEMPLATE = "EUC_%i_*D*T_ROE%i_CCD%i.fits"
@@ -34,6 +37,7 @@ _START_S = 20.0
 _TITLE = "nightjar"
 _PLAIN = re.compile(r"[A-Za-z0-9_./+~-]+\Z")
 _PANEL_PX = 512
+_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ def find_frames(
     Raises
     ------
     InvalidArgument
-        No such folder, last before first, or a template that does not have three numbers.
+        No such folder, last before first, too many, or a template without three numbers.
+    StorageError
+        The folder cannot be listed.
     """
     if not folder.is_dir():
         raise InvalidArgument(f"there is no folder {folder}")
@@ -67,14 +73,22 @@ def find_frames(
         raise InvalidArgument(
             f"template {template!r} must be a file name with three %i: OBSID, ROE, CCD"
         )
+    if last - first >= _MOST:
+        raise InvalidArgument(
+            f"OBSID {first} to {last} are {last - first + 1} frames; at most {_MOST} are shown"
+        )
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    except OSError as error:
+        raise StorageError(f"cannot list {folder}: {error.strerror}", path=str(folder)) from error
     paths, missing = [], []
     for obsid in range(first, last + 1):
         try:
             pattern = template % (obsid, roe, ccd)
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"template {template!r}: {error}") from None
-        matches = sorted(path for path in folder.glob(pattern) if path.is_file())
-        paths += matches
+        matches = fnmatch.filter(names, pattern)
+        paths += [folder / name for name in matches]
         if not matches:
             missing.append(obsid)
     return Found(tuple(paths), tuple(missing))
@@ -240,48 +254,75 @@ def show_in_ds9(
 # --- the mosaic ---------------------------------------------------------------------------------
 
 
-def draw_mosaic(paths: Sequence[Path], target: Path) -> None:
+def draw_mosaic(paths: Sequence[Path], target: Path) -> tuple[Path, ...]:
     """Draw files beside each other into a PNG, each with its own zscale limits.
+
+    Returns
+    -------
+    tuple of Path
+        Files that cannot be read as images; their panels say so.
 
     Raises
     ------
+    InvalidArgument
+        The picture's name does not end in ``.png``: it could be a frame's.
     StorageError
-        A file cannot be read as an image, or the picture cannot be written.
+        No file can be read, or the picture cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if target.suffix.lower() != ".png":
+        raise InvalidArgument(f"--png {target}: must end in .png")
     columns = min(len(paths), 4)
     rows = -(-len(paths) // columns)
     figure = Figure(figsize=(columns * 3.4, rows * 3.6), layout="constrained")
     FigureCanvasAgg(figure)
+    damaged = []
     for number, path in enumerate(paths, start=1):
-        pixels, low, high = _small_image(path)
         axes = figure.add_subplot(rows, columns, number)
-        axes.imshow(pixels, origin="lower", cmap="gray", vmin=low, vmax=high, aspect="equal")
         axes.set_title(path.stem, fontsize=6)
         axes.set_axis_off()
+        try:
+            pixels, low, high = _small_image(path)
+        except StorageError:
+            damaged.append(path)
+            if len(damaged) == len(paths):
+                raise
+            axes.text(0.5, 0.5, "cannot be read", ha="center", va="center")
+            continue
+        axes.imshow(pixels, origin="lower", cmap="gray", vmin=low, vmax=high, aspect="equal")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})
     try:
-        figure.savefig(target, dpi=150, metadata={"Software": None})
+        write_durably(target, picture.getvalue(), replace=True)
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror}", path=str(target)) from error
+    return tuple(damaged)
 
 
 def _small_image(path: Path) -> tuple[Any, float, float]:
+    """Return the last image of a file, of a cube its first plane, thinned out; its limits."""
+    import warnings
+
     import numpy as np
     from astropy.io import fits
     from astropy.visualization import ZScaleInterval
 
     try:
-        with fits.open(path, memmap=False) as units:
-            images = [unit for unit in units if unit.header.get("NAXIS", 0) >= 2]
-            if not images:
-                raise StorageError(f"{path} holds no image", path=str(path))
-            whole = images[-1].section
-            shape = images[-1].shape
-            step = max(1, max(shape[-2:]) // _PANEL_PX)
-            pixels = np.asarray(whole[::step, ::step], dtype=np.float32)
-    except (OSError, TypeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an error tells it
+            with fits.open(path, memmap=False) as units:
+                images = [unit for unit in units if unit.header.get("NAXIS", 0) >= 2]
+                if not images:
+                    raise StorageError(f"{path} holds no image", path=str(path))
+                shape = images[-1].shape
+                thin = slice(None, None, max(1, max(shape[-2:]) // _PANEL_PX))
+                plane = (0,) * (len(shape) - 2)
+                pixels = np.asarray(images[-1].section[(*plane, thin, thin)], dtype=np.float32)
+    except (OSError, TypeError, ValueError, IndexError) as error:
         raise StorageError(f"cannot read {path} as an image: {error}", path=str(path)) from error
+    if not np.isfinite(pixels).any():
+        return pixels, 0.0, 1.0
     low, high = ZScaleInterval().get_limits(pixels)
     return pixels, float(low), float(max(high, low + 1))

@@ -11,13 +11,13 @@ from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session, write
 from nightjar.errors import Refused
 from nightjar.units import bytes_text
-from nightjard.calib.clear import Clearing, clear, find_folders, measure
+from nightjard.calib.clear import Clearing, clear, find_folders, measure, undisturbed
 
 _HELP = """Clear folders of intermediate files.
 
 Every folder NAME below PATH is listed, then its size, and each time you are asked. Only what lies
-in results of calib run is touched; links are not followed; the folders stay, empty. A second run
-finds nothing to do.
+in results of calib run is touched, and no results themselves; links are not followed; the folders
+stay, empty. A second run finds nothing to do.
 
 Intermediate files are in folders named intermediate; those of older pipelines in ccdpickles and
 ccdflats."""
@@ -64,8 +64,9 @@ def command(
         what = "To be moved to " + str(trash) if trash else "To be removed for good"
         if not yes and not _agrees(f"\n{what}. Still want to proceed?"):
             raise Refused("nothing was cleared")
-        for one in found:
-            clear(one.folder, trash)
+        with undisturbed(folders):
+            for one in found:
+                clear(one.folder, trash)
     done = "cleared" if any(one.files for one in found) else "nothing to clear"
     session.result(_summary(found, True), done)
 

@@ -12,14 +12,11 @@ import click
 from nightjar import __version__
 from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session
-from nightjard.calib.init import make_tree
 
 _HELP = """Make the work tree of a block: BLOCK/ANALYSIS, BLOCK/SCRIPTS, links to its data.
 
 The templates in it carry the block's name and month: inputs of calib scripts and calib sessions,
 and the campaign file of calib run. What is there already stays as it is."""
-
-_SERIALS = ("sn_roe", "sn_rpsu", "sn_ccd1", "sn_ccd2", "sn_ccd3")
 
 
 @click.command("init", cls=FrameCommand, help=_HELP)
@@ -36,6 +33,8 @@ _SERIALS = ("sn_roe", "sn_rpsu", "sn_ccd1", "sn_ccd2", "sn_ccd3")
               help="Folder of the results in it: your own, where several work on one block.")
 @click.option("--chamber", default="B_NOSTROMO", show_default=True, help="Chamber profile.")
 @click.option("--detector", default="ccd273", show_default=True, help="Detector description.")
+@click.option("--camptype", default="Full", show_default=True, metavar="NAME",
+              help="Kind of campaign: its catalogue.")  # fmt: skip
 @click.option("--date", type=click.DateTime(["%Y-%m-%d"]), help="For the names.  [default: today]")
 @click.option("--roe", help="Serial of the read-out electronics.")
 @click.option("--rpsu", help="Serial of the power supply.")
@@ -43,24 +42,26 @@ _SERIALS = ("sn_roe", "sn_rpsu", "sn_ccd1", "sn_ccd2", "sn_ccd3")
 @click.pass_obj
 def command(
     session: Session, block: str, path: Path, data: Path | None, results: str, chamber: str,
-    detector: str, date: datetime.datetime | None, roe: str | None, rpsu: str | None,
+    detector: str, camptype: str, date: datetime.datetime | None, roe: str | None, rpsu: str | None,
     ccds: tuple[str, ...],
 ) -> None:
     """Run it."""
-    given = (roe, rpsu, *ccds)
-    serials = {key: value for key, value in zip(_SERIALS, given, strict=False) if value}
+    from nightjard.calib.init import make_tree
+
+    serials = {f"sn_ccd{number}": one for number, one in enumerate(ccds, 1)}
+    serials |= {key: one for key, one in (("sn_roe", roe), ("sn_rpsu", rpsu)) if one is not None}
     day = date.date() if date else datetime.datetime.now(tz=datetime.UTC).date()
     tree = make_tree(
         path, block, day, data=data, serials=serials, chamber=chamber, detector=detector,
-        results_name=results,
+        camptype=camptype, results_name=results,
     )  # fmt: skip
     lines = [f"{block}: made by calib {__version__} ({sys.argv[0]})"]
     lines += [f"  new   {_text(one)}" for one in tree.made]
     lines += [f"  kept  {_text(one)}" for one in tree.kept]
-    session.result(
+    session.done(
         {"root": str(tree.root), "made": [str(one) for one in tree.made],
          "kept": [str(one) for one in tree.kept], "version": __version__},
-        lines,
+        "\n".join(lines),
     )  # fmt: skip
 
 

@@ -51,8 +51,11 @@ def command(
             f"no frame of CCD {ccd} with OBSID {first}"
             f"{'' if last is None else f' to {last}'} in {path}"
         )
+    damaged: tuple[Path, ...] = ()
     if png is not None:
-        draw_mosaic(found.paths, png)
+        damaged = draw_mosaic(found.paths, png)
+        for one in damaged:
+            session.note(f"warning: {one} cannot be read as an image")
         where = str(png)
     else:
         shown = choose_ds9(ds9)
@@ -60,6 +63,6 @@ def command(
         where = f"DS9 {shown.target}"
     session.result(
         {"shown": [str(one) for one in found.paths], "missing": list(found.missing),
-         "where": where},
-        f"{len(found.paths)} frames in {where}",
+         "damaged": [str(one) for one in damaged], "where": where},
+        f"{len(found.paths) - len(damaged)} frames in {where}",
     )  # fmt: skip
