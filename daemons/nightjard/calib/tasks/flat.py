@@ -15,6 +15,7 @@ pixels, not that of the detector as a whole.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +27,20 @@ from nightjar.fits.cards import Card
 from nightjard.calib.checks import checked, draw
 from nightjard.calib.checks_judging import judge_fluence
 from nightjard.calib.dataset import CcdFrame
-from nightjard.calib.preparing import PREPARE_WORKERS, is_dry, prep_subtask, recipes_of
+from nightjard.calib.preparing import (
+    PREPARE_WORKERS,
+    is_dry,
+    prep_subtask,
+    prepared_bytes,
+    recipes_of,
+)
 from nightjard.calib.science.defects import merge_defects
 from nightjard.calib.science.illumination import BOX_PX
-from nightjard.calib.science.pixel_response import odd_pixels, response_of
+from nightjard.calib.science.pixel_response import (
+    odd_pixels,
+    response_at_no_light,
+    response_of,
+)
 from nightjard.calib.science.read_noise import drift_of
 from nightjard.calib.task import Subtask, Task
 from nightjard.calib.tasks.flat_frames import FLAT_WORKERS, illuminate, stack_flats
@@ -40,7 +51,7 @@ if TYPE_CHECKING:
 
 Bad = NDArray[np.bool_]
 Group = tuple[int, int]
-_BAND_BYTES = 160_000_000
+_BAND_BYTES = 120_000_000
 
 
 class FlatOptions(StrictModel):
@@ -75,9 +86,8 @@ def indivflats(work: Work) -> None:
          "recipe": recipes[one.ccd].as_json(), "out": _grid_path(work, one)}
         for one in frames
     ]  # fmt: skip
-    rows, columns = work.detector.frame_shape
     found = work.map(illuminate, items, stage="flats illuminated",
-                     memory_bytes=12 * rows * columns)  # fmt: skip
+                     memory_bytes=prepared_bytes(work))  # fmt: skip
     table = _fluence_table(work, frames, found)
     work.results.table("FLUENCE", table, show=False, caption="Fluence of every frame")
     _stability(work, table)
@@ -149,9 +159,8 @@ def masterflat(work: Work) -> None:
              f"flat_ccd{ccd}_col{column + 1:03d}_{quadrant}.npy"))}
         for (ccd, column), frames in groups.items() for quadrant in work.detector.names
     ]  # fmt: skip
-    rows, columns = work.detector.quadrant_shape
     found = iter(work.map(stack_flats, items, stage="flats stacked",
-                          memory_bytes=2 * _BAND_BYTES + 24 * rows * columns))  # fmt: skip
+                          memory_bytes=2 * _BAND_BYTES + prepared_bytes(work)))  # fmt: skip
     table_rows: list[dict[str, Any]] = []
     shown: dict[int, Any] = {}
     for (ccd, column), frames in groups.items():
@@ -244,6 +253,14 @@ def _tell(work: Work, rows: list[dict[str, Any]]) -> None:
         x = [row["AVFLUENCE"] for row in own]
         lines[ccd, quadrant] = [(x, [row["PRNU_PC"] for row in own], "response"),
                                 (x, [row["NOISE_PC"] for row in own], "noise")]  # fmt: skip
+        faint = response_at_no_light(
+            x, [row["PRNU_PC"] for row in own], [row["PRNU_PC_ERROR"] for row in own]
+        )
+        if math.isfinite(faint.value):
+            work.results.value(
+                "prnu_faint", faint.value, error=faint.error, unit="%", ccd=ccd,
+                quadrant=quadrant, note="at no light: without what charge pushes away",
+            )  # fmt: skip
     figure, axes = plotting.panels(
         work.detector, sorted({ccd for ccd, _ in lines}), x="fluence / ADU", y="deviation / %",
         title=f"{work.dataset.test}: non-uniformity of the response",
