@@ -71,8 +71,7 @@ class Judge:
 
     def close(
         self, what: str, injected: float, recovered: float, tolerance: float, *,
-        sigma: float = 0.0, unit: str = "", is_relative: bool = False, is_sigma_always: bool = False,
-        note: str = "",
+        sigma: float = 0.0, unit: str = "", is_relative: bool = False, note: str = "",
     ) -> None:  # fmt: skip
         """Compare a number with what was injected.
 
@@ -82,18 +81,15 @@ class Judge:
             Of the matrix; a part of what was injected where it `is_relative`.
         sigma
             Standard deviation of what is estimated, in the unit of the number.
-        is_sigma_always
-            It does not depend on the number of pixels: counts at full scale, too.
         """
-        self.channels(
-            what, {"": injected}, {"": (recovered, sigma)}, tolerance, unit=unit,
-            is_relative=is_relative, is_sigma_always=is_sigma_always, note=note,
-        )  # fmt: skip
+        self.channels(what, {"": injected}, {"": (recovered, sigma)}, tolerance, unit=unit,
+                      is_relative=is_relative, note=note)  # fmt: skip
 
     def channels(
-        self, what: str, injected: Mapping[Any, float], recovered: Mapping[Any, tuple[float, float]],
-        tolerance: float, *, unit: str = "", sigma: Mapping[Any, float] | float | None = None,
-        is_relative: bool = False, is_sigma_always: bool = False, note: str = "",
+        self, what: str, injected: Mapping[Any, float],
+        recovered: Mapping[Any, tuple[float, float]], tolerance: float, *, unit: str = "",
+        sigma: Mapping[Any, float] | float | None = None, is_relative: bool = False,
+        note: str = "",
     ) -> None:  # fmt: skip
         """Compare numbers of channels; the worst is told.
 
@@ -109,7 +105,7 @@ class Judge:
             spread = error if given is None else given
             limit = abs(tolerance * true) if is_relative else tolerance
             chance = SIGMAS * spread if math.isfinite(spread) else 0.0
-            is_chance = (self.scale != "full" or is_sigma_always) and chance > limit
+            is_chance = self.scale != "full" and chance > limit
             limit = max(limit, chance) if is_chance else limit
             off = abs(value - true) / limit if math.isfinite(value) else math.inf
             if worst is None or off > worst[0]:

@@ -215,7 +215,7 @@ def response(judge: Judge, folder: Path) -> None:
         true = {
             one: 100.0 * factor * block.truth.prnu.sigma[channel(*one)] for one in block.channels
         }
-        judge.channels(f"{wave} nm", true, found.by_channel("prnu", column="col002"), 0.03,
+        judge.channels(f"{wave} nm", true, found.by_channel("prnu_faint"), 0.03,
                        unit="%", is_relative=True)  # fmt: skip
         planes = plane_of(block, found, f"EUC_FF_{wave}nm_col002_ROE1_CCD{{ccd}}", "FLAT", 1)
         for quadrant, plane in planes.items():

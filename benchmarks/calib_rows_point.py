@@ -186,15 +186,17 @@ def _pixels(centre: float, sigma: float) -> NDArray[Any]:
 
 
 def _fitted(image: NDArray[Any], start: tuple[float, ...]) -> tuple[float, float, float]:
-    """Return FWHM along x and y, px, and the peak that the fitted Gaussian has at its centre."""
+    """Return FWHM along x and y, px, and the charge of a pixel at the centre of the Gaussian."""
     from scipy.optimize import curve_fit
+    from scipy.special import erf
 
     def model(_: Any, flux: float, x: float, y: float, sx: float, sy: float) -> Any:
         return flux * np.outer(_pixels(y, sy), _pixels(x, sx)).ravel()
 
     flux, x, y, sigma = start
     best, _ = curve_fit(model, None, image.ravel(), [flux, x, y, sigma, sigma])
-    peak = best[0] / (2.0 * math.pi * best[3] * best[4])
+    half = [erf(0.5 / (abs(one) * math.sqrt(2.0))) for one in best[3:5]]
+    peak = best[0] * half[0] * half[1]
     return abs(best[3]) * _FWHM, abs(best[4]) * _FWHM, float(peak)
 
 

@@ -81,7 +81,7 @@ def run_case(name: str, scale: str, folder: str) -> dict[str, Any]:
     place = Path(folder) / name
     try:
         case.run(judge, place)
-    except Exception as error:  # a row that cannot be judged has failed; the others go on
+    except Exception as error:  # noqa: BLE001 - a row that cannot be judged has failed; the others go on
         traceback.print_exc()
         judge.fact(f"{name} runs", "yes", f"{type(error).__name__}: {error}", is_good=False)
     size = sum(one.stat().st_blocks * 512 for one in place.rglob("*") if one.is_file())
