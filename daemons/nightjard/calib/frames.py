@@ -126,9 +126,14 @@ class Frame:
             pixels = self._quadrants[quadrant] = self.band(quadrant, 0, None)
         return pixels
 
-    def band(self, quadrant: str, first: int, stop: int | None) -> Raw:
-        """Return canonical rows of a quadrant, columns whole; only these are read."""
-        view = self.detector.canonical(self._pixels, quadrant)[first:stop]
+    def band(
+        self, quadrant: str, first: int, stop: int | None, columns: slice = slice(None)
+    ) -> Raw:
+        """Return canonical rows of a quadrant, or some of their columns; only these are read."""
+        kept = self._quadrants.get(quadrant)
+        if kept is not None:
+            return kept[first:stop, columns]
+        view = self.detector.canonical(self._pixels, quadrant)[first:stop, columns]
         pixels = view.astype(np.uint16, order="C")
         if view.dtype.byteorder == ">":
             pixels ^= _SIGN

@@ -28,6 +28,8 @@ Bad = NDArray[np.bool_]
 Offset = Literal["row", "median", "none"]
 
 _CLIP_SIGMA = 5.0
+#: Pixels that are worked on at a time: a quadrant of ccd273.
+MOST_PX = 4_500_000
 
 
 @dataclass(frozen=True)
@@ -85,32 +87,54 @@ def recipe_for(
     return Recipe(offset, *(None if path is None else str(path) for path in (mask, bias, flat)))
 
 
-def prepared(frame: Frame, quadrant: str, recipe: Recipe) -> tuple[Floats, Bad]:
+def prepared(
+    frame: Frame, quadrant: str, recipe: Recipe, rows: slice | None = None
+) -> tuple[Floats, Bad]:
     """Return a canonical quadrant ready for measuring, ADU, and which of its pixels are bad.
 
     Scans are kept; flat fields act on the image area only. Bad pixels have finite values: those
     at the top of the converter keep theirs above offset.
+
+    Parameters
+    ----------
+    rows
+        Only these are wanted, and read: see :func:`parts_of`.
 
     Raises
     ------
     StorageError
         The frame or a product of the recipe cannot be read.
     """
-    raw = frame.raw(quadrant)
-    bad = (raw == 0) | (raw == frame.detector.saturation_adu)
+    detector = frame.detector
+    if rows is None:
+        raw, rows = frame.raw(quadrant), slice(0, detector.quadrant_shape[0])
+    else:
+        raw = frame.band(quadrant, rows.start, rows.stop)
+    bad = (raw == 0) | (raw == detector.saturation_adu)
     if recipe.mask is not None:
-        bad |= mask_plane(frame.detector, recipe.mask, quadrant)
-    offsets = offset_of(frame, quadrant, recipe.offset)
+        bad |= mask_plane(detector, recipe.mask, quadrant, rows)
+    offsets = offset_of(frame, quadrant, recipe.offset)[rows]
     pixels = np.subtract(raw, offsets[:, None], dtype=np.float32)
     if recipe.bias is not None:
-        pixels -= bias_structure(frame.detector, recipe.bias, quadrant, recipe.offset)
+        pixels -= bias_structure(detector, recipe.bias, quadrant, recipe.offset, rows)
     if recipe.flat is not None:
-        area = (slice(0, frame.detector.image_rows), frame.detector.columns_of("image"))
-        flat = _plane(_wanted(frame.detector, recipe.flat, quadrant, "FLAT"))[area]
+        columns = detector.columns_of("image")
+        area = (slice(0, max(min(rows.stop, detector.image_rows) - rows.start, 0)), columns)
+        flat = _rows_of(_wanted(detector, recipe.flat, quadrant, "FLAT"), rows)[area]
         is_usable = np.isfinite(flat) & (flat > 0)
         bad[area] |= ~is_usable
         pixels[area] /= np.where(is_usable, flat, 1)
     return pixels, bad
+
+
+def parts_of(detector: Detector, most_px: int = MOST_PX) -> list[slice]:
+    """Return slices of the rows of a quadrant, in order, with about `most_px` pixels at most.
+
+    What is done by parts needs no more memory for a detector of one large quadrant.
+    """
+    rows, columns = detector.quadrant_shape
+    step = -(-rows // max(-(-rows * columns // most_px), 1))
+    return [slice(row, min(row + step, rows)) for row in range(0, rows, step)]
 
 
 # --- offset ---
@@ -128,8 +152,8 @@ def offset_of(frame: Frame, quadrant: str, method: Offset) -> Floats:
     rows = detector.quadrant_shape[0]
     if method == "none" or detector.offset_sector == "none":
         return np.zeros(rows, np.float32)
-    scan = frame.raw(quadrant)[:, detector.columns_of(detector.offset_sector, is_trimmed=True)]
-    scan = scan[frame.vstart : frame.vend]
+    scan = frame.band(quadrant, frame.vstart, frame.vend,
+                      detector.columns_of(detector.offset_sector, is_trimmed=True))  # fmt: skip
     result = np.empty(rows, np.float32)
     result[:] = level = clipped_mean(scan[: max(detector.image_rows - frame.vstart, 1)])
     if method == "row":
@@ -145,7 +169,7 @@ def clipped_mean(values: Raw | NDArray[np.floating[Any]]) -> float:
     reach it.
     """
     if values.dtype == np.uint16:
-        return _clipped_mean_of_counts(np.bincount(values.ravel(), minlength=1))
+        return clipped_mean_of_counts(np.bincount(values.ravel(), minlength=1))
     flat = values.ravel()
     middle = float(np.median(flat))
     low, high = np.percentile(flat, (15.865, 84.135))
@@ -154,7 +178,8 @@ def clipped_mean(values: Raw | NDArray[np.floating[Any]]) -> float:
     return float(near.mean(dtype=np.float64))
 
 
-def _clipped_mean_of_counts(counts: NDArray[np.int64]) -> float:
+def clipped_mean_of_counts(counts: NDArray[np.int64]) -> float:
+    """Do as :func:`clipped_mean` from how often each value occurs."""
     total = int(counts.sum())
     parts = np.array([0.15865, 0.5, 0.84135]) * total
     low, middle, high = np.searchsorted(np.cumsum(counts), parts)
@@ -182,7 +207,9 @@ def row_levels(scan: Raw | Floats, level: float) -> Floats:
 # --- products that go in ---
 
 
-def bias_structure(detector: Detector, path: str, quadrant: str, offset: Offset) -> Floats:
+def bias_structure(
+    detector: Detector, path: str, quadrant: str, offset: Offset, rows: slice = slice(None)
+) -> Floats:
     """Return the structure of a master bias, ADU: its own offset taken away as a frame's is.
 
     Raises
@@ -190,10 +217,16 @@ def bias_structure(detector: Detector, path: str, quadrant: str, offset: Offset)
     StorageError
         It cannot be read.
     """
-    return _structure(_wanted(detector, path, quadrant, "STACK"), offset)
+    wanted = _wanted(detector, path, quadrant, "STACK")
+    if not _is_kept(detector):
+        levels = _levels(wanted, offset)
+        return _rows_of(wanted, rows) - levels[rows]
+    return _structure(wanted, offset)[rows]
 
 
-def mask_plane(detector: Detector, path: str, quadrant: str) -> Bad:
+def mask_plane(
+    detector: Detector, path: str, quadrant: str, rows: slice = slice(None)
+) -> Bad:
     """Return the bad pixels of a mask, canonical.
 
     Raises
@@ -201,7 +234,7 @@ def mask_plane(detector: Detector, path: str, quadrant: str) -> Bad:
     StorageError
         It cannot be read.
     """
-    mask: Bad = _plane(_wanted(detector, path, quadrant, "MASK"))
+    mask: Bad = _rows_of(_wanted(detector, path, quadrant, "MASK"), rows)
     return mask
 
 
@@ -230,9 +263,28 @@ def _stamp(path: str) -> tuple[int, int]:
     return (stat.st_mtime_ns, stat.st_size)
 
 
+def _is_kept(detector: Detector) -> bool:
+    """Tell whether quadrants of products are small enough to stay in memory."""
+    rows, columns = detector.quadrant_shape
+    return rows * columns <= MOST_PX
+
+
+def _rows_of(wanted: _Wanted, rows: slice) -> NDArray[Any]:
+    """Return rows of a plane of a product, canonical."""
+    if _is_kept(wanted.detector):
+        return _plane(wanted)[rows]
+    return _read(wanted, rows)
+
+
 @functools.lru_cache(maxsize=12)
 def _plane(wanted: _Wanted) -> NDArray[Any]:
     """Return a quadrant of a plane of a product, canonical; kept for the next frame."""
+    return _read(wanted)
+
+
+def _read(
+    wanted: _Wanted, rows: slice = slice(None), columns: slice = slice(None)
+) -> NDArray[Any]:
     from astropy.io import fits
 
     path, name, detector = wanted.path, wanted.plane, wanted.detector
@@ -247,7 +299,7 @@ def _plane(wanted: _Wanted) -> NDArray[Any]:
                     f"{path}: no image {name} of shape {detector.frame_shape} but {seen}",
                     path=path,
                 )
-            view = detector.canonical(chosen.data, wanted.quadrant)
+            view = detector.canonical(chosen.data, wanted.quadrant)[rows, columns]
             if name == "MASK":
                 return np.ascontiguousarray(view != 0)
             return view.astype(np.float32, order="C")
@@ -258,11 +310,19 @@ def _plane(wanted: _Wanted) -> NDArray[Any]:
 @functools.lru_cache(maxsize=4)
 def _structure(wanted: _Wanted, offset: Offset) -> Floats:
     """Return the structure of a master bias: its own offset taken away as the frame's was."""
-    bias: Floats = _plane.__wrapped__(wanted)  # not kept twice
+    bias: Floats = _read(wanted)
+    return bias - _levels(wanted, offset)
+
+
+@functools.lru_cache(maxsize=16)
+def _levels(wanted: _Wanted, offset: Offset) -> Floats:
+    """Return the offset of every row of a master bias, shape (rows, 1)."""
     detector = wanted.detector
+    rows = detector.quadrant_shape[0]
     if offset == "none" or detector.offset_sector == "none":
-        return bias
-    scan = bias[:, detector.columns_of(detector.offset_sector, is_trimmed=True)]
+        return np.zeros((rows, 1), np.float32)
+    scan = _read(wanted, columns=detector.columns_of(detector.offset_sector, is_trimmed=True))
     if offset == "median":
-        return bias - np.float32(np.median(scan[: detector.image_rows]))
-    return bias - np.median(scan, axis=1)[:, None].astype(np.float32)
+        return np.full((rows, 1), np.median(scan[: detector.image_rows]), np.float32)
+    levels: Floats = np.median(scan, axis=1)[:, None].astype(np.float32)
+    return levels

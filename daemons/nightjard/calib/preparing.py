@@ -18,7 +18,15 @@ from nightjar.calibration.detector import load_detector
 from nightjar.errors import Refused
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.frames import open_frame
-from nightjard.calib.prepare import Offset, Recipe, offset_of, prepared, recipe_for
+from nightjard.calib.prepare import (
+    MOST_PX,
+    Offset,
+    Recipe,
+    offset_of,
+    parts_of,
+    prepared,
+    recipe_for,
+)
 from nightjard.calib.science.read_noise import clipped_std
 from nightjard.calib.task import Subtask
 from nightjard.calib.work import Work
@@ -65,10 +73,8 @@ def record(work: Work, recipes: dict[int, Recipe]) -> None:
          "recipe": recipes[one.ccd].as_json()}
         for one in frames
     ]  # fmt: skip
-    rows, columns = work.detector.frame_shape
-    found = work.map(
-        measure_offsets, items, stage="frames prepared", memory_bytes=14 * rows * columns
-    )
+    found = work.map(measure_offsets, items, stage="frames prepared",
+                     memory_bytes=prepared_bytes(work))  # fmt: skip
     work.results.values.append(
         {"name": "recipes", "value": {str(ccd): one.as_json() for ccd, one in recipes.items()},
          "error": None, "unit": "", "where": {}}
@@ -76,6 +82,14 @@ def record(work: Work, recipes: dict[int, Recipe]) -> None:
     work.results.table(
         "prep", offset_table(frames, found), caption="Offsets of the frames", show=False
     )
+
+
+def prepared_bytes(work: Work) -> int:
+    """Return the memory of a worker that prepares frames by parts, with products that it keeps."""
+    rows, columns = work.detector.quadrant_shape
+    quadrants = len(work.detector.names)
+    size = rows * columns
+    return 20 * min(size, MOST_PX) + (5 * size * quadrants if size <= MOST_PX else 0)
 
 
 def recipes_of(work: Work) -> dict[int, Recipe]:
@@ -121,10 +135,13 @@ def measure_offsets(path: str, detector: str, recipe: dict[str, Any]) -> dict[st
     wanted = Recipe.from_json(recipe)
     found: dict[str, Any] = {}
     for quadrant in frame.detector.names:
-        _, bad = prepared(frame, quadrant, wanted)
+        count = sum(
+            int(prepared(frame, quadrant, wanted, rows)[1].sum())
+            for rows in parts_of(frame.detector)
+        )
         if frame.detector.offset_sector == "none" or wanted.offset == "none":
             found[quadrant] = {"offset": None, "offset_error": None, "row_noise": None,
-                               "bad": int(bad.sum())}  # fmt: skip
+                               "bad": count}  # fmt: skip
             continue
         levels = offset_of(frame, quadrant, "row")[frame.vstart : frame.vend].astype(np.float64)
         steps = np.diff(levels)
@@ -133,7 +150,7 @@ def measure_offsets(path: str, detector: str, recipe: dict[str, Any]) -> dict[st
         level = float(offset_of(frame, quadrant, "median")[frame.vstart])
         found[quadrant] = {
             "offset": level, "offset_error": noise / math.sqrt(max(len(levels), 1)),
-            "row_noise": noise, "bad": int(bad.sum()),
+            "row_noise": noise, "bad": count,
         }  # fmt: skip
     return found
 

@@ -43,9 +43,21 @@ def _box_medians(
 def box_medians(image: Floats, bad: Bad, box_px: int = BOX_PX) -> Floats:
     """Return the medians of about square boxes; of boxes without a good pixel the neighbours'."""
     rows, columns = edges_of(image.shape[0], box_px), edges_of(image.shape[1], box_px)
+    return filled(medians_between(image, bad, rows, columns))
+
+
+def medians_between(
+    image: Floats, bad: Bad, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> Floats:
+    """Return the medians of boxes with these edges; NaN of boxes without a good pixel."""
     grid = np.empty((len(rows) - 1, len(columns) - 1), np.float32)
     _box_medians(np.ascontiguousarray(image, np.float32), np.ascontiguousarray(bad), rows, columns,
                  grid)  # fmt: skip
+    return grid
+
+
+def filled(grid: Floats) -> Floats:
+    """Return medians of boxes; where there is none that of the nearest box, 0 without any."""
     if np.isnan(grid).any():
         if np.isnan(grid).all():
             return np.zeros_like(grid)

@@ -256,4 +256,5 @@ def correlations(streams: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     for one in values:
         scale = 1.4826 * float(np.median(np.abs(one)))
         np.clip(one, -5.0 * scale, 5.0 * scale, out=one)
-    return np.corrcoef(values), 1.0 / math.sqrt(max(streams.shape[1], 1))
+    # Of a single channel numpy makes a plain number.
+    return np.atleast_2d(np.corrcoef(values)), 1.0 / math.sqrt(max(streams.shape[1], 1))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,22 +25,36 @@ class Measured(NamedTuple):
     error: float
 
 
+@numba.njit(cache=True, nogil=True)
+def _near(flat: Image, middle: float, reach: float) -> Any:  # pragma: no cover  (compiled)
+    """Return number, mean and variance of the values within `reach` of `middle`."""
+    count, total, squares = 0, 0.0, 0.0
+    for value in flat:
+        gap = value - middle
+        if abs(gap) <= reach:
+            count += 1
+            total += gap
+            squares += gap * gap
+    mean = total / max(count, 1)
+    return count, middle + mean, max(squares / max(count, 1) - mean * mean, 0.0)
+
+
 def clipped_std(values: Image, clip_sigma: float = _CLIP_SIGMA) -> Measured:
     """Return the standard deviation of values without those that are far out, and its error."""
-    flat = values.ravel()
+    flat = np.ascontiguousarray(values).ravel()
     if flat.size < 2:
         return Measured(math.nan, math.nan)
     sample = flat[:: max(flat.size // 50000, 1)].astype(np.float64)
     middle = float(np.median(sample))
     low, high = np.percentile(sample, (15.865, 84.135))
     scale = max(float(high - low) / 2.0, 1e-6)
-    near = flat
+    count = 0
     for _ in range(2):
-        near = flat[np.abs(flat - np.float32(middle)) <= clip_sigma * scale]
-        if near.size < 2:
+        count, middle, variance = _near(flat, middle, clip_sigma * scale)
+        if count < 2:
             return Measured(math.nan, math.nan)
-        scale, middle = float(near.std(dtype=np.float64)), float(near.mean(dtype=np.float64))
-    return Measured(scale, scale / math.sqrt(2.0 * near.size))
+        scale = math.sqrt(variance)
+    return Measured(scale, scale / math.sqrt(2.0 * count))
 
 
 def noise_of_differences(frames: Sequence[Image], good: Bad | None = None) -> Measured:

@@ -26,7 +26,7 @@ from nightjard.calib.preparing import PREPARE_WORKERS, is_dry, prep_subtask, rec
 from nightjard.calib.science.noise_power import PIXEL_S, correlations
 from nightjard.calib.science.read_noise import drift_of
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks.bias_channel import analyse_channel
+from nightjard.calib.tasks.bias_channel import analyse_channel, channel_bytes
 from nightjard.calib.tasks.bias_figures import draw_basic, draw_master
 from nightjard.calib.tasks.stacking import STACK_WORKERS, Stacked, stack_ccds
 from nightjard.calib.work import Work
@@ -71,7 +71,7 @@ def _analyse(
 ) -> tuple[list[tuple[int, str]], list[dict[str, Any]]]:
     recipes = recipes_of(work)
     channels = [(ccd, q) for ccd in work.dataset.ccds for q in work.detector.names]
-    rows, columns = work.detector.quadrant_shape
+    columns = work.detector.quadrant_shape[1]
     items = []
     for ccd, quadrant in channels:
         frames = work.dataset.of_ccd(ccd)
@@ -88,7 +88,7 @@ def _analyse(
     most = max(len(work.dataset.of_ccd(ccd)) for ccd in work.dataset.ccds)
     found = work.map(
         analyse_channel, items, stage="noise of channels",
-        memory_bytes=rows * columns * (4 * most + 60),
+        memory_bytes=channel_bytes(work.detector, most),
     )  # fmt: skip
     return channels, found
 
@@ -117,6 +117,7 @@ def _noise_row(work: Work, channel: tuple[int, str], found: dict[str, Any]) -> d
     value, error = found["ron"]["img"]
     if value is None:  # a single frame has no difference
         value, error = found["ron_model"]
+    row["charged"] = found["charged"]
     row["ron_e"] = None if value is None else value * gain
     work.results.value("ron", value, error=error, unit="ADU", **where)
     work.results.value("ron_model", row["ron_model"], error=row["ron_model_error"], unit="ADU",
@@ -169,8 +170,9 @@ def _tables(
 ) -> None:  # fmt: skip
     results = work.results
     results.table(
-        "RON", _table(noise, {"ron_e": "electron", "ron_": "adu"}),
-        caption="Read noise: of differences of frames (img, pre, ove), about a smooth model",
+        "RON", _table(noise, {"ron_e": "electron", "ron_": "adu", "charged": "pix"}),
+        caption="Read noise: of differences of frames (img without pixels that hold charge, pre, "
+        "ove), about a smooth model",
     )  # fmt: skip
     units = {"offset_": "adu", "drift": "adu / h", "scatter": "adu"}
     results.table("OFFSET", _table(offsets, units),
@@ -323,7 +325,7 @@ BIAS = Task(
     (
         Subtask("check", check, "Data validation"),
         prep_subtask(offset="median"),
-        Subtask("basic", basic, "Offset and noise"),
+        Subtask("basic", basic, "Offset and noise", version=2),
         Subtask("meta", meta, "Master bias"),
     ),
     workers=(*PREPARE_WORKERS, analyse_channel, *STACK_WORKERS),

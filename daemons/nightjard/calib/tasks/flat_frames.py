@@ -8,10 +8,19 @@ from typing import Any
 import numpy as np
 
 from nightjar.calibration.detector import Detector, load_detector
-from nightjard.calib.frames import open_frame
-from nightjard.calib.prepare import Recipe, bias_structure, mask_plane, offset_of, prepared
-from nightjard.calib.science.illumination import box_medians, illumination
+from nightjard.calib.frames import Frame, open_frame
+from nightjard.calib.prepare import (
+    MOST_PX,
+    Recipe,
+    bias_structure,
+    mask_plane,
+    offset_of,
+    prepared,
+)
+from nightjard.calib.science.background import edges_of
+from nightjard.calib.science.illumination import filled, illumination, medians_between
 from nightjard.calib.science.stack import Stack, bands, stack_frames
+from nightjard.calib.tasks.stacking import PlanesFile
 
 _EDGE = 0.5  # a model below so many ADU is no illumination
 
@@ -37,11 +46,7 @@ def illuminate(
     grids: dict[str, Any] = {}
     found: dict[str, Any] = {}
     for quadrant in frame.detector.names:
-        pixels, bad = prepared(frame, quadrant, wanted)
-        grid = box_medians(
-            frame.detector.sector(pixels, "image"), frame.detector.sector(bad, "image"), box_px
-        )
-        grids[quadrant] = grid
+        grids[quadrant] = grid = _medians_of(frame, quadrant, wanted, box_px)
         mean = float(grid.mean(dtype=np.float64))
         low, high = np.percentile(grid, (5, 95))
         found[quadrant] = {
@@ -49,6 +54,22 @@ def illuminate(
         }  # fmt: skip
     np.savez(out, **grids)
     return found
+
+
+def _medians_of(frame: Frame, quadrant: str, recipe: Recipe, box_px: int) -> Any:
+    """Return the medians of the boxes of a quadrant; some rows of boxes at a time."""
+    detector = frame.detector
+    down, along = (edges_of(n, box_px) for n in (detector.image_rows, detector.image_columns))
+    columns = detector.columns_of("image")
+    step = max(MOST_PX // (box_px * detector.quadrant_shape[1]), 1)
+    grids = []
+    for first in range(0, len(down) - 1, step):
+        edges = down[first : first + step + 1]
+        pixels, bad = prepared(frame, quadrant, recipe, slice(int(edges[0]), int(edges[-1])))
+        grids.append(
+            medians_between(pixels[:, columns], bad[:, columns], edges - edges[0], along)
+        )
+    return filled(np.concatenate(grids))
 
 
 def stack_flats(
@@ -78,42 +99,55 @@ def stack_flats(
     fluence = float(np.mean([one.mean(dtype=np.float64) for one in medians]))
     noise = np.sqrt(fluence / geometry.gain_e_adu) / max(fluence, 1.0)
     shape = (geometry.image_rows, geometry.image_columns)
-    columns = geometry.columns_of("image")
-    structure = None
-    if wanted.bias is not None:
-        structure = bias_structure(geometry, wanted.bias, quadrant, wanted.offset)
-    masked = None if wanted.mask is None else mask_plane(geometry, wanted.mask, quadrant)
-    whole = Stack(shape)
-    for band in bands(shape[0], len(frames), shape[1], band_bytes):
-        cube = np.empty((len(frames), band.stop - band.start, shape[1]), np.float32)
-        for number, frame in enumerate(frames):
-            raw = frame.band(quadrant, band.start, band.stop)[:, columns]
-            pixels = np.subtract(raw, levels[number][band, None], dtype=np.float32)
-            if structure is not None:
-                pixels -= structure[band, columns]
-            model = illumination(medians[number], shape, band)
-            np.divide(pixels, model, out=cube[number], where=model > _EDGE)
-            lost = (raw == 0) | (raw == geometry.saturation_adu) | (model <= _EDGE)
-            cube[number][lost] = 0.0
-        if masked is not None:
-            cube[:, masked[band, columns]] = 0.0
-        # A pixel of no response has values about 0: those count, exact zeros do not.
-        part = stack_frames(
-            cube, np.zeros((len(frames), band.stop - band.start), np.float32),
-            clip_sigma=clip_sigma, noise=float(noise), is_signed=True,
-        )  # fmt: skip
-        whole.mean[band], whole.std[band], whole.counts[band] = part.mean, part.std, part.counts
-    np.save(out, _with_scans(geometry, whole))
+    with PlanesFile(out, 3, geometry.quadrant_shape) as file:
+        for band in bands(shape[0], max(len(frames), 8), shape[1], band_bytes):
+            cube = _relative(frames, quadrant, wanted, band, levels, medians)
+            # A pixel of no response has values about 0: those count, exact zeros do not.
+            part = stack_frames(
+                cube, np.zeros(cube.shape[:2], np.float32), clip_sigma=clip_sigma,
+                noise=float(noise), is_signed=True,
+            )  # fmt: skip
+            file.write(band, *_with_scans(geometry, part))
+        rest = slice(shape[0], geometry.quadrant_shape[0])
+        empty = np.zeros((rest.stop - rest.start, geometry.quadrant_shape[1]), np.float32)
+        file.write(rest, empty + 1.0, empty, empty)
     return {"out": out, "fluence": fluence}
 
 
-def _with_scans(detector: Detector, stack: Stack) -> np.ndarray[Any, Any]:
-    planes = np.zeros((3, *detector.quadrant_shape), np.float32)
-    planes[0] = 1.0
-    area = (slice(0, detector.image_rows), detector.columns_of("image"))
-    planes[(0, *area)] = stack.mean
-    planes[(1, *area)] = np.nan_to_num(stack.std, nan=0.0)
-    planes[(2, *area)] = stack.counts
+def _relative(
+    frames: list[Frame], quadrant: str, recipe: Recipe, band: slice, levels: list[Any],
+    medians: list[Any],
+) -> np.ndarray[Any, Any]:  # fmt: skip
+    """Return rows of the image of every frame divided by its illumination; 0 is no value."""
+    geometry = frames[0].detector
+    shape = (geometry.image_rows, geometry.image_columns)
+    columns = geometry.columns_of("image")
+    cube = np.empty((len(frames), band.stop - band.start, shape[1]), np.float32)
+    structure: Any = None
+    if recipe.bias is not None:
+        structure = bias_structure(geometry, recipe.bias, quadrant, recipe.offset, band)
+    for number, frame in enumerate(frames):
+        raw = frame.band(quadrant, band.start, band.stop, columns)
+        pixels = np.subtract(raw, levels[number][band, None], dtype=np.float32)
+        if structure is not None:
+            pixels -= structure[:, columns]
+        model = illumination(medians[number], shape, band)
+        np.divide(pixels, model, out=cube[number], where=model > _EDGE)
+        lost = (raw == 0) | (raw == geometry.saturation_adu) | (model <= _EDGE)
+        cube[number][lost] = 0.0
+    if recipe.mask is not None:
+        cube[:, mask_plane(geometry, recipe.mask, quadrant, band)[:, columns]] = 0.0
+    return cube
+
+
+def _with_scans(detector: Detector, part: Stack) -> list[np.ndarray[Any, Any]]:
+    """Return mean, deviation, counts of rows of the image with their scans."""
+    columns = detector.columns_of("image")
+    planes = []
+    for plane, scans in ((part.mean, 1.0), (np.nan_to_num(part.std), 0.0), (part.counts, 0.0)):
+        whole = np.full((plane.shape[0], detector.quadrant_shape[1]), scans, np.float32)
+        whole[:, columns] = plane
+        planes.append(whole)
     return planes
 
 

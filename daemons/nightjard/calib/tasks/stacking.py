@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,12 @@ from nightjar.calibration.detector import load_detector
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Offset, Recipe, offset_of
-from nightjard.calib.science.stack import Stack, bands, stack_frames
+from nightjard.calib.science.stack import bands, stack_frames
 from nightjard.calib.work import Work
 
 BAND_BYTES = 120_000_000
+#: Of a worker that stacks: bands of all frames twice (as they are read, as a cube), planes of one.
+STACK_BYTES = 3 * BAND_BYTES
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,7 @@ def stack_ccds(
          "out": str(work.intermediate / f"{name}_ccd{ccd}_{quadrant}.npy")}
         for ccd, some in frames.items() if some for quadrant in work.detector.names
     ]  # fmt: skip
-    rows, columns = work.detector.quadrant_shape
-    found = work.map(
-        stack_quadrant, items, stage="frames stacked",
-        memory_bytes=BAND_BYTES + 40 * rows * columns,
-    )  # fmt: skip
+    found = work.map(stack_quadrant, items, stage="frames stacked", memory_bytes=STACK_BYTES)
     paths = iter(found)
     return {
         ccd: _assembled(work, {quadrant: next(paths)["out"] for quadrant in work.detector.names},
@@ -84,17 +84,48 @@ def stack_quadrant(
         frame.forget()
     rows, columns = geometry.quadrant_shape
     noise = geometry.read_noise_e / geometry.gain_e_adu if clip_sigma else 0.0
-    whole = Stack((rows, columns))
-    for band in bands(rows, len(opened), columns, BAND_BYTES):
-        cube = np.stack([one.band(quadrant, band.start, band.stop) for one in opened])
-        part = stack_frames(
-            cube, np.stack([one[band] for one in levels]), top=geometry.saturation_adu,
-            clip_sigma=clip_sigma, noise=noise,
-        )  # fmt: skip
-        for plane in ("median", "mean", "std", "counts"):
-            getattr(whole, plane)[band] = getattr(part, plane)
-    np.save(out, np.stack([whole.median, whole.mean, whole.std, whole.counts.astype(np.float32)]))
+    # The planes of a band need 28 bytes a pixel, however few frames there are.
+    frames = max(len(opened), 8)
+    with PlanesFile(out, 4, (rows, columns)) as file:
+        for band in bands(rows, frames, columns, BAND_BYTES):
+            cube = np.stack([one.band(quadrant, band.start, band.stop) for one in opened])
+            part = stack_frames(
+                cube, np.stack([one[band] for one in levels]), top=geometry.saturation_adu,
+                clip_sigma=clip_sigma, noise=noise,
+            )  # fmt: skip
+            file.write(band, part.median, part.mean, part.std, part.counts)
     return {"out": out}
+
+
+class PlanesFile:
+    """A file of planes ``[plane, row, column]``, float32, as numpy loads it; written in bands.
+
+    Nothing of it stays in memory.
+    """
+
+    def __init__(self, path: str, planes: int, shape: tuple[int, int]) -> None:
+        self._rows, self._columns = shape
+        self._file: BinaryIO = Path(path).open("wb")
+        header = {"descr": "<f4", "fortran_order": False, "shape": (planes, *shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._start = self._file.tell()
+        self._file.truncate(self._start + 4 * planes * self._rows * self._columns)
+
+    def __enter__(self) -> PlanesFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._file.close()
+
+    def write(self, band: slice, *planes: NDArray[Any]) -> None:
+        """Write rows of every plane."""
+        for number, plane in enumerate(planes):
+            place = (number * self._rows + band.start) * self._columns
+            self._file.seek(self._start + 4 * place)
+            self._file.write(np.ascontiguousarray(plane, "<f4").data)
 
 
 def _assembled(work: Work, paths: Mapping[str, str], frames: int) -> Stacked:
