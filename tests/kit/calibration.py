@@ -283,8 +283,10 @@ def _limits(planned: PlannedTest) -> dict[str, Any]:
     return {
         "columns": {
             name: {
-                "limits": {key: list(limit) for key, limit in expected.limits.items()},
-                "exempt": expected.is_exempt,
+                "limits": {
+                    key: limit and list(limit) for key, limit in expected.limits.items()
+                },
+                "is_exempt": expected.is_exempt,
                 "variables": {
                     key: value
                     for key, value in expected.variables.items()
