@@ -316,6 +316,25 @@ def test_delivery_without_manifest_or_session(place, capsys):
     assert "no session 'D12' in SEQ; it has D00, D11" in capsys.readouterr().err
 
 
+def test_a_draft_that_has_no_place_is_told_before_anything_is_copied(place, capsys):
+    assert build() == 0
+    assert deliver("--mail-draft", "nowhere/draft.eml") == 2
+    assert "there is no folder nowhere" in capsys.readouterr().err
+    assert not (place / "server").exists()
+    assert deliver("--mail-draft", f"{'x' * 250}.eml") == 1
+    assert "the sessions are delivered; the draft" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "manifest", ["[]", '{"sessions": {"D11": 1}}', '{"sessions": {"D11": {"tests": [{}]}}}', "x"]
+)
+def test_a_broken_manifest_is_told(place, capsys, manifest):
+    assert build() == 0
+    (place / "SEQ" / "SESSIONS.json").write_text(manifest)
+    assert deliver() == 2
+    assert "not a manifest of sessions" in capsys.readouterr().err
+
+
 # --- generations ---
 
 

@@ -180,3 +180,44 @@ def test_a_file_in_the_way_of_a_tree_is_told(tmp_path: Path) -> None:
     (tmp_path / "LOST").symlink_to("/nonexistent/x")
     with pytest.raises(StorageError, match=r"cannot make .*LOST"):
         make_tree(tmp_path, "LOST", DAY)
+
+
+# --- masks --------------------------------------------------------------------------------------
+
+
+def masks(folder: Path, *serials: str) -> Path:
+    """Write masks of CCD 1 as COSMETICS00 leaves them."""
+    (folder / "products").mkdir(parents=True)
+    for serial in serials:
+        name = f"EUC_MASK_NOSTROMO_CCD1_SN_{serial}.fits"
+        unit = fits.PrimaryHDU(np.zeros((8, 8), np.uint8))
+        unit.writeto(folder / "products" / name, checksum=True)
+    return folder
+
+
+def test_names_of_masks_stay_in_their_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, target = masks(tmp_path / "C", "14888-88-81"), tmp_path / "calproducts"
+    words = ["masks", "promote", str(results), str(target)]
+    for odd in (["--serial", "1=../../x"], ["--block", "A/B"], ["--block", ""]):
+        assert main([*words, *odd]) in (0, 2)
+    assert "letters, digits and - only" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.rglob("*.fits")} == {
+        "EUC_MASK_NOSTROMO_CCD1_SN_14888-88-81.fits"
+    }
+    two = masks(tmp_path / "two", "14888-88-81", "14888-88-82")
+    assert main(["masks", "promote", str(two), str(target), "--serial", "1=14888-88-83"]) == 2
+    assert "two of the masks would be" in capsys.readouterr().err
+    (target / "masks" / "promoted.json").write_text("{broken")
+    assert main([*words, "--block", "OTHER"]) == 2
+    assert "promoted.json" in capsys.readouterr().err
+
+
+def test_masks_that_cannot_be_written_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = masks(tmp_path / "C", "14888-88-81")
+    (tmp_path / "calproducts").touch()
+    assert main(["masks", "promote", str(results), str(tmp_path / "calproducts")]) in (1, 2)
+    assert capsys.readouterr().err.startswith("error: ")

@@ -16,7 +16,7 @@ from typing import Any
 from nightjar.calibration.script import Script
 from nightjar.calibration.script_book import parse_script_name, read_script
 from nightjar.errors import ConfigError, NightjarError, Refused, StorageError, storage_code
-from nightjar.files import TEMPORARY_SUFFIX, fsync_folder, rename_new, require_space
+from nightjar.files import fsync_folder, rename_new, require_space, temporary_name
 from nightjar.times import duration_text
 from nightjard.calib.sessions import MANIFEST, read_manifest
 
@@ -73,7 +73,12 @@ def _session_faults(folder: Path, entry: Mapping[str, Any]) -> list[str]:
         for name in sorted(there - expected.keys())
     ]
     for name in sorted(there & expected.keys()):
-        if _sha256(folder / name) != expected[name]:
+        try:
+            is_same = _sha256(folder / name) == expected[name]
+        except OSError as error:
+            faults.append(f"{folder / name}: cannot be read: {error.strerror}")
+            continue
+        if not is_same:
             faults.append(f"{folder / name}: is not what it was when the session was built")
     return faults
 
@@ -102,20 +107,9 @@ def deliver(source: Path, target: Path, only: Iterable[str] = ()) -> Delivered:
         for name in sessions
         for path in sorted((source / name).iterdir())
     ]  # fmt: skip
-    kept = []
-    for name in files:
-        place = target / name
-        if place.exists():
-            is_file = place.is_file() and not place.is_symlink()
-            if not is_file or _sha256(place) != _sha256(source / name):
-                raise Refused(
-                    f"{place} is there already and differs; deliver into another folder, or move "
-                    "the old one away",
-                    path=str(place),
-                )
-            kept.append(name.as_posix())
-    missing = [name for name in files if name.as_posix() not in kept]
     try:
+        kept = _there_already(source, target, files)
+        missing = [name for name in files if name.as_posix() not in kept]
         target.mkdir(parents=True, exist_ok=True)
         need = sum((source / name).stat().st_size for name in missing)
         require_space(target, need + 2**20, "delivering sessions")
@@ -132,9 +126,27 @@ def deliver(source: Path, target: Path, only: Iterable[str] = ()) -> Delivered:
     )
 
 
+def _there_already(source: Path, target: Path, files: Iterable[Path]) -> list[str]:
+    """Return the files that are there with the same bytes; Refused where one has others."""
+    kept = []
+    for name in files:
+        place = target / name
+        if not place.exists():
+            continue
+        is_file = place.is_file() and not place.is_symlink()
+        if not is_file or _sha256(place) != _sha256(source / name):
+            raise Refused(
+                f"{place} is there already and differs; deliver into another folder, or move "
+                "the old one away",
+                path=str(place),
+            )
+        kept.append(name.as_posix())
+    return kept
+
+
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_name(target)
     data = source.read_bytes()
     try:
         with temporary.open("wb") as stream:

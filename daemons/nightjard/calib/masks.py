@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from nightjar import files
-from nightjar.errors import InvalidArgument, Refused, StorageError
+from nightjar.config.paths import read_json
+from nightjar.errors import InvalidArgument, Refused, StorageError, storage_code
 from nightjar.fits.verify import verify_image
 
 #: EUC_MASK_<BLOCK>_CCD<n>_SN_<serial>.fits
@@ -66,12 +66,18 @@ def promote(
 
     Raises
     ------
+    InvalidArgument
+        A block or serial that names of masks cannot have, or two masks for one CCD.
     Refused
         Another mask of that name is there, and `is_replacing` is not set; or a product is damaged.
     StorageError
         The folder cannot be written.
     """
     plan = [_planned(path, calproducts / "masks", block, serials or {}) for path in sources]
+    targets = [one.target for one in plan]
+    if len(set(targets)) < len(targets):
+        twice = next(one for one in targets if targets.count(one) > 1)
+        raise InvalidArgument(f"two of the masks would be {twice.name}; name one folder of results")
     different = [one for one in plan if one.action == "replaced"]
     if different and not is_replacing:
         names = ", ".join(one.target.name for one in different)
@@ -84,18 +90,28 @@ def promote(
             raise Refused(f"{one.source}: its checksums are wrong; nothing was copied")
     if is_dry:
         return plan
-    (calproducts / "masks").mkdir(parents=True, exist_ok=True)
-    for one in plan:
-        if one.action != "same":
-            _copy(one)
+    try:
+        (calproducts / "masks").mkdir(parents=True, exist_ok=True)
+        for one in plan:
+            if one.action != "same":
+                _copy(one)
+        _record(plan, calproducts / "masks" / "promoted.json")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write in {calproducts / 'masks'}: {error.strerror}",
+            code=storage_code(error), path=str(calproducts),
+        ) from error  # fmt: skip
+    return plan
+
+
+def _record(plan: list[Promotion], path: Path) -> None:
+    """Write down where the masks are from, beside what was there before."""
     record = {
         one.target.name: {"source": str(one.source.resolve()), "sha256": _hash(one.target)}
         for one in plan
     }
-    path = calproducts / "masks" / "promoted.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = read_json(path) if path.is_file() else {}
     files.write_json_durably(path, {**known, **record})
-    return plan
 
 
 def _planned(
@@ -109,6 +125,8 @@ def _planned(
         f"{match['prefix']}_MASK_{block or match['block']}_CCD{ccd}_SN_"
         f"{serials.get(ccd, match['serial'])}.fits"
     )
+    if not MASK_NAME.match(name):
+        raise InvalidArgument(f"{name}: block and serial have letters, digits and - only")
     target = folder / name
     if not target.exists():
         return Promotion(path, target, "new")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nightjar import __version__
-from nightjar.calibration.chamber import ChamberProfile, load_profile, profile_history
+from nightjar.calibration.chamber import ChamberProfile, profile_history
 from nightjar.config.load import load, parse
 from nightjar.config.paths import config_root, read_json
 from nightjar.errors import ConfigError, Refused, StorageError, storage_code
@@ -326,17 +326,9 @@ def _append(profile: ChamberProfile) -> Path:
     return path
 
 
-# --- looking ------------------------------------------------------------------------------------
-
-
 def default_author() -> str:
     """Return who runs this program, as far as the system knows."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         return ""
-
-
-def described(name: str, version: int | None = None) -> ChamberProfile:
-    """Return a profile: one version, or the one that holds now."""
-    return load_profile(name, version=version)

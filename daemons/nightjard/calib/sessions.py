@@ -325,9 +325,19 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         found = json.loads(path.read_bytes())["sessions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a manifest of sessions: {error}") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: not a manifest of sessions")
+    if not isinstance(found, dict) or not all(map(_is_entry, found.values())):
+        raise ConfigError(f"{path}: not a manifest of sessions; build them again")
     return found
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether something of a manifest is a session as :meth:`Session.as_json` gives it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("tests"), list):
+        return False
+    keys = {"test", "file", "sha256", "frames", "minutes"}
+    return {"session", "frames", "minutes", "serials"} <= entry.keys() and all(
+        isinstance(test, dict) and keys <= test.keys() for test in entry["tests"]
+    )
 
 
 def _order_warnings(sessions: list[Session], catalogue: Catalogue) -> list[str]:

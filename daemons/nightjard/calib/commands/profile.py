@@ -47,9 +47,9 @@ def list_profiles(session: Session) -> None:
 @pass_session
 def show(session: Session, name: str, number: int | None) -> None:
     """Show the profile of the chamber NAME."""
-    from nightjard.calib.profiles import described
+    from nightjar.calibration.chamber import load_profile
 
-    profile = described(name, number)
+    profile = load_profile(name, version=number)
     lines = [
         f"{profile.name}, chamber {profile.chamber}, version {profile.version}",
         f"in force since {profile.valid_from}; {profile.author}: {profile.reason}",

@@ -10,6 +10,7 @@ import click
 
 from nightjar.cli.frame import FrameGroup
 from nightjar.cli.session import Session
+from nightjar.errors import StorageError
 from nightjard.calib.commands.scripts import tell_published
 
 pass_session = click.make_pass_decorator(Session)
@@ -94,12 +95,21 @@ def deliver(
     from nightjard.calib.scripts import parse_date
 
     utc_ns, _ = parse_date(date)
-    if mail_draft is not None and mail_draft.exists():
-        raise click.UsageError(f"{mail_draft} is there already; name another file")
+    if mail_draft is not None:
+        if mail_draft.exists():
+            raise click.UsageError(f"{mail_draft} is there already; name another file")
+        if not mail_draft.absolute().parent.is_dir():
+            raise click.UsageError(f"--mail-draft: there is no folder {mail_draft.parent}")
     delivered = delivery.deliver(source, target, only)
     if mail_draft is not None:
         text = delivery.mail_draft(delivered, utc_ns, sender=sender, recipients=recipients)
-        write_durably(mail_draft, text)
+        try:
+            write_durably(mail_draft, text)
+        except OSError as error:
+            raise StorageError(
+                f"the sessions are delivered; the draft {mail_draft} cannot be written: "
+                f"{error.strerror}", path=str(mail_draft),
+            ) from error  # fmt: skip
     lines = [f"{entry['session']}: {delivery.summary(entry)}" for entry in delivered.sessions]
     lines.append(
         f"{len(delivered.copied)} files copied to {target} and verified"
