@@ -7,16 +7,19 @@ Faults are put into simulated day folders; the pipeline and its checks are the r
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kit.calib_day import Seen, run_faulty
 from nightjar.errors import ConfigError
 
-CLEAN = {"seed": 2}
+CLEAN: dict[str, Any] = {"seed": 2}
 """A block whose biases are within all limits."""
 
-FEW_STEPS = {"test": "PTC01", "columns": [0, 1, 2, 3], "max_frames": 2, "simulated": CLEAN}
+FEW_STEPS: dict[str, Any] = {
+    "test": "PTC01", "columns": [0, 1, 2, 3], "max_frames": 2, "simulated": CLEAN,
+}  # fmt: skip
 
 
 def parameters(seen: Seen) -> set[tuple[str, str]]:

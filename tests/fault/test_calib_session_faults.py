@@ -16,7 +16,7 @@ from kit.calib_engine import SteppedClock
 from kit.calibration import EQUIPMENT, SimulatedSession, simulated_session
 from nightjard.calib.command import main
 
-SHORT = {"ccds": 1, "max_frames": 3, "seed": 2}
+SHORT: dict[str, Any] = {"ccds": 1, "max_frames": 3, "seed": 2}
 
 
 def log_text(root: Path) -> str:
