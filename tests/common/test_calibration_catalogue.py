@@ -246,6 +246,9 @@ def test_an_own_catalogue(tmp_path):
         ({"name": "T_{w}", "variants": [{"w": 1}, {"w": 1}]}, "two of them are named T_1"),
         ({"like": "T2"}, r"tests.T1.like: 'T2'"),
         ({"like": "T1"}, "is like itself"),
+        ({"like": ["T2"]}, r"tests.T1.like: \['T2'\]"),
+        ({"columns": [{"each": {"f": {"first": 0, "last": 1e30, "step": 1}}}]}, "999 steps away"),
+        ({"columns": [{"each": {"f": {"first": 1, "last": 0, "step": 1}}}]}, "at or after first"),
     ],
 )
 def test_faults_in_a_catalogue_are_located(tmp_path, test, what):
@@ -282,3 +285,16 @@ def test_expressions_and_texts():
     assert fill("EXP{f:.0%} at {w} nm", names, "x") == "EXP25% at 800 nm"
     with pytest.raises(ConfigError, match=r"here: .*f is not a table"):
         evaluate("f[1]", names, "here")
+
+
+def test_a_null_limit_of_a_column_is_told_apart_from_none(tmp_path):
+    """Null: this column is not judged. Nothing said: the limits of all tests hold."""
+    catalogue = load_catalogue()
+    planned = catalogue.planned(
+        "PERSIST01", equipment={}, profile=load_profile("B_NOSTROMO"),
+        detector=load_detector("ccd273-8th"),
+    )
+    limits = [one.limits for one in planned.expectations.values()]
+    assert [one["std"] is None for one in limits] == [False, True, True, True]
+    assert limits[0]["offset_deviation"] == (-50.0, 50.0, "ADU")
+    assert limits[1]["background"] == (0.0, 200.0, "ADU")

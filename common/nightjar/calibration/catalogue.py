@@ -323,10 +323,10 @@ def _like(handle: str, tests: Mapping[str, dict[str, Any]], source: str) -> dict
     seen = [handle]
     while "like" in body:
         other = body.pop("like")
-        if other not in tests or other in seen:
+        if not isinstance(other, str) or other not in tests or other in seen:
             raise ConfigError(
                 f"{source}: tests.{seen[-1]}.like: {other!r}: "
-                + ("is like itself" if other in seen else meant(str(other), tests))
+                + ("is like itself" if str(other) in seen else meant(str(other), tests))
             )
         seen.append(other)
         body = _overlaid(tests[other], body)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from nightjar.config.load import StrictModel
 
+MOST_COLUMNS = 999
+"""Columns of a script are numbered with three digits."""
 Expression = str | int | float
 Level = int | float | str | list[float | int | str]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,30}$")]
@@ -32,9 +34,15 @@ class LimitRule(StrictModel):
 class Span(StrictModel):
     """Numbers from first to last, both included."""
 
-    first: float = Field(strict=False)
-    last: float = Field(strict=False)
-    step: float = Field(gt=0, strict=False)
+    first: float = Field(strict=False, allow_inf_nan=False)
+    last: float = Field(strict=False, allow_inf_nan=False)
+    step: float = Field(gt=0, strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check(self) -> Span:
+        if not 0 <= (self.last - self.first) / self.step < MOST_COLUMNS:
+            raise ValueError(f"last is at or after first, and at most {MOST_COLUMNS} steps away")
+        return self
 
     def numbers(self) -> list[float]:
         """Return them, rounded to 9 decimals."""

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from nightjar.calibration.catalogue_models import Block, LimitRule, Span, TestDefinition
+from nightjar.calibration.catalogue_models import (
+    MOST_COLUMNS,
+    Block,
+    LimitRule,
+    Span,
+    TestDefinition,
+)
 from nightjar.calibration.chamber import ChamberProfile
 from nightjar.calibration.detector import Detector
 from nightjar.calibration.expressions import evaluate, fill
@@ -24,8 +30,6 @@ from nightjar.calibration.script import (
     key_of,
 )
 from nightjar.errors import ConfigError
-
-_MOST_COLUMNS = 999
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +118,8 @@ def expand_columns(
     columns: list[Column] = []
     expectations: dict[str, Expectation] = {}
     for inner, place in _leaves(definition, scope, where):
-        if len(columns) == _MOST_COLUMNS:
-            raise ConfigError(f"{where}: more than {_MOST_COLUMNS} columns")
+        if len(columns) == MOST_COLUMNS:
+            raise ConfigError(f"{where}: more than {MOST_COLUMNS} columns")
         name = f"col{len(columns) + 1:03d}"
         column = _column(name, inner, fixed, place)
         _check_exposure(column, inner, profile, place)

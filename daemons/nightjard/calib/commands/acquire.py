@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session, is_terminal, write
 from nightjar.errors import Cancelled
 from nightjar.times import duration_text
+
+if TYPE_CHECKING:
+    from nightjard.calib.acquire import Step
 
 _HELP = """Run the scripts of a session on a camera, and write its day folder.
 
@@ -54,7 +58,7 @@ def command(
     from nightjar.calibration.chamber import load_profile
     from nightjar.calibration.detector import load_detector
     from nightjar.clock import SystemClock
-    from nightjard.calib.acquire import Step, acquire, next_obsid, taken_obsids
+    from nightjard.calib.acquire import acquire, next_obsid, taken_obsids
     from nightjard.calib.camd_camera import CamdCamera
     from nightjard.calib.session_folder import camera_client, chosen, session_books
     from nightjard.calib.stopping import stopped_by_hand
@@ -72,35 +76,47 @@ def command(
         lines = [f"{name}: {script.frames} frames" for name, script in books]
         session.result({"tests": [s.test for _, s in books], "frames": frames}, lines)
         return
-    is_shown = is_terminal(sys.stderr) and not session.is_quiet and not session.is_json
-
-    def show(done: int, total: int, step: Step, obsid: int) -> None:
-        text = (
-            f"{done + 1}/{total}  {step.test} {step.column.name}, frame {step.frame} of "
-            f"{step.of_test}, OBSID {obsid}"
-        )
-        if is_shown:
-            sys.stderr.write(f"\r\033[K{text}")
-            sys.stderr.flush()
-        elif step.frame == 1:
-            session.note(text)
-
+    screen = _Screen(session)
     with stopped_by_hand() as stop:
         try:
             acquired = acquire(
                 CamdCamera(camera_client(camera), SystemClock()), books, data, described, profile,
                 SystemClock(), elvis=elvis, start_obsid=start_obsid, day_folder=day,
-                allows_missing=allow_missing, keeps_spool=keep_spool, stop=stop, on_frame=show,
+                allows_missing=allow_missing, keeps_spool=keep_spool, stop=stop,
+                on_frame=screen.show,
             )  # fmt: skip
         except Cancelled as error:
-            if is_shown:
-                sys.stderr.write("\r\033[K")
+            screen.clear()
             write(error.message, sys.stderr)
             raise KeyboardInterrupt from None
-    if is_shown:
-        sys.stderr.write("\r\033[K")
+    screen.clear()
     session.result(
         {"folder": str(acquired.folder), "obsids": acquired.obsids, "frames": acquired.done},
         [f"{test:16} OBSID {low} to {high}" for test, (low, high) in acquired.obsids.items()]
         + [f"in {acquired.folder}"],
     )
+
+
+class _Screen:
+    """Shows what is taken: in one line of a terminal, else a line a test."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._is_live = is_terminal(sys.stderr) and not (session.is_quiet or session.is_json)
+
+    def show(self, done: int, total: int, step: Step, obsid: int) -> None:
+        """Show the exposure that begins."""
+        text = (
+            f"{done + 1}/{total}  {step.test} {step.column.name}, frame {step.frame} of "
+            f"{step.of_test}, OBSID {obsid}"
+        )
+        if self._is_live:
+            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.flush()
+        elif step.frame == 1:
+            self._session.note(text)
+
+    def clear(self) -> None:
+        """Leave the line empty."""
+        if self._is_live:
+            sys.stderr.write("\r\033[K")
