@@ -17,7 +17,12 @@ from kit.calib_bench import flags_of, run, run_all, take
 from kit.calib_spots import pushed_charge, spot
 from nightjar.calibration.detector import load_detector
 from nightjar.errors import ConfigError, Refused
-from nightjard.calib.science.spot_growth import mean_line, robust_line, weighted_mean
+from nightjard.calib.science.spot_growth import (
+    mean_line,
+    robust_line,
+    weighted_mean,
+    without_transfer,
+)
 from nightjard.calib.tasks import psf_correction, psf_shapes
 from nightjard.calib.work import Work
 from nightjard.simulators.detector.truth import Truth
@@ -35,20 +40,38 @@ FRAMES = {"col001": 7, "col002": 5, "col003": 4, "col004": 3, "col005": 1}
 
 def test_a_line_leaves_strays_out_and_has_true_errors() -> None:
     rng = np.random.default_rng(2)
-    pulls = []
+    pulls, at_zero = [], []
     for _ in range(200):
         peak = rng.choice([3e3, 1.5e4, 3e4, 4.5e4], 30)
-        error = np.full(30, 0.01)
+        error = 300.0 / peak  # bright spots weigh most: pivot and slope are correlated
         value = 2.1 + 0.01 * (peak - 2**15) / 1e4 + rng.normal(0, error)
         value[3] += 0.5
         line = robust_line(peak, value, error)
         pulls.append((line.slope - 0.01) / line.slope_error)
+        at_zero.append((line.at_zero - 2.1 + 0.01 * 2**15 / 1e4) / line.at_zero_error)
         assert line.points >= 28
     assert abs(np.mean(pulls)) < 0.3
     assert 0.75 < np.std(pulls) < 1.25
+    assert abs(np.mean(at_zero)) < 0.3
+    assert 0.75 < np.std(at_zero) < 1.25
     assert not robust_line([1e4, 1e4, 1e4], [1, 2, 3], [1, 1, 1]).is_good
     assert not mean_line([]).is_good
     assert weighted_mean([1.0, 1.1, np.nan, 0.9, 1.0, 9.0], [0.1] * 6)[0] == pytest.approx(1.0)
+
+
+def test_what_transfer_adds_is_told_from_what_the_optics_make() -> None:
+    rng = np.random.default_rng(3)
+    rows, columns = np.tile([400.0, 1030.0, 1650.0], 20), np.repeat([400.0, 1020.0, 1640.0], 20)
+    pulls = []
+    for _ in range(100):
+        e1 = 0.02 - 2.5e-5 * rows + 4e-6 * columns + rng.normal(0, 0.002, 60)
+        e1[7] += 0.2
+        value, error = without_transfer(e1, np.full(60, 0.002), rows, columns)
+        pulls.append((value - 0.02) / error)
+    assert abs(np.mean(pulls)) < 0.4
+    assert 0.75 < np.std(pulls) < 1.25
+    assert np.isnan(without_transfer(e1[:5], e1[:5], rows[:5], columns[:5])[0])
+    assert np.isnan(without_transfer(e1[:9], np.ones(9), np.ones(9), columns[:9])[0])
 
 
 # --- the analysis ---
@@ -133,6 +156,9 @@ def test_widths_and_ellipticities_at_no_light_are_those_of_the_optics(
         value, error = whole(meta, f"{name}_faint")
         assert value == pytest.approx(truth, abs=0.003)
         assert 0 < error < 0.002
+        untrailed, error = whole(meta, f"{name}_untrailed")  # nothing trails here
+        assert untrailed == pytest.approx(truth, abs=4 * error)
+        assert error < 0.006
     # Every quadrant for itself, whichever way it is read.
     table = found_table(done, "meta", "psf")
     assert np.all(np.abs(table["e2_faint"] - e2) < 0.003 + 4 * table["e2_faint_error"])
@@ -142,6 +168,21 @@ def test_widths_and_ellipticities_at_no_light_are_those_of_the_optics(
 
 def found_table(done: tuple[Work, dict[str, Any]], subtask: str, name: str) -> Table:
     return done[0].table(subtask, name)
+
+
+@pytest.mark.soak
+def test_charge_left_behind_in_transfer_does_not_reach_the_untrailed_shape(tmp_path: Path) -> None:
+    """Five stars of each quadrant are lengthened along columns: e1 of all is 0.0065 too small."""
+    found = []
+    for seed in range(1, 7):
+        truth = Truth.default(SMALL, seed=seed, effects=EFFECTS | {"transfer": True})
+        work = take(tmp_path / str(seed), "PSF01_800", truth, frames=FRAMES)
+        meta = run_all(work, "lock", "prep", "basic", "meta")["meta"]
+        found.append((*whole(meta, "e1_untrailed"), whole(meta, "e1_faint")[0]))
+    value, error, trailing = np.array(found).T
+    assert np.mean(trailing) < 0.017
+    assert abs(np.mean(value) - 0.02) < 0.003
+    assert np.abs((value - 0.02) / error).max() < 4
 
 
 def test_widths_grow_with_the_signal_as_charge_is_pushed(

@@ -157,9 +157,11 @@ def test_skewness_tells_charge_that_was_left_behind() -> None:
              shape["fwhm_y"] / 2.3548, 0 * shape["x"]], axis=1,
         )  # fmt: skip
         rest = pixels - found.background[:, None, None] - gaussian_pixels(values, axis, axis)[0]
-        along_x, along_y = moments.residual_skewness(
-            rest, np.zeros(rest.shape, bool), found.x, found.y, found.fit_flux
+        variance = np.broadcast_to(image / GAIN + NOISE**2 + 1 / 12, rest.shape)
+        along_x, along_y, error_of_one = moments.residual_skewness(
+            rest, np.zeros(rest.shape, bool), found.x, found.y, found.fit_flux, variance
         )
+        assert 0.6 < np.std(along_x) / np.mean(error_of_one) < 1.7
         error = np.std(along_x) / np.sqrt(30)
         assert (np.mean(along_x) > 5 * error) == is_trailing
         assert abs(np.mean(along_y)) < 5 * np.std(along_y) / np.sqrt(30)

@@ -141,9 +141,11 @@ def _errors(
     return found[0], found[1], found[2]
 
 
-def residual_skewness(residual: Floats, bad: Bools, x: Floats, y: Floats, flux: Floats, *,
-                      half_px: int = 5) -> tuple[Floats, Floats]:  # fmt: skip
-    """Return how lopsided what a symmetric fit leaves is, along x and along y.
+def residual_skewness(
+    residual: Floats, bad: Bools, x: Floats, y: Floats, flux: Floats, variance: Floats, *,
+    half_px: int = 5,
+) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+    """Return how lopsided what a symmetric fit leaves is, along x and along y, and the error.
 
     The sum of residuals ahead of the centre minus that behind it, in parts of the flux, over the
     pixels within `half_px`. Charge that is left behind in transfer lies behind (canonical
@@ -153,15 +155,22 @@ def residual_skewness(residual: Floats, bad: Bools, x: Floats, y: Floats, flux: 
     ----------
     residual : array (n, side, side)
         Stamps without their fitted Gaussians.
+    variance : array (n, side, side)
+        Of each pixel. What the fit takes of the noise is not taken off the error, which is so a
+        little large for bright spots.
     """
     side = residual.shape[1]
     axis = np.arange(side, dtype=float)
     dx = (axis[None, :] - x[:, None])[:, None, :]
     dy = (axis[None, :] - y[:, None])[:, :, None]
-    near = (np.abs(dx) <= half_px) & (np.abs(dy) <= half_px) & ~bad
-    light = np.where(near, residual, 0.0)
+    # Pixels that the box cuts count by the part inside: a centre moves by less than a pixel.
+    inside = [np.clip(half_px + 0.5 - np.abs(one), 0.0, 1.0) for one in (dx, dy)]
+    near = np.where(bad, 0.0, inside[0] * inside[1])
     # The third power of the distance, in units of the box, tells a tail from a shifted centre.
+    lever_x, lever_y = (near * (one / half_px) ** 3 for one in (dx, dy))
     with np.errstate(invalid="ignore", divide="ignore"):
-        along_x = (light * (dx / half_px) ** 3).sum(axis=(1, 2)) / flux
-        along_y = (light * (dy / half_px) ** 3).sum(axis=(1, 2)) / flux
-    return along_x, along_y
+        along_x, along_y = (
+            (residual * lever).sum(axis=(1, 2)) / flux for lever in (lever_x, lever_y)
+        )
+        spread = (variance * (lever_x**2 + lever_y**2) / 2).sum(axis=(1, 2))
+        return along_x, along_y, np.sqrt(spread) / np.abs(flux)

@@ -20,13 +20,19 @@ _CLIP = 4.0
 
 @dataclass(frozen=True)
 class Line:
-    """``value = at_pivot + slope * (peak - 2^15) / 1e4``; errors are 1 sigma."""
+    """``value = at_pivot + slope * (peak - 2^15) / 1e4``; errors are 1 sigma.
+
+    ``at_zero`` is the value at no light. Its error cannot be told from those of the other two,
+    which are correlated wherever the points do not lie evenly about the pivot.
+    """
 
     at_pivot: float
     at_pivot_error: float
     slope: float
     slope_error: float
     points: int
+    at_zero: float
+    at_zero_error: float
 
     @property
     def is_good(self) -> bool:
@@ -39,12 +45,9 @@ class Line:
             self.at_pivot + self.slope * (np.asarray(peak_adu, float) - PIVOT_ADU) / UNIT_ADU
         )
 
-    def zero_error(self) -> float:
-        """Return the error of the value at no light, the two errors taken as independent."""
-        return float(np.hypot(self.at_pivot_error, self.slope_error * PIVOT_ADU / UNIT_ADU))
 
-
-NO_LINE = Line(float("nan"), float("nan"), float("nan"), float("nan"), 0)
+_NAN = float("nan")
+NO_LINE = Line(_NAN, _NAN, _NAN, _NAN, 0, _NAN, _NAN)
 
 
 def robust_line(peak_adu: Any, value: Any, error: Any) -> Line:
@@ -77,10 +80,13 @@ def robust_line(peak_adu: Any, value: Any, error: Any) -> Line:
         kept[worst] = False
     freedom = int(kept.sum()) - 2
     chi2 = float((miss[kept] ** 2).sum() / freedom) if freedom > 0 else 1.0
-    scaled = np.sqrt(np.diag(covariance) * max(chi2, 1.0))
+    covariance = covariance * max(chi2, 1.0)
+    scaled = np.sqrt(np.diag(covariance))
+    to_zero = np.array([1.0, -PIVOT_ADU / UNIT_ADU])
     return Line(
         float(parameters[0]), float(scaled[0]), float(parameters[1]), float(scaled[1]),
-        int(kept.sum()),
+        int(kept.sum()), float(to_zero @ parameters),
+        float(np.sqrt(max(to_zero @ covariance @ to_zero, 0.0))),
     )  # fmt: skip
 
 
@@ -115,4 +121,42 @@ def mean_line(lines: list[Line]) -> Line:
         return NO_LINE
     pivot = weighted_mean([one.at_pivot for one in good], [one.at_pivot_error for one in good])
     slope = weighted_mean([one.slope for one in good], [one.slope_error for one in good])
-    return Line(*pivot, *slope, sum(one.points for one in good))
+    zero = weighted_mean([one.at_zero for one in good], [one.at_zero_error for one in good])
+    return Line(*pivot, *slope, sum(one.points for one in good), *zero)
+
+
+def without_transfer(
+    values: Any, errors: Any, rows: Any, columns: Any
+) -> tuple[float, float]:  # fmt: skip
+    """Return a measure of spots as it would be read without transfers, and its error.
+
+    Charge that is left behind grows with the number of transfers, along columns and along rows:
+    ``value = v0 + a rows + b columns`` over all spots gives v0. NaN with fewer than six spots.
+
+    Parameters
+    ----------
+    rows, columns : arrays (n,)
+        Transfers of each spot: its canonical place.
+    """
+    value, error, down, across = (
+        np.asarray(one, float) for one in (values, errors, rows, columns)
+    )
+    used = np.isfinite(value) & np.isfinite(error) & (error > 0)
+    if used.sum() < 6 or np.ptp(down[used]) == 0 or np.ptp(across[used]) == 0:
+        return _NAN, _NAN
+    value, error = value[used], np.maximum(error[used], 0.3 * np.median(error[used]))
+    design = np.stack([np.ones_like(value), down[used] / np.ptp(down[used]),
+                       across[used] / np.ptp(across[used])], axis=1)  # fmt: skip
+    kept = np.ones(len(value), bool)
+    for _round in range(len(value)):
+        weight = kept / error**2
+        covariance = np.linalg.pinv(design.T @ (weight[:, None] * design), hermitian=True)
+        miss = (value - design @ (covariance @ (design.T @ (weight * value)))) / error
+        far = np.where(kept, np.abs(miss), 0.0)
+        worst = int(np.argmax(far))
+        if far[worst] <= _CLIP * max(robust_sigma(miss[kept]), 1.0) or kept.sum() <= 6:
+            break
+        kept[worst] = False
+    parameters = covariance @ (design.T @ (weight * value))
+    chi2 = float((miss[kept] ** 2).sum()) / (int(kept.sum()) - 3)
+    return float(parameters[0]), float(np.sqrt(covariance[0, 0] * max(chi2, 1.0)))

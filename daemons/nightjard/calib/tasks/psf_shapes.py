@@ -26,6 +26,7 @@ from nightjard.calib.science.spot_growth import (
     mean_line,
     robust_line,
     weighted_mean,
+    without_transfer,
 )
 from nightjard.calib.science.spots import Stamps, outliers
 from nightjard.calib.tasks import spot_check
@@ -100,9 +101,10 @@ def _measure_frame(
          np.zeros_like(x)], axis=1,
     )  # fmt: skip
     model, _ = gaussian_pixels(values, axis, axis)
-    skew_x, skew_y = residual_skewness(rest - model, bad, x, y, light.fit_flux)
-    # Read noise and photons within the box of the skewness, as a part of the flux.
-    noise = np.sqrt(121 * 0.15 * light.background_sigma**2 + 0.02 * light.fit_flux / gain)
+    variance = light.background_sigma[:, None, None] ** 2 + model / gain[:, None, None]
+    skew_x, skew_y, skew_error = residual_skewness(
+        rest - model, bad, x, y, light.fit_flux, variance
+    )
     near = np.hypot(axis[:, None, :] - x[:, None, None], axis[:, :, None] - y[:, None, None])
     spoiled = (cut.bad & (near < _CLEAN_PX)).sum(axis=(1, 2))
     turned = np.array(
@@ -111,7 +113,7 @@ def _measure_frame(
     )  # fmt: skip
     columns = light.columns() | shape.columns()
     columns["e2"] = columns["e2"] * turned
-    columns |= {"skew_x": skew_x, "skew_y": skew_y, "skew_error": noise / light.fit_flux,
+    columns |= {"skew_x": skew_x, "skew_y": skew_y, "skew_error": skew_error,
                 "bad_px": spoiled}  # fmt: skip
     return [
         {"id": spot[0], "quadrant": spot[1]}
@@ -232,6 +234,7 @@ def meta(work: Work) -> None:
         lines[kind] = spot_lines(table[usable(table, work.detector.point_saturation_adu)])
         rows += _quadrant_rows(work, kind, lines[kind])
         _record_all(work, kind, lines[kind])
+        _record_untrailed(work, kind, table, lines[kind])
     if not rows:
         work.results.flag("BADDATAPROD", cause="no spot can be used for shapes")
         return
@@ -253,7 +256,7 @@ def usable(table: Table, most_adu: float) -> Any:
 
 
 def spot_lines(table: Table) -> dict[tuple[int, str], dict[str, list[Line]]]:
-    """Return lines of all measures against the peak, by CCD and quadrant; one line a spot."""
+    """Return lines of measures against the peak, by CCD and quadrant; spots in order of name."""
     found: dict[tuple[int, str], dict[str, list[Line]]] = {}
     keys = sorted({(int(r["ccd"]), str(r["quadrant"]), str(r["id"])) for r in table})
     for ccd, quadrant, name in keys:
@@ -284,7 +287,7 @@ def _line_columns(name: str, line: Line) -> dict[str, float]:
     return {
         name: line.at_pivot, f"{name}_error": line.at_pivot_error,
         f"{name}_growth": line.slope, f"{name}_growth_error": line.slope_error,
-        f"{name}_faint": float(line.at(0.0)), f"{name}_faint_error": line.zero_error(),
+        f"{name}_faint": line.at_zero, f"{name}_faint_error": line.at_zero_error,
     }  # fmt: skip
 
 
@@ -293,7 +296,7 @@ def _record(work: Work, name: str, line: Line, where: dict[str, Any]) -> None:
     work.results.value(name, line.at_pivot, error=line.at_pivot_error, unit=unit, **where)
     work.results.value(f"{name}_growth", line.slope, error=line.slope_error,
                        unit=f"{unit}/1e4 ADU" if unit else "1/1e4 ADU", **where)  # fmt: skip
-    work.results.value(f"{name}_faint", float(line.at(0.0)), error=line.zero_error(), unit=unit,
+    work.results.value(f"{name}_faint", line.at_zero, error=line.at_zero_error, unit=unit,
                        **where)  # fmt: skip
 
 
@@ -305,6 +308,31 @@ def _record_all(
         line = mean_line([one for measures in lines.values() for one in measures[name]])
         if line.is_good:
             _record(work, name, line, {"kind": kind})
+
+
+def _record_untrailed(
+    work: Work, kind: str, table: Table, lines: dict[tuple[int, str], dict[str, list[Line]]]
+) -> None:
+    """Record shapes at no light and no transfer: what the optics make, without charge trailing.
+
+    Moments reach far: charge left behind by some thousandths turns up in e1 and R2.
+    """
+    places: list[tuple[float, float]] = []
+    good = table[usable(table, work.detector.point_saturation_adu)]
+    for ccd, quadrant in lines:
+        one = good[(good["ccd"] == ccd) & (good["quadrant"] == quadrant)]
+        for name in sorted({str(spot) for spot in one["id"]}):
+            spot = one[one["id"] == name]
+            places.append((float(np.median(spot["y"])) + 1, float(np.median(spot["x"])) + 1))
+    rows, columns = np.array(places).reshape(-1, 2).T
+    for name in ("e1", "e2", "r2"):
+        spots = [line for measures in lines.values() for line in measures[name]]
+        value, error = without_transfer(
+            [line.at_zero for line in spots], [line.at_zero_error for line in spots], rows, columns
+        )
+        if math.isfinite(value):
+            work.results.value(f"{name}_untrailed", value, error=error, unit=_MEASURES[name][2],
+                               kind=kind, note="at no light and no transfer")  # fmt: skip
 
 
 def _draw_growth(
