@@ -256,3 +256,22 @@ def test_looking(capsys):
     assert json.loads(capsys.readouterr().out)["tFWC_flat"]["nm800"] == 3.5
     assert main(["profile", "show", "B_NOSTRO"]) == 2
     assert "did you mean B_NOSTROMO?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, "values.0: not a value as calib run writes it"),
+        ({"name": "best_focus", "value": 47.3, "where": 5}, "values.0: not a value"),
+        ({"name": "best_focus", "value": 47.3, "error": "x", "where": {"wave": 800}}, "values.0"),
+        ({"name": "best_focus", "value": True, "where": {"wave": 800}}, "none of these results"),
+        ({"name": "best_focus", "value": 47.3, "where": {"wave": "x"}}, "none of these results"),
+        ({"name": "best_focus", "value": 47.3, "where": {"wave": 801}}, "no filter of 801 nm"),
+    ],
+)
+def test_results_that_somebody_spoilt_are_told(place, capsys, value, text):
+    folder = place / "R" / "D11" / "FOCUS00_800"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps({"test": "FOCUS00_800", "values": [value]}))
+    assert propose("--dry-run") == 2
+    assert text in capsys.readouterr().err

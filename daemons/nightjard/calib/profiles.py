@@ -122,15 +122,17 @@ def _measures(path: Path, profile: ChamberProfile, warnings: list[str]) -> list[
     flags = [str(name) for name in document.get("flag_names", [])]
     handle = str(document.get("handle") or test.split("_")[0])
     found = []
-    for one in values:
-        where = one.get("where") or {}
-        if "ccd" in where or "wave" not in where:
-            continue  # of a part of the block
+    for index, one in enumerate(values):
+        where = one.get("where", {}) if isinstance(one, dict) else None
+        if not isinstance(where, dict) or not _is_number(one.get("error", 0.0) or 0.0):
+            raise ConfigError(f"{path}: values.{index}: not a value as calib run writes it")
+        if "ccd" in where or not isinstance(where.get("wave"), int):
+            continue  # of a part of the block, or of no filter
         entry = _entry_of(one.get("name"), handle, where, profile)
         if entry is None:
             continue
         value = one.get("value")
-        if not isinstance(value, int | float) or value <= 0 or not math.isfinite(value):
+        if not _is_number(value) or value <= 0 or not math.isfinite(value):
             warnings.append(f"{test}: {one['name']} is {value!r}: left out")
             continue
         evidence = Evidence(
@@ -143,6 +145,10 @@ def _measures(path: Path, profile: ChamberProfile, warnings: list[str]) -> list[
         if bad:
             warnings.append(f"{test}: flagged {', '.join(bad)}: look at its report first")
     return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _entry_of(
