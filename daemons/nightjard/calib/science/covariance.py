@@ -21,9 +21,9 @@ from nightjard.calib.science.robust import (
     clipped_share,
     weighted_least_squares,
 )
+from nightjard.calib.science.trailing import GRID
 
 _BLOCK = 64  # rows whose products are added up in float32, while they are in the cache
-_GRID = 32  # pixels of the grid on which curves are computed from coefficients
 
 
 @dataclass(frozen=True)
@@ -114,26 +114,30 @@ def low_surface(
     Zero, and none, where too few boxes have good pixels.
     """
     rows, columns = values.shape
-    x, y, z = [], [], []
+    across = 2.0 * (np.arange(columns) + 0.5) / columns - 1.0
+    along = 2.0 * (np.arange(rows) + 0.5) / rows - 1.0
+    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    design, means = [], []
     for box_rows in np.array_split(np.arange(rows), min(boxes, rows)):
         for box_columns in np.array_split(np.arange(columns), min(boxes, columns)):
             area = (_span(box_rows), _span(box_columns))
             good = ~bad[area]
             if good.sum() < 0.3 * good.size:
                 continue
-            x.append(2.0 * (box_columns.mean() + 0.5) / columns - 1.0)
-            y.append(2.0 * (box_rows.mean() + 0.5) / rows - 1.0)
-            z.append(clipped_moments(values[area][good], 4.5, rounds=1).mean)
-    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
-    if len(z) < 2 * len(powers):
+            # Means of powers over the box, not powers of its middle.
+            design.append([
+                (across[box_columns] ** i).mean() * (along[box_rows] ** j).mean()
+                for i, j in powers
+            ])  # fmt: skip
+            means.append(clipped_moments(values[area][good], 4.5, rounds=1).mean)
+    if len(means) < 2 * len(powers):
         return np.zeros_like(values), 0
-    design = np.stack([np.array(x) ** i * np.array(y) ** j for i, j in powers], axis=1)
-    solution, _ = weighted_least_squares(design, np.array(z), np.ones(len(z)))
+    solution, _ = weighted_least_squares(
+        np.array(design), np.array(means), np.ones(len(means))
+    )
     matrix = np.zeros((degree + 1, degree + 1))
     for (i, j), coefficient in zip(powers, solution, strict=True):
         matrix[i, j] = coefficient
-    across = 2.0 * (np.arange(columns) + 0.5) / columns - 1.0
-    along = 2.0 * (np.arange(rows) + 0.5) / rows - 1.0
     vander = np.polynomial.polynomial.polyvander
     surface = vander(along, degree) @ matrix.T @ vander(across, degree).T
     return surface.astype(np.float32), len(powers)
@@ -194,39 +198,48 @@ def balanced(found: Coefficients) -> Float64s:
     return result
 
 
-def covariance_curve(coefficients: Float64s, signal_e: float) -> Float64s:
+def covariance_curve(
+    coefficients: Float64s, signal_e: float, smoothed: Float64s | float = 1.0
+) -> Float64s:
     """Return the covariances at a signal, e-^2, without noise of the read-out.
 
     Solution of ``dC/dmu = 1 + 2 K * C`` (Astier et al. 2019, eq. 15) by Fourier transform:
     ``C = (exp(2 K mu) - 1) / (2 K)``.
+
+    Parameters
+    ----------
+    smoothed
+        Factor of the power at every frequency (see ``trailing``).
     """
     lags = coefficients.shape[0]
-    spectrum = 2.0 * signal_e * _spectrum(coefficients)
+    spectrum = 2.0 * signal_e * spectrum_of(coefficients)
     small = np.abs(spectrum) < 1e-9
     grown = np.where(small, 1.0, np.expm1(spectrum) / np.where(small, 1.0, spectrum))
-    curve: Float64s = np.fft.ifft2(grown * signal_e).real[:lags, :lags]
+    curve: Float64s = np.fft.ifft2(grown * signal_e * smoothed).real[:lags, :lags]
     return curve
 
 
-def curve_slope(coefficients: Float64s, signal_e: float) -> float:
+def curve_slope(
+    coefficients: Float64s, signal_e: float, smoothed: Float64s | float = 1.0
+) -> float:
     """Return by how much a covariance grows with its own coefficient, e-^3.
 
     ``mu^2`` for small signals; less as they grow: the mean over frequencies of the derivative of
     :func:`covariance_curve`, ``2 mu^2 (u exp(u) - exp(u) + 1) / u^2`` with ``u = 2 K mu``.
     """
-    spectrum = 2.0 * signal_e * _spectrum(coefficients)
+    spectrum = 2.0 * signal_e * spectrum_of(coefficients)
     small = np.abs(spectrum) < 1e-4
     safe = np.where(small, 1.0, spectrum)
     slope = np.where(
         small, 0.5 + spectrum / 3.0, (safe * np.exp(safe) - np.expm1(safe)) / safe**2
     )
-    return float(2.0 * signal_e**2 * slope.mean())
+    return float(2.0 * signal_e**2 * (slope * smoothed).mean())
 
 
-def _spectrum(coefficients: Float64s) -> Float64s:
+def spectrum_of(coefficients: Float64s) -> Float64s:
     """Return the Fourier transform of the coefficients on the whole plane."""
     lags = coefficients.shape[0]
-    kernel = np.zeros((_GRID, _GRID))
+    kernel = np.zeros((GRID, GRID))
     for row in range(lags):
         for column in range(lags):
             kernel[np.ix_([row, -row], [column, -column])] = coefficients[row, column]
@@ -236,7 +249,7 @@ def _spectrum(coefficients: Float64s) -> Float64s:
 
 def fit_coefficients(
     signal_e: Float64s, covariances_e: Float64s, errors_e: Float64s, *, has_linear: bool = True,
-    rounds: int = 8,
+    smoothed: Float64s | float = 1.0, rounds: int = 12,
 ) -> Coefficients:
     """Fit the coefficients to covariances at several signals.
 
@@ -251,7 +264,10 @@ def fit_coefficients(
     covariances_e, errors_e
         e-^2, shape (levels, lags, lags).
     has_linear
-        Lets every lag have a part that grows with the first power of the signal too.
+        Lets every lag have a part that grows with the first power of the signal too: costs half
+        of what is known of the coefficients.
+    smoothed
+        What trailing charge makes of the power of the noise, where it is known.
 
     Raises
     ------
@@ -263,8 +279,8 @@ def fit_coefficients(
         raise ValueError(f"{levels} levels are too few for coefficients of covariances")
     values = np.zeros((lags, lags))
     for _ in range(rounds):
-        slope = np.array([curve_slope(values, mu) for mu in signal_e])
-        curve = np.stack([covariance_curve(values, mu) for mu in signal_e])
+        slope = np.array([curve_slope(values, mu, smoothed) for mu in signal_e])
+        curve = np.stack([covariance_curve(values, mu, smoothed) for mu in signal_e])
         rest = covariances_e - curve + values * slope[:, None, None]
         before = values
         values, errors, linear, chi2 = _fit_lags(

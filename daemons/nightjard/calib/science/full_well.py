@@ -88,10 +88,11 @@ def _half_way(
 ) -> tuple[float, float]:
     full = points.mean[is_full]
     middle = float(np.median(full))
-    if full.size >= 2 and float(np.ptp(np.percentile(full, (5, 95)))) <= _PLATEAU * middle:
-        scatter = robust_sigma(full)
-        # Wells of tiles differ; their median is known better than one of them.
-        return middle, max(1.2533 * scatter / math.sqrt(full.size), 1e-4 * middle)
+    spread = float(np.ptp(np.percentile(full, (5, 95))))
+    if full.size >= 2 and spread <= _PLATEAU * middle:
+        # More light still fills wells a little more: which of these levels is the full well is not
+        # told by how well their median is known.
+        return middle, max(0.5 * spread, 1e-3 * middle)
     upper = float(full.min())
     below = points.mean[(ratio >= _FULL) & (points.mean <= upper)]
     lower = float(below.max()) if below.size else upper

@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from nightjar.calibration.detector import load_detector
+from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.preparing import is_dry, recipes_of
 from nightjard.calib.science.charge_shift import Boundaries, corrected
-from nightjard.calib.science.photon_transfer import Points, fit_transfer, tile_pairs
+from nightjard.calib.science.photon_transfer import (
+    Points,
+    fit_transfer,
+    moments_like,
+    tile_pairs,
+)
 from nightjard.calib.science.robust import fit_polynomial
 from nightjard.calib.tasks.brighter_fatter_product import boundaries_of
 from nightjard.calib.tasks.transfer_options import (
@@ -38,10 +44,11 @@ class BrighterFatterOptions(TransferOptions):
 
     lags: int = Field(5, ge=2, le=12, description="Pixels, the own one included, to either side.")
     level_from: float = Field(0.03, gt=0, lt=1, description="Lowest level used, full scale 1.")
-    level_to: float = Field(0.8, gt=0, lt=1.2, description="Highest level used.")
-    has_linear: bool = Field(
-        True, description="Covariances may have a part that grows with the first power of the "
-        "signal: trailing charge.",
+    level_to: float = Field(0.75, gt=0, lt=1.2, description="Highest level used: at 80 % the "
+                            "wells at the edges begin to flow over.")  # fmt: skip
+    has_linear: bool | None = Field(
+        None, description="Covariances may have a part that grows with the first power of the "
+        "signal, as trailing charge makes; null: only where no overscan shows what trails.",
     )  # fmt: skip
     is_balanced: bool = Field(
         True, description="Images are corrected by coefficients that add up to 0: charge is kept."
@@ -121,13 +128,7 @@ def correct(work: Work) -> None:
         return
     known = boundaries_of(table)
     curves = load_curves(options.linearity)
-    seen: dict[tuple[int, int], int] = {}
-    jobs = []
-    for ccd in work.dataset.ccds:
-        for column, first, second in pairs_of(work, ccd):
-            seen[ccd, column] = seen.get((ccd, column), 0) + 1
-            if seen[ccd, column] <= options.corrected_pairs:
-                jobs.append((ccd, first, second))
+    jobs = _pairs_that_prove(work, options)
     rows, columns = work.detector.quadrant_shape
     found = work.map(
         correct_pair,
@@ -153,6 +154,26 @@ def correct(work: Work) -> None:
         if points:
             work.results.table(f"PTC_{name.upper()}", with_units(points), show=False,
                                caption=f"Mean and variance {name} the correction")  # fmt: skip
+
+
+def _pairs_that_prove(
+    work: Work, options: BrighterFatterOptions
+) -> list[tuple[int, CcdFrame, CcdFrame]]:
+    """Return the first pairs of every level that is used; those of others would prove nothing."""
+    table, full = work.table("extract_COV", "BF_COVARIANCES"), work.detector.adc_full_scale
+    level = np.asarray(table["mean"], float)
+    used = (level > options.level_from * full) & (level < options.level_to * full)
+    pairs = set(zip(table["ccd"][used].tolist(), table["first"][used].tolist(), strict=True))
+    seen: dict[tuple[int, int], int] = {}
+    jobs = []
+    for ccd in work.dataset.ccds:
+        for column, first, second in pairs_of(work, ccd):
+            if (ccd, first.obsid) not in pairs:
+                continue
+            seen[ccd, column] = seen.get((ccd, column), 0) + 1
+            if seen[ccd, column] <= options.corrected_pairs:
+                jobs.append((ccd, first, second))
+    return jobs
 
 
 # --- extract_PTCs ---
@@ -211,7 +232,7 @@ def _straightness(
     line = fit_polynomial(x, y, 1, error=error, clip_sigma=100.0)
     away = 100.0 * (y / line(x) - 1.0)
     worst = int(np.argmax(np.abs(away)))
-    fit = fit_transfer(points, neighbours=1.15)
+    fit = fit_transfer(points, moments=moments_like(1.15))
     where: dict[str, Any] = {"ccd": channel[0], "quadrant": channel[1]}
     bend_error = float(100.0 * error[worst] / y[worst])
     work.results.value(f"ptc_bend_{name}", abs(float(away[worst])), error=bend_error, unit="%",

@@ -21,15 +21,24 @@ from nightjard.calib.science.covariance import Coefficients, fit_coefficients
 from nightjard.calib.science.edge_response import inefficiency
 from nightjard.calib.science.full_well import FullWell, find_knee
 from nightjard.calib.science.photon_transfer import (
+    PLAIN,
     Points,
     Transfer,
     bootstrap,
     fit_transfer,
+    moments_like,
+    moments_of,
     trailing_factors,
 )
 from nightjard.calib.task import Subtask, Task
 from nightjard.calib.tasks import flux
-from nightjard.calib.tasks.trails import extract_edges, measure_edges, trails_of, transfers_of
+from nightjard.calib.tasks.trails import (
+    extract_edges,
+    measure_edges,
+    smoothing_of,
+    trails_of,
+    transfers_of,
+)
 from nightjard.calib.tasks.transfer_figures import draw_curves, leave_maps, well_map
 from nightjard.calib.tasks.transfer_options import (
     Channel,
@@ -44,6 +53,7 @@ from nightjard.calib.tasks.transfer_pairs import extract_transfer, measure_pair
 from nightjard.calib.work import Work
 
 _MOST_CHI2 = 2.0
+_MOST_NEIGHBOURS = 1.6  # sum of squares of all coefficients by that of the own one
 
 
 def points_of(table: Any, noise: Any, channel: Channel) -> Points:
@@ -65,7 +75,7 @@ def points_of(table: Any, noise: Any, channel: Channel) -> Points:
 
 
 def fit_points(
-    points: Points, options: TransferOptions, full_scale: float, neighbours: float
+    points: Points, options: TransferOptions, full_scale: float, moments: tuple[float, ...]
 ) -> tuple[Transfer, FullWell]:
     """Fit the curve of a quadrant and find its knee; the fit stays below it.
 
@@ -79,7 +89,7 @@ def fit_points(
         inside = (points.tile < 0) | (
             (points.mean > options.fit_from * full_scale) & (points.mean < high)
         )
-        fit = fit_transfer(points.chosen(inside), model=options.model, neighbours=neighbours)
+        fit = fit_transfer(points.chosen(inside), model=options.model, moments=moments)
         well = find_knee(points, fit, from_adu=min(options.full_well_from * full_scale, high))
         if math.isnan(well.onset) or 0.93 * well.onset >= high:
             break
@@ -87,27 +97,30 @@ def fit_points(
     return fit, well
 
 
-def neighbours_of(
-    lags: Any, channel: Channel, gain: float, options: TransferOptions, full_scale: float
-) -> float:
-    """Return the sum of squares of all coefficients by that of the pixel's own, from covariances.
+def shape_of(
+    lags: Any, channel: Channel, gain: float, options: TransferOptions, full_scale: float,
+    smoothed: NDArray[np.float64] | None = None,
+) -> tuple[float, ...]:
+    """Return the moments of the coefficients (the shape of the curve) from covariances.
 
-    1 (the plain closed form) where there are too few levels.
+    Those without neighbours where there are too few levels.
     """
     if options.neighbours is not None:
-        return options.neighbours
+        return moments_like(options.neighbours)
     fitted = None if lags is None else lag_coefficients(
-        rows_of(lags, channel), gain, options.fit_from * full_scale, options.fit_to * full_scale
+        rows_of(lags, channel), gain, options.fit_from * full_scale, options.fit_to * full_scale,
+        smoothed,
     )  # fmt: skip
     if fitted is None or fitted.values[0, 0] >= 0:
-        return 1.0
-    squares = fitted.values**2
-    total = squares[0, 0] + 2 * squares[0, 1:].sum() + 2 * squares[1:, 0].sum()
-    total += 4 * squares[1:, 1:].sum()
-    return float(np.clip(total / squares[0, 0], 1.0, 1.6))
+        return PLAIN
+    moments = moments_of(fitted.values)
+    # A coefficient that is not seen makes noise of its neighbours' shares.
+    return moments if moments[2] < _MOST_NEIGHBOURS else PLAIN
 
 
-def lag_coefficients(rows: Any, gain: float, low: float, high: float) -> Coefficients | None:
+def lag_coefficients(
+    rows: Any, gain: float, low: float, high: float, smoothed: NDArray[np.float64] | None = None
+) -> Coefficients | None:
     """Return coefficients per electron from rows of covariances; None with too few levels."""
     rows = rows[np.asarray((rows["mean"] > low) & (rows["mean"] < high))]
     lags = int(max(rows["row_lag"])) + 1 if len(rows) else 0
@@ -126,8 +139,9 @@ def lag_coefficients(rows: Any, gain: float, low: float, high: float) -> Coeffic
     if len(levels) < 4:
         return None
     return fit_coefficients(
-        np.array(levels) * gain, np.array(values) * gain**2, np.array(errors) * gain**2
-    )
+        np.array(levels) * gain, np.array(values) * gain**2, np.array(errors) * gain**2,
+        has_linear=smoothed is None, smoothed=1.0 if smoothed is None else smoothed,
+    )  # fmt: skip
 
 
 def meta(work: Work) -> None:
@@ -147,7 +161,8 @@ def meta(work: Work) -> None:
         if options_of(work).is_transfer_corrected:
             points = points.restored(_factors(work, trails, channel))
         try:
-            fitted = _fit_channel(work, channel, points, lags, number)
+            smoothed = smoothing_of(work, trails, channel)
+            fitted = _fit_channel(work, channel, points, lags, number, smoothed)
         except (ValueError, np.linalg.LinAlgError) as error:
             work.results.flag("BADFIT", cause=f"CCD{channel[0]} {channel[1]}: {error}",
                               ccd=channel[0], quadrant=channel[1])  # fmt: skip
@@ -177,13 +192,14 @@ def _factors(work: Work, trails: Any, channel: Channel) -> NDArray[np.float64]:
 
 
 def _fit_channel(
-    work: Work, channel: Channel, points: Points, lags: Any, seed: int
+    work: Work, channel: Channel, points: Points, lags: Any, seed: int,
+    smoothed: NDArray[np.float64] | None,
 ) -> tuple[dict[str, Any], Transfer, FullWell]:
     options, full = options_of(work), float(work.detector.adc_full_scale)
-    fit, well = fit_points(points, options, full, 1.0)
-    ratio = neighbours_of(lags, channel, fit.gain, options, full)
-    if ratio != 1.0:
-        fit, well = fit_points(points, options, full, ratio)
+    fit, well = fit_points(points, options, full, PLAIN)
+    moments = shape_of(lags, channel, fit.gain, options, full, smoothed)
+    if moments != PLAIN:
+        fit, well = fit_points(points, options, full, moments)
     high = 0.93 * well.onset if well.onset < options.fit_to * full else options.fit_to * full
     inside = points.chosen(
         (points.tile < 0) | ((points.mean > options.fit_from * full) & (points.mean < high))
@@ -224,7 +240,7 @@ def record_fit(
         **where, "gain": gain, "gain_error": gain_error, "gain_bootstrap": drawn[0],
         "alpha": fit.alpha, "alpha_error": alpha_error, "alpha_bootstrap": drawn[1],
         "read_noise": fit.noise_adu * gain, "read_noise_error": noise_error,
-        "neighbours": fit.neighbours, "reduced_chi2": fit.reduced_chi2, "points": fit.points,
+        "neighbours": fit.moments[2], "reduced_chi2": fit.reduced_chi2, "points": fit.points,
         "bloom": well.level, "bloom_error": well.error, "bloom_e": well.level * gain,
         "is_lower_limit": not well.is_reached, "quality": quality,
     }  # fmt: skip

@@ -73,7 +73,8 @@ def _record_growth(work: Work, channel: Channel, direction: str, rows: Any) -> N
     weight = 1.0 / error[calm] ** 2
     usual = float((weight * cti[calm]).sum() / weight.sum())
     where: dict[str, Any] = {"ccd": channel[0], "quadrant": channel[1]}
-    work.results.value(f"cti_{direction}", usual, error=float(weight.sum() ** -0.5),
+    # What the structure of the offset may add is the same at every level: no mean lowers it.
+    work.results.value(f"cti_{direction}", usual, error=float(error[calm].min()),
                        unit="1/transfer", **where)  # fmt: skip
     grown = (signal > 0.5 * full) & (cti > _CTE_GROWTH * abs(usual) + 3.0 * error)
     level = float(signal[grown].min()) if grown.any() else float(signal.max())

@@ -21,6 +21,8 @@ from nightjard.calib.science.edge_response import (
     parallel_edge,
     serial_edge,
 )
+from nightjard.calib.science.robust import Float64s
+from nightjard.calib.science.trailing import Trailing, smoothing
 from nightjard.calib.tasks.transfer_options import (
     EDGE_UNITS,
     Channel,
@@ -54,7 +56,7 @@ def measure_edges(
                  "parallel": parallel_edge(pixels, bad, geometry, low_adu, high_adu)}  # fmt: skip
         found[quadrant] = {
             name: {"image": edge.image.tolist(), "trail": edge.trail.tolist(),
-                   "error": edge.error.tolist(), "lines": edge.lines}
+                   "error": edge.error.tolist(), "lines": edge.lines, "slope": edge.slope}
             for name, edge in edges.items() if edge is not None
         }  # fmt: skip
     return found
@@ -63,7 +65,7 @@ def measure_edges(
 def edge_of(document: Mapping[str, Any]) -> Edge:
     """Return the profile that a worker measured."""
     image, trail, error = (np.array(document[key]) for key in ("image", "trail", "error"))
-    return Edge(image, trail, error, int(document["lines"]))
+    return Edge(image, trail, error, int(document["lines"]), float(document["slope"]))
 
 
 def edges_of(
@@ -169,9 +171,8 @@ def record_edge(
     }  # fmt: skip
 
 
-def leave_trails(work: Work, options: TransferOptions) -> None:
-    """Leave the table PTC_TRAILS: profiles of the frames nearest to half of full scale."""
-    frames = [frame for ccd in work.dataset.ccds for frame in half_scale(work, ccd)]
+def leave_trails(work: Work, options: TransferOptions, frames: list[CcdFrame]) -> None:
+    """Leave the table PTC_TRAILS: profiles of frames (those nearest to half of full scale)."""
     gathered: dict[tuple[int, str, str], list[Edge]] = {}
     for frame, quadrants in zip(frames, edges_of(work, frames, options), strict=True):
         for quadrant, both in quadrants.items():
@@ -186,12 +187,33 @@ def leave_trails(work: Work, options: TransferOptions) -> None:
         rows += [
             {"ccd": ccd, "quadrant": quadrant, "direction": direction,
              "pixel": pixel - edge.image.size, "level": float(levels[pixel]),
-             "level_error": float(errors[pixel]), "lines": edge.lines}
+             "level_error": float(errors[pixel]), "lines": edge.lines, "slope": edge.slope}
             for pixel in range(levels.size)
         ]  # fmt: skip
     if rows:
         work.results.table("PTC_TRAILS", with_units(rows, EDGE_UNITS), show=False,
                            caption="Last pixels of the image and those behind it")  # fmt: skip
+
+
+def smoothing_of(work: Work, table: Any, channel: Channel) -> Float64s | None:
+    """Return what the trails of a quadrant make of the power of its noise; None without a table.
+
+    Trails that are not seen count as none.
+    """
+    edges, detector = trails_of(table, channel), work.detector
+    if not edges:
+        return None
+    spans = {"serial": (detector.prescan + 1, detector.prescan + detector.image_columns),
+             "parallel": (1, detector.image_rows)}  # fmt: skip
+    both = {}
+    for direction, (first, last) in spans.items():
+        found = None
+        if direction in edges:
+            found = inefficiency(edges[direction], transfers_of(detector)[direction])
+        is_seen = found is not None and math.isfinite(found.tail_px)
+        cti, tail = (found.cti, found.tail_px) if found is not None and is_seen else (0.0, 1.0)
+        both[direction] = Trailing(cti, tail, first, last)
+    return smoothing(both["serial"], both["parallel"])
 
 
 def trails_of(table: Any, channel: Channel) -> dict[str, Edge]:
@@ -205,6 +227,7 @@ def trails_of(table: Any, channel: Channel) -> dict[str, Edge]:
         level, behind = np.asarray(one["level"], float), np.asarray(one["pixel"]) >= 0
         error = np.asarray(one["level_error"], float)
         edges[str(direction)] = Edge(
-            level[~behind], level[behind], error[behind], int(one["lines"][0])
+            level[~behind], level[behind], error[behind], int(one["lines"][0]),
+            float(one["slope"][0]),
         )
     return edges

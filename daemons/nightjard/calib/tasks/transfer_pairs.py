@@ -21,7 +21,7 @@ from nightjard.calib.science.covariance import pair_covariances
 from nightjard.calib.science.linearity_curve import Curve
 from nightjard.calib.science.photon_transfer import tile_pairs
 from nightjard.calib.science.robust import clipped_moments
-from nightjard.calib.tasks.trails import leave_trails
+from nightjard.calib.tasks.trails import half_scale, leave_trails
 from nightjard.calib.tasks.transfer_options import (
     Channel,
     TransferOptions,
@@ -30,7 +30,7 @@ from nightjard.calib.tasks.transfer_options import (
 )
 from nightjard.calib.work import Work
 
-_LAGS = 2  # of the neighbours that the shape of the curve needs
+_LAGS = 3  # of the neighbours that the shape of the curve needs
 
 
 def pairs_of(work: Work, ccd: int) -> Iterator[tuple[int, CcdFrame, CcdFrame]]:
@@ -178,7 +178,8 @@ def extract_transfer(work: Work) -> None:
     rows, columns = work.detector.quadrant_shape
     found = work.map(measure_pair, items, stage="pairs measured", memory_bytes=30 * rows * columns)
     _leave_pairs(work, jobs, found, options)
-    leave_trails(work, options)
+    halves = [frame for ccd in work.dataset.ccds for frame in half_scale(work, ccd)]
+    leave_trails(work, options, halves)
 
 
 def _note_alone(work: Work) -> None:

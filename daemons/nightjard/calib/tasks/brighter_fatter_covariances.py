@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Covariances of all pairs of a brighter-fatter test (sub-task ``extract_COV``)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightjar.calibration.detector import load_detector
+from nightjard.calib.dataset import CcdFrame
+from nightjard.calib.preparing import is_dry, recipes_of
+from nightjard.calib.science.covariance import pair_covariances
+from nightjard.calib.science.robust import clipped_moments
+from nightjard.calib.tasks.brighter_fatter_correction import bf_options
+from nightjard.calib.tasks.trails import leave_trails
+from nightjard.calib.tasks.transfer_options import channels_of, rows_of, with_units
+from nightjard.calib.tasks.transfer_pairs import (
+    curve_arguments,
+    load_curves,
+    pair_pixels,
+    pairs_of,
+)
+from nightjard.calib.work import Work
+
+
+def measure_covariances(
+    first: str, second: str, detector: str, recipe: dict[str, Any], curves: dict[str, Any],
+    lags: int, clip_sigma: float,
+) -> dict[str, Any]:
+    """Return the covariances of a pair by quadrant, ADU^2; a worker's.
+
+    Raises
+    ------
+    StorageError
+        A frame or a product cannot be read.
+    """
+    geometry = load_detector(detector)
+    area = (slice(0, geometry.image_rows), geometry.columns_of("image", is_trimmed=True))
+    found: dict[str, Any] = {}
+    for quadrant, one, two, bad in pair_pixels((first, second), geometry, recipe, curves):
+        a, b, is_bad = one[area], two[area], bad[area]
+        if is_bad.mean() > 0.5:
+            continue
+        total = a + b
+        level = clipped_moments(total[~is_bad] if is_bad.any() else total, 6.0, rounds=1)
+        # A pixel that sees no light does not stand out in the difference.
+        is_bad = is_bad | (np.abs(total - level.mean) > 8.0 * math.sqrt(level.variance))
+        measured = pair_covariances(a, b, is_bad, lags, clip_sigma)
+        found[quadrant] = {
+            "mean": level.mean / 2.0, "masked": measured.masked,
+            "values": measured.values.tolist(), "errors": measured.errors.tolist(),
+        }  # fmt: skip
+    return found
+
+
+def extract_covariances(work: Work) -> None:
+    """Measure all pairs; leave BF_COVARIANCES and COVTABLE."""
+    if is_dry(work):
+        return
+    options, recipes = bf_options(work), recipes_of(work)
+    curves = load_curves(options.linearity)
+    jobs = [(ccd, *pair) for ccd in work.dataset.ccds for pair in pairs_of(work, ccd)]
+    rows, columns = work.detector.quadrant_shape
+    found = work.map(
+        measure_covariances,
+        [{"first": str(first.path), "second": str(second.path), "detector": work.detector_name,
+          "recipe": recipes[ccd].as_json(), "curves": curve_arguments(curves, ccd),
+          "lags": options.lags, "clip_sigma": options.clip_sigma}
+         for ccd, _, first, second in jobs],
+        stage="covariances measured", memory_bytes=40 * rows * columns,
+    )  # fmt: skip
+    table = _lag_rows(work, jobs, found)
+    if not table:
+        work.results.flag("BADDATAPROD", cause="there is no pair of like flat fields")
+        return
+    leave_trails(work, options, _half_scale(work, jobs, found))
+    whole = with_units(table)
+    work.results.table("BF_COVARIANCES", whole, caption="Covariances of all pairs", show=False)
+    work.results.table("COVTABLE", _correlations(whole),
+                       caption="Correlations with the next pixels (column, row)")  # fmt: skip
+
+
+_Jobs = list[tuple[int, int, CcdFrame, CcdFrame]]
+
+
+def _lag_rows(work: Work, jobs: _Jobs, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row a lag of a pair; note the pairs that do not count."""
+    options, full = bf_options(work), work.detector.adc_full_scale
+    table: list[dict[str, Any]] = []
+    for (ccd, _, first, second), quadrants in zip(jobs, found, strict=True):
+        for quadrant, one in quadrants.items():
+            if one["masked"] > options.most_masked or one["mean"] > 1.2 * full:
+                work.results.note(
+                    f"CCD{ccd} {quadrant}: OBSIDs {first.obsid}, {second.obsid} left out: "
+                    f"{one['masked']:.0%} of the pixels do not count"
+                )
+                continue
+            values, errors = np.array(one["values"]), np.array(one["errors"])
+            table += [
+                {"ccd": ccd, "quadrant": quadrant, "column": first.label, "first": first.obsid,
+                 "second": second.obsid, "mean": one["mean"], "row_lag": row,
+                 "column_lag": column, "covariance": values[row, column],
+                 "error": errors[row, column]}
+                for row in range(options.lags) for column in range(options.lags)
+            ]  # fmt: skip
+    return table
+
+
+def _correlations(whole: Any) -> Any:
+    """Return the table COVTABLE: a level of a quadrant a row."""
+    summary = []
+    for channel in channels_of(whole):
+        labels, mean, values, errors = levels_of(rows_of(whole, channel))
+        for number, label in enumerate(labels):
+            variance = values[number, 0, 0]
+            row = {"ccd": channel[0], "quadrant": channel[1], "column": label,
+                   "av_mu": mean[number], "av_var": variance}  # fmt: skip
+            for x, y in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                row[f"corr_{x}{y}"] = values[number, y, x] / variance
+                row[f"corr_{x}{y}_error"] = errors[number, y, x] / variance
+            summary.append(row)
+    return with_units(summary, {"av_mu": "adu", "av_var": "adu2"})
+
+
+def _half_scale(work: Work, jobs: _Jobs, found: list[dict[str, Any]]) -> list[CcdFrame]:
+    """Return the frames of the pairs of each CCD whose level is nearest to half of full scale."""
+    half = 0.5 * work.detector.adc_full_scale
+    away: dict[tuple[int, int], list[float]] = {}
+    for (ccd, column, _, _), quadrants in zip(jobs, found, strict=True):
+        for one in quadrants.values():
+            away.setdefault((ccd, column), []).append(abs(one["mean"] - half))
+    nearest = {
+        ccd: min((float(np.median(some)), column) for (one, column), some in away.items()
+                 if one == ccd)[1]
+        for ccd in {ccd for ccd, _ in away}
+    }  # fmt: skip
+    return [frame for ccd, column, first, second in jobs if nearest.get(ccd) == column
+            for frame in (first, second)]  # fmt: skip
+
+
+def levels_of(
+    rows: Any,
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the levels of a quadrant: column, mean, covariances and errors, means over pairs."""
+    lags = int(max(rows["row_lag"])) + 1
+    labels = sorted({str(label) for label in rows["column"]})
+    means, values, errors = [], [], []
+    for label in labels:
+        one = rows[np.asarray(rows["column"] == label)]
+        pairs = len(one) // lags**2
+        cube = np.zeros((2, lags, lags))
+        place = (np.asarray(one["row_lag"], int), np.asarray(one["column_lag"], int))
+        np.add.at(cube[0], place, np.asarray(one["covariance"], float) / pairs)
+        np.add.at(cube[1], place, (np.asarray(one["error"], float) / pairs) ** 2)
+        means.append(float(np.mean(one["mean"])))
+        values.append(cube[0])
+        errors.append(np.sqrt(cube[1]))
+    return labels, np.array(means), np.array(values), np.array(errors)
