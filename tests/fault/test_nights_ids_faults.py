@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from kit.archive_frames import empty_database
-from kit.depth import counts
+from kit.depth import counts, soaked
 from kit.small_disk import prove
 from nightjar.clock import SystemClock
 from nightjar.errors import NightjarError, Refused, StorageError, TimedOut, Unreachable
@@ -95,7 +95,7 @@ def items(count: int, start: int = 0) -> list[Item]:
 
 
 @pytest.mark.parametrize("lives", counts(8, 50))
-@pytest.mark.parametrize("what", ["local", "changed"])
+@pytest.mark.parametrize("what", [soaked("local", name="local"), "changed"])
 def test_kill_at_any_line_of_giving_ids(what: str, lives: int) -> None:
     """Neither a gap nor a duplicate; `changed`: the next life has more products."""
     found = crash(what, ram(), lives)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.depth import soaked
 from kit.links import (
     SHAPE,
     End,
@@ -150,7 +151,7 @@ def follower():
         yield one
 
 
-@pytest.mark.parametrize("depth", [8, 64])
+@pytest.mark.parametrize("depth", [8, soaked(64)])
 def test_slow_network_is_counted_alike_at_both_ends(free_port, follower, depth):
     source = Source(depth=depth, shape=(128, 256))
     with Proxy(free_port) as proxy, End(receive_config(free_port)) as receiver:

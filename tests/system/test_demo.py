@@ -110,6 +110,7 @@ def test_demonstration_of_a_night(tmp_path: Path, nights: int) -> None:
     assert _processes_in(folder) == []
 
 
+@pytest.mark.soak  # a whole night for one sentence
 @pytest.mark.timeout(110)
 def test_demonstration_of_a_night_without_rsync_says_what_to_install(tmp_path: Path) -> None:
     programs = tmp_path / "programs"
