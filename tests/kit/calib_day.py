@@ -90,12 +90,18 @@ def pipeline_of(
     session: SimulatedSession, root: Path, *, max_frames: int | None = None,
     columns: Sequence[int] | None = None, campaign: Mapping[str, Any] | None = None,
     elvis: str | None = None, said: list[str] | None = None, clock: Clock | None = None,
-    **options: Any,
+    is_ingested_only: bool = False, **options: Any,
 ) -> Pipeline:  # fmt: skip
-    """Return a run of the pipeline over a session, with the real analyses."""
+    """Return a run of the pipeline over a session, with the real analyses.
+
+    Parameters
+    ----------
+    is_ingested_only
+        No sub-task is done: for what logs and names of files tell.
+    """
     loaded = load_campaign(campaign_file(session, root, **(campaign or {})))
     setup = set_up(loaded, elvis)
-    asked = Asked(RUN, is_check_only=bool(options.get("is_check_only")))
+    asked = Asked(RUN, bool(options.get("is_check_only")), is_ingested_only)
     plans = [
         dataclasses.replace(plan, planned=shortened(plan.planned, max_frames, columns))
         for plan in plans_of(setup, asked)
