@@ -32,7 +32,7 @@ from nightjard.calib.science.read_noise import (
     noise_of_differences,
 )
 from nightjard.calib.science.stack import stack_frames
-from nightjard.calib.tasks.bias_channel import analyse_channel
+from nightjard.calib.tasks.bias_channel import analyse_channel, channel_strips
 from nightjard.simulators.detector.bench import Bench
 from nightjard.simulators.detector.truth import Truth
 
@@ -298,3 +298,43 @@ def test_one_frame_gives_the_noise_about_a_model(tmp_path: Path) -> None:
     run_all(work, "prep", "meta")
     row = work.table("meta", "MASTERBIAS")[0]
     assert (row["bad"], row["unstable"]) == (0, 0)
+
+
+def test_strips_of_rows_tell_the_same_as_the_whole(
+    bias: tuple[Any, Found], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, _found = bias
+    asked: dict[str, Any] = {
+        "paths": [str(one.path) for one in work.dataset.of_ccd(1)], "detector": "ccd273-8th",
+        "ccd": 1, "quadrant": "F", "recipe": Recipe("median").as_json(), "line_s": LINE_S,
+        "degree": 5, "box_px": EIGHTH.tile_px, "spectrum_frames": 6, "most_lines": 10,
+    }  # fmt: skip
+    whole = analyse_channel(**asked, out=str(tmp_path / "whole.npz"))
+    monkeypatch.setattr("nightjard.calib.tasks.bias_channel._MOST_BYTES", 3_000_000)
+    assert len(channel_strips(EIGHTH, 10)) == 4
+    strips = analyse_channel(**asked, out=str(tmp_path / "strips.npz"))
+    assert strips["levels"] == whole["levels"]
+    assert strips["converter"] == whole["converter"]
+    for sector in ("pre", "ove", "img"):
+        value, error = whole["ron"][sector]
+        assert strips["ron"][sector] == pytest.approx([value, error], rel=0.5 * error / value)
+    assert [round(one["hertz"]) for one in strips["lines"]] == [5010]
+    with np.load(tmp_path / "whole.npz") as a, np.load(tmp_path / "strips.npz") as b:
+        for name in ("mean_hor", "mean_ver", "std_hor", "std_ver"):
+            # One value at the limit of what counts as a cosmic ray is 0.01 ADU.
+            np.testing.assert_allclose(a[name], b[name], atol=0.02)
+            assert np.median(np.abs(a[name] - b[name])) < 1e-3
+
+
+def test_charge_in_pixels_is_no_read_noise(tmp_path: Path) -> None:
+    truth = Truth.default(EIGHTH, effects={"persistence": False})
+    work = take(tmp_path, "BIAS01", truth, detector="ccd273-8th")
+    found = analyse_channel(
+        [str(one.path) for one in work.dataset.of_ccd(1)], "ccd273-8th", 1, "F",
+        Recipe("median").as_json(), LINE_S, 5, EIGHTH.tile_px, 2, 10, str(tmp_path / "o.npz"),
+    )  # fmt: skip
+    value, error = found["ron"]["img"]
+    assert value == pytest.approx(truth.electronics.read_noise_adu["1F"], abs=3.5 * error)
+    assert 100 < found["charged"] < 2000  # a column of 258 among them
+    with np.load(tmp_path / "o.npz") as saved:
+        assert saved["std_hor"].max() > 2 * value  # the profile of columns shows it

@@ -297,3 +297,11 @@ def test_a_test_at_another_temperature_is_judged_by_it(tmp_path: Path) -> None:
     cold = {f"CCD{ccd}_TEMP_{half}": -125.0 for ccd in (1, 2, 3) for half in "TB"}
     work.folder = tmp_path / "again"
     assert hk_flags(work, cold, FIRST_OBSID) == {}
+
+
+def test_a_drill_misses_no_frames(tmp_path: Path) -> None:
+    work = bias(tmp_path)
+    frames = tuple(dataclasses.replace(one, path=None) for one in work.dataset.frames)
+    work.dataset = dataclasses.replace(work.dataset, frames=frames, hk=good_hk(work))
+    work.is_drill = True
+    assert run(work, "check", check, is_drawn=False)["flags"] == []

@@ -89,7 +89,7 @@ def inventory(work: Work) -> None:
     for frame in dataset.frames:
         row = rows.setdefault(frame.obsid, _inventory_row(frame))
         row["ccds"] += str(frame.ccd) if frame.is_usable else "-"
-        if not frame.is_usable:
+        if not frame.is_usable and not work.is_drill:  # a drill has no frames
             reason = frame.problem or "its file is missing"
             row["problem"] = f"CCD{frame.ccd}: {reason}"
             work.results.flag(

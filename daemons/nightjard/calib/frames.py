@@ -140,8 +140,10 @@ class Frame:
         return pixels
 
     def forget(self) -> None:
-        """Let go of converted quadrants."""
+        """Let go of converted quadrants, and of the pages of the file that were read."""
         self._quadrants.clear()
+        if "_map" in self.__dict__:
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def blake3(self) -> str:
         """Return the BLAKE3 digest of the file; the pixels are in the cache afterwards."""

@@ -139,6 +139,7 @@ def measure_offsets(path: str, detector: str, recipe: dict[str, Any]) -> dict[st
             int(prepared(frame, quadrant, wanted, rows)[1].sum())
             for rows in parts_of(frame.detector)
         )
+        frame.forget()
         if frame.detector.offset_sector == "none" or wanted.offset == "none":
             found[quadrant] = {"offset": None, "offset_error": None, "row_noise": None,
                                "bad": count}  # fmt: skip

@@ -87,11 +87,12 @@ def spectrum_of(residuals: Sequence[Floats], timing: Timing) -> Spectrum:
     length = scipy.fft.next_fast_len(int(starts[-1]) + columns, real=True)
     power = np.zeros(length // 2 + 1)
     stream = np.zeros(length, np.float32)
-    places = starts[:, None] + np.arange(columns)
     for frame in residuals:
-        stream[places] = frame
+        for start, row in zip(starts, frame, strict=True):
+            stream[start : start + columns] = row
         found = scipy.fft.rfft(stream)
-        power += found.real.astype(np.float64) ** 2 + found.imag.astype(np.float64) ** 2
+        for part in (found.real, found.imag):
+            power += np.square(part, dtype=np.float64)
     power /= len(residuals) * rows * columns
     return Spectrum(1.0 / (length * timing.pixel_s), power, rows * columns, len(residuals))
 

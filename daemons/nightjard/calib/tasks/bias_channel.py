@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nightjar.calibration.detector import Detector, load_detector
 from nightjard.calib.frames import Frame, open_frame
 from nightjard.calib.prepare import (
+    MOST_PX,
     Recipe,
     clipped_mean_of_counts,
     offset_of,
@@ -52,7 +53,10 @@ def channel_strips(detector: Detector, frames: int) -> list[slice]:
 
     For ten frames that is the whole quadrant of ccd273.
     """
-    return parts_of(detector, _MOST_BYTES // (4 * frames + _BYTES_OF_PIXEL))
+    rows, columns = detector.quadrant_shape
+    # What must be cut anyway leaves room for what all strips hold together.
+    most = _MOST_BYTES if rows * columns <= MOST_PX else 2 * _MOST_BYTES // 3
+    return parts_of(detector, most // (4 * frames + _BYTES_OF_PIXEL))
 
 
 def channel_bytes(detector: Detector, frames: int) -> int:
@@ -99,6 +103,7 @@ def analyse_channel(
             own_levels.add(frame, quadrant, own, rows)
             bad |= own
             frames.append(pixels)
+            frame.forget()
         strips.append(_measured(geometry, frames, bad, rows, degree, box_px))
         if not arrays:
             arrays, lines = _noise_of_order(frames, line_s, spectrum_frames, most_lines)
@@ -140,12 +145,21 @@ class _Levels:
         raw = frame.band(quadrant, rows.start, rows.stop)
         first = max(frame.vstart - rows.start, 0)
         whole = slice(first, max(frame.vend - rows.start, 0))
-        self.converter += np.bincount(raw[whole, self._columns].ravel(), minlength=65536)
+        self.converter += _counts(raw[whole, self._columns])
         inner = slice(first, max(min(frame.vend, detector.image_rows) - rows.start, 0))
         for name, sector in _SECTORS.items():
             columns = detector.columns_of(sector, is_trimmed=True)  # type: ignore[arg-type]
             good = raw[inner, columns][~bad[inner, columns]]
-            self.sectors[name] += np.bincount(good, minlength=65536)
+            self.sectors[name] += _counts(good)
+
+
+def _counts(values: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Return how often each value occurs; numpy would make 8 bytes of each value at once."""
+    flat = values.ravel()
+    counts = np.zeros(65536, np.int64)
+    for first in range(0, flat.size, 1 << 18):
+        counts += np.bincount(flat[first : first + (1 << 18)], minlength=65536)
+    return counts
 
 
 def _levels_of(
@@ -161,20 +175,22 @@ def _levels_of(
     }
     found["reference"] = found["img"]
     if detector.offset_sector != "none":
-        found["reference"] = [
-            float(offset_of(one, quadrant, "median")[one.vstart]) for one in frames
-        ]
+        found["reference"] = []
+        for one in frames:
+            found["reference"].append(float(offset_of(one, quadrant, "median")[one.vstart]))
+            one.forget()
     return found
 
 
 @dataclass(frozen=True)
 class _Strip:
-    """What is measured of the rows of a strip; sums of squares are per pixel."""
+    """What is measured of the rows of a strip: of its pixels nothing is kept."""
 
     ron: dict[str, Measured]
     models: list[Measured]
     charged: int
-    mean: Floats
+    mean_row: NDArray[np.float64]
+    mean_column: NDArray[np.float64]
     squares_row: NDArray[np.float64]
     squares_column: NDArray[np.float64]
 
@@ -212,7 +228,8 @@ def _measured(
     mean[bad] = 0.0
     squares_row, squares_column = _without_mean(frames, mean, bad)
     count = 0 if charged is None else int(charged.sum())
-    return _Strip(ron, models, count, mean, squares_row, squares_column)
+    means = [mean.mean(axis=axis, dtype=np.float64) for axis in (1, 0)]
+    return _Strip(ron, models, count, means[0], means[1], squares_row, squares_column)
 
 
 def _charged(mean: Floats, bad: Bad, degree: int, box_px: int) -> Bad | None:
@@ -278,10 +295,10 @@ def _boost(frames: int) -> float:
 def _profiles(strips: list[_Strip], frames: int) -> dict[str, Any]:
     """Return mean and noise of columns (``hor``) and rows (``ver``)."""
     factor = _boost(frames) / frames
-    weights = [len(strip.mean) for strip in strips]
-    along = [strip.mean.mean(axis=0, dtype=np.float64) for strip in strips]
+    weights = [len(strip.mean_row) for strip in strips]
+    along = [strip.mean_column for strip in strips]
     squares = np.average([strip.squares_column for strip in strips], axis=0, weights=weights)
-    down = np.concatenate([strip.mean.mean(axis=1, dtype=np.float64) for strip in strips])
+    down = np.concatenate([strip.mean_row for strip in strips])
     return {
         "mean_hor": np.average(along, axis=0, weights=weights), "mean_ver": down,
         "std_hor": np.sqrt(squares * factor),
@@ -296,7 +313,7 @@ def _noise_of_order(
     count = len(residuals)
     boost = _boost(count)
     timing = Timing(PIXEL_S, line_s)
-    residuals = residuals[:spectrum_frames]
+    del residuals[spectrum_frames:]  # spectra want memory
     stream = np.concatenate([one[:_STREAM_ROWS].ravel() for one in residuals[:_STREAM_FRAMES]])
     spectrum = spectrum_of(residuals, timing)
     hertz, power, highest = binned(spectrum)

@@ -100,7 +100,8 @@ def stack_flats(
     noise = np.sqrt(fluence / geometry.gain_e_adu) / max(fluence, 1.0)
     shape = (geometry.image_rows, geometry.image_columns)
     with PlanesFile(out, 3, geometry.quadrant_shape) as file:
-        for band in bands(shape[0], max(len(frames), 8), shape[1], band_bytes):
+        # Planes and what is made of each frame need as much as 12 frames.
+        for band in bands(shape[0], len(frames) + 12, shape[1], band_bytes):
             cube = _relative(frames, quadrant, wanted, band, levels, medians)
             # A pixel of no response has values about 0: those count, exact zeros do not.
             part = stack_frames(
@@ -135,6 +136,7 @@ def _relative(
         np.divide(pixels, model, out=cube[number], where=model > _EDGE)
         lost = (raw == 0) | (raw == geometry.saturation_adu) | (model <= _EDGE)
         cube[number][lost] = 0.0
+        frame.forget()
     if recipe.mask is not None:
         cube[:, mask_plane(geometry, recipe.mask, quadrant, band)[:, columns]] = 0.0
     return cube

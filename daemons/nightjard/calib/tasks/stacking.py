@@ -94,6 +94,8 @@ def stack_quadrant(
                 clip_sigma=clip_sigma, noise=noise,
             )  # fmt: skip
             file.write(band, part.median, part.mean, part.std, part.counts)
+            for frame in opened:
+                frame.forget()
     return {"out": out}
 
 
