@@ -19,9 +19,13 @@ def pdf_bytes(report: Report) -> bytes:
 
     Reportlab is told to leave out dates and random identifiers (``invariant``).
     """
+    from reportlab import rl_config
     from reportlab.lib.pagesizes import A4
     from reportlab.lib.units import mm
     from reportlab.platypus import SimpleDocTemplate
+
+    # Pictures as bytes, not as text: a fifth smaller, and no Python loop over them.
+    rl_config.useA85 = 0
 
     class Document(SimpleDocTemplate):  # type: ignore[misc]  # reportlab has no types
         """Puts headings into the outline."""
