@@ -29,6 +29,7 @@ import calib_rows_charge as charge
 import calib_rows_dark as dark
 import calib_rows_flat as flat
 import calib_rows_point as point
+import calib_rows_run as run
 from calib_compare import Judge, Line, table_of
 
 WANTED_S = 3600.0
@@ -54,6 +55,7 @@ class Case:
 
 
 CASES: dict[str, Case] = {
+    "structure": Case(("structure check",), run.structure, 20, "8th"),
     "bias": Case(("offset, RON", "master bias"), dark.bias, 90),
     "pickup": Case(("offset, RON",), dark.pickup, 30),
     "dark": Case(("dark",), dark.dark, 60),
@@ -70,6 +72,8 @@ CASES: dict[str, Case] = {
     "injection": Case(("CHINJ",), charge.injection, 100),
     "pumping": Case(("trap pumping",), charge.pumping, 120),
     "persistence": Case(("persistence",), charge.persistence, 60),
+    "waiting": Case(("wait mode",), run.waiting, 30, "8th"),
+    "clearing": Case(("clear space",), run.clearing, 10, "8th"),
 }
 ROWS = list(dict.fromkeys(row for case in CASES.values() for row in case.rows))
 
