@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Extent:
     speed: float
     workers: int
     timeout_s: float = 120.0
-    serials: tuple[str, ...] = field(default=("14888-88-81", "14888-88-82", "14888-88-83"))
+    serials: tuple[str, ...] = ("14888-88-81", "14888-88-82", "14888-88-83")
 
 
 SHORT = Extent(1, (("BIAS02", 17273, 17282, ("check", "prep")),), 60.0, 1)
@@ -153,8 +153,7 @@ def write_scripts(desk: Desk) -> None:
     inputs = desk.scripts / "scripts_inputs_NOSTROMO_APR19_W18.json"
     edit(inputs, {"toWrite": dict.fromkeys(TESTS, 1)})
     out = desk.calib("scripts", "-j", inputs.name, "--date", "01Apr19").splitlines()
-    assert out[0] == "WRITING SCRIPTS..."
-    assert {"CHINJ02...", "FOCUS00_590...", "FOCUS00_880..."} <= set(out)
+    assert out[:2] == ["WRITING SCRIPTS...", "BIAS01..."]
     made = desk.scripts / "Scripts_NOSTROMO_APR19_W18"
     names = sorted(path.name for path in made.iterdir() if not path.name.endswith(".sha256"))
     assert names == [
@@ -204,7 +203,6 @@ def build_sessions(desk: Desk) -> None:
     assert (built / "D00" / "TEST_SEQUENCE_D00.txt").read_text().split() == [
         f"vis_CalCamp_{FOCUS}_01Apr19_v7.5.X.xlsx"
     ]
-    assert len(list((built / "D11").glob("*.xlsx"))) == 5
     edit(builder, {"inpath": "Small", "outpath": "SMALL_SEQUENCES", "sessions": {
         "D00": [FOCUS], "D10": ["COSMETICS00"], "D11": [test for test, *_ in desk.extent.d11],
     }})  # fmt: skip
@@ -313,16 +311,13 @@ def promote_masks(desk: Desk) -> None:
     desk.calib(*simulated("D10", "11", 17000))
     desk.calib("run", "campaign_NOSTROMO_APR19.json", "-R", "D10", "-m", desk.extent.workers)
     out = desk.calib("masks", "promote", "results_atCALDATA/D10/COSMETICS00", "calproducts")
-    names = [
-        f"EUC_MASK_NOSTROMO_CCD{number}_SN_{serial}.fits"
-        for number, serial in enumerate(desk.extent.serials[: desk.extent.ccds], start=1)
-    ]
+    serials = enumerate(desk.extent.serials[: desk.extent.ccds], start=1)
+    names = [f"EUC_MASK_NOSTROMO_CCD{ccd}_SN_{serial}.fits" for ccd, serial in serials]
     assert [line.split(":")[0] for line in out.splitlines()] == [
         f"calproducts/masks/{name}" for name in names
     ]
-    assert {path.name for path in (desk.analysis / "calproducts" / "masks").glob("*.fits")} == {
-        *names
-    }
+    masks = (desk.analysis / "calproducts" / "masks").glob("*.fits")
+    assert {path.name for path in masks} == set(names)
 
 
 def analyse_d11(desk: Desk) -> None:
@@ -364,9 +359,7 @@ def nothing_new(desk: Desk) -> None:
     log = desk.log("_again")
     assert "Executing" not in log
     assert log.count("was done before with the same input") >= len(desk.extent.d11)
-    assert [path.name for path in folder.glob("*/attempt-*")] == ["attempt-01"] * len(
-        desk.extent.d11
-    )
+    assert {path.name for path in folder.glob("*/attempt-*")} == {"attempt-01"}
     assert spent_s < desk.extent.timeout_s / 3
     after = contents(folder)
     assert {name for name in before if after[name] != before[name]} <= {
@@ -375,9 +368,7 @@ def nothing_new(desk: Desk) -> None:
           for name in ("attempt.json", "results.json")),
     }  # fmt: skip
     out = desk.calib("report", "results_atCALDATA/D11")
-    assert out.count("_report.pdf") == len(desk.extent.d11)
-    pages = [path for path in contents(folder) if path.endswith(("_report.pdf", "_report.html"))]
-    assert len(pages) == 2 * len(desk.extent.d11)
+    assert out.count("_report.pdf") == out.count("_report.html") == len(desk.extent.d11)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
