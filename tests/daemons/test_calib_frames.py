@@ -26,6 +26,7 @@ from nightjard.calib.metrics import (
     measure_quadrant,
     median_of,
     moments_of,
+    moving_bits,
     stuck_bits,
 )
 
@@ -238,6 +239,12 @@ def test_a_bit_that_does_not_change_is_found(bit: int, sigma: float, value: int)
     codes = codes.astype(np.int64)
     codes = codes | (1 << bit) if value else codes & ~(1 << bit)
     assert bit in stuck_bits(np.bincount(codes, minlength=65536))
+
+
+def test_bits_that_move_are_told_from_those_that_do_not() -> None:
+    codes = np.arange(1984, 2048).repeat(100)
+    assert moving_bits(np.bincount(codes, minlength=65536)) == [0, 1, 2, 3, 4, 5]
+    assert moving_bits(np.bincount(codes | 8, minlength=65536)) == [0, 1, 2, 4, 5]
 
 
 @examples(40, 1000, st.integers(0, 2**32))

@@ -26,6 +26,7 @@ from nightjard.calib.work import Work
 
 _KELVIN = re.compile(r"_(\d{3})K(?:\.\d+)?$")
 _CCD_TEMPERATURE = re.compile(r"CCD\d+_TEMP_")
+_NO_COLUMN = "no column "
 _GROUPS = (
     ("CCD temperature / C", r"CCD\d+_TEMP_"), ("OD / V", r"CCD\d+_OD_"), ("RD / V", r"COMM_RD_"),
     ("IG1 / V", r"CCD\d+_IG1_"), ("IG2 / V", r"COMM_IG2_"), ("ID / V", r"FPGA_BIAS_ID[12]$"),
@@ -53,7 +54,7 @@ def check_housekeeping(work: Work) -> None:
     findings: list[HkFinding] = []
     for obsid in dataset.obsids:
         findings += _judge(work, limits, firsts[obsid], files.get(obsid))
-    _raise(work, [one for one in findings if not one.is_over])
+    _raise(work, _of_this_camera(work, limits, [one for one in findings if not one.is_over]))
     _write(work, findings)
 
 
@@ -101,6 +102,25 @@ def _files(work: Work) -> dict[int, Path]:
         except (NightjarError, OSError) as error:
             work.results.note(f"housekeeping files of {folder} were not listed: {error}")
     return found
+
+
+def _of_this_camera(
+    work: Work, limits: HkLimits, findings: list[HkFinding]
+) -> list[HkFinding]:
+    """Return the findings without the columns of electronics that this camera does not have.
+
+    Where most parameters have no column the limits are those of other electronics: that is no fault
+    of the data, and is told in a sentence.
+    """
+    absent = [one for one in findings if one.kind == "missing" and one.text.startswith(_NO_COLUMN)]
+    most = max((one.text.count(",") + 1 for one in absent), default=0)
+    if 2 * most <= len(limits.parameters):
+        return findings
+    work.results.note(
+        f"housekeeping: {most} of {len(limits.parameters)} parameters are not measured by this "
+        f"camera and were not judged"
+    )
+    return [one for one in findings if one not in absent]
 
 
 def _raise(work: Work, findings: Iterable[HkFinding]) -> None:

@@ -205,11 +205,18 @@ def _number(value: Any) -> float:
 
 
 def _judge_bits(work: Work, outcomes: Outcomes) -> None:
+    """Flag bits that are stuck; one that a later frame shows moving is not, it only looked so."""
+    moved: dict[tuple[int, str, int], int] = {}
+    for (obsid, ccd), outcome in sorted(outcomes.items()):
+        for quadrant, found in outcome["quadrants"].items():
+            for bit in found.get("moving_bits", ()):
+                moved[ccd, quadrant, int(bit)] = obsid
     seen: dict[tuple[int, str, int], list[int]] = {}
     for (obsid, ccd), outcome in sorted(outcomes.items()):
         for quadrant, found in outcome["quadrants"].items():
             for bit in found["stuck_bits"]:
-                seen.setdefault((ccd, quadrant, int(bit)), []).append(obsid)
+                if obsid > moved.get((ccd, quadrant, int(bit)), -1):
+                    seen.setdefault((ccd, quadrant, int(bit)), []).append(obsid)
     for (ccd, quadrant, bit), obsids in sorted(seen.items()):
         work.results.flag(
             "STUCKBIT", cause=f"CCD{ccd} {quadrant}: bit {bit} of the converter does not change "

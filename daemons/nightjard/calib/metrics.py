@@ -171,6 +171,15 @@ def stuck_bits(counts: Counts, bits: int = 16) -> list[int]:
     return stuck
 
 
+def moving_bits(counts: Counts, bits: int = 16) -> list[int]:
+    """Return the bits that are often 0 and often 1: they are not stuck; `counts` as above."""
+    total = int(counts.sum())
+    values = np.flatnonzero(counts)
+    weights = counts[values]
+    ones = [int(weights[(values >> bit) & 1 == 1].sum()) for bit in range(bits)]
+    return [bit for bit, one in enumerate(ones) if min(one, total - one) > _STUCK_PART * total]
+
+
 def _has_gap_at_carry(counts: Counts, values: Counts, bit: int, is_one: bool) -> bool:
     """Tell whether values run on beyond some carry over bit `bit`, but moved by the bit.
 
@@ -232,8 +241,8 @@ def measure_quadrant(frame: Frame, quadrant: str) -> dict[str, Any]:
     dict
         ``offset_pre``, ``offset_ove``, ``offset_img`` (medians), ``mean_*``, ``std_*`` (see
         :func:`scan_std`; in the image without what is far out),
-        ``npix_zero`` and ``npix_sat`` of all that were read, ``npix`` read, ``stuck_bits``. None
-        for sectors that the detector does not have.
+        ``npix_zero`` and ``npix_sat`` of all that were read, ``npix`` read, ``stuck_bits`` and
+        ``moving_bits``. None for sectors that the detector does not have.
     """
     counts = count_values(frame, quadrant)
     found: dict[str, Any] = {}
@@ -251,6 +260,7 @@ def measure_quadrant(frame: Frame, quadrant: str) -> dict[str, Any]:
     inner = counts[:_REST].sum(axis=0)
     inner[0] = inner[frame.detector.saturation_adu] = 0
     found["stuck_bits"] = stuck_bits(inner, frame.detector.adc_bits)
+    found["moving_bits"] = moving_bits(inner, frame.detector.adc_bits)
     return found
 
 
