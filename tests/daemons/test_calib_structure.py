@@ -79,6 +79,15 @@ def test_half_a_percent_is_allowed_and_a_whole_is_not(site: Site) -> None:
     ]
 
 
+def test_a_mirror_that_missed_its_step_is_told(site: Site) -> None:
+    (script,) = site.scripts("FOCUS00_800")
+    places = [float(column.values["mirr_pos"]) for column in script.columns]
+    off = changed(rows_of(script), {"mirr_pos": places[3] + 0.2}, at=[3])
+    assert compare(script, off, CCDS).failed_keys == ["mirr_pos"]
+    near = changed(rows_of(script), {"mirr_pos": places[3] + 0.04}, at=[3])
+    assert compare(script, near, CCDS).is_consistent
+
+
 def test_pumping_modes_are_compared_under_the_names_of_the_log(site: Site) -> None:
     vertical, serial = site.scripts("TP01", "TP02")
     found = compare(vertical, changed(rows_of(vertical), {"v_tp_mod": 234}, at=[1]), CCDS)

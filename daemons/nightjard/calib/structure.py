@@ -16,6 +16,8 @@ from nightjar.calibration.script import Script, expected_log_rows
 from nightjard.calib.results import Results
 
 TOLERANCE = 0.005
+#: Of places, whose zero means nothing: 0.5 % of 47 mm would pass a whole step of the focus.
+ABSOLUTE = {"mirr_pos": 0.05}
 _DUST = 1e-9
 _SERIALS = "sn_"
 _SHOWN = 6
@@ -152,19 +154,24 @@ def _failures(
             continue
         if key.startswith(_SERIALS) and value == "":
             continue  # the campaign does not say which hardware it is
-        if not agrees(value, row[key]):
+        if not agrees(value, row[key], ABSOLUTE.get(key)):
             yield key, row[key]
 
 
-def agrees(expected: Any, found: Any) -> bool:
-    """Tell whether a logged value is the commanded one: numbers to 0.5 %, texts exactly."""
+def agrees(expected: Any, found: Any, within: float | None = None) -> bool:
+    """Tell whether a logged value is the commanded one: numbers to 0.5 %, texts exactly.
+
+    Numbers for which `within` is given agree where they differ by no more than that.
+    """
     if isinstance(expected, str):
         return str(found if found is not None else "").strip() == expected.strip()
     try:
         number = float(found)
     except (TypeError, ValueError):
         return False
-    return abs(number - float(expected)) <= TOLERANCE * abs(float(expected)) + _DUST
+    if within is None:
+        within = TOLERANCE * abs(float(expected))
+    return abs(number - float(expected)) <= within + _DUST
 
 
 def frame_numbers(script: Script, frames: Sequence[Sequence[LogRow]]) -> list[int]:
