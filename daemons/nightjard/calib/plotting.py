@@ -71,7 +71,8 @@ def panels(
     for place, ccd in enumerate(ccds):
         for number, quadrant in enumerate(names):
             one = grid[place * lines + number // beside][number % beside]
-            one.set_title(f"CCD{ccd} {quadrant}", fontsize=8, pad=3)
+            # A given y: where there is none, every draw looks for room twice.
+            one.set_title(f"CCD{ccd} {quadrant}", fontsize=8, pad=3, y=1.0)
             one.tick_params(labelsize=7)
             axes[ccd, quadrant] = one
     for one in set(grid.ravel()) - set(axes.values()):

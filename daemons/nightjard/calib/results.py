@@ -23,6 +23,7 @@ import numpy as np
 from nightjar import files
 from nightjar.errors import NightjarError
 from nightjar.fits.cards import Card
+from nightjard.calib.drawing import Draw, draw_here
 from nightjard.calib.flags import FLAGS, Flag, Severity, joined, place_text
 
 if TYPE_CHECKING:
@@ -56,11 +57,14 @@ class Results:
         Of the attempt; ``products``, ``figs`` and ``subtasks`` are made in it.
     provenance
         Plain values that say what went in: told in every product.
+    draw
+        Writes a figure to a path, at once or before the test has ended.
     """
 
     def __init__(
-        self, folder: Path, test: str, subtask: str, provenance: Mapping[str, Any] | None = None
-    ) -> None:
+        self, folder: Path, test: str, subtask: str, provenance: Mapping[str, Any] | None = None,
+        *, draw: Draw = draw_here,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.test = test
         self.subtask = subtask
@@ -73,6 +77,7 @@ class Results:
         self.compliances: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self._flags: dict[str, Flag] = {}
+        self._draw = draw
 
     # --- findings ---
 
@@ -191,12 +196,9 @@ class Results:
         return path
 
     def figure(self, name: str, figure: Figure, *, caption: str = "") -> Path:
-        """Write a figure as ``figs/<TEST>_<name>.png`` and close it; the same bytes each time."""
+        """Write a figure as ``figs/<TEST>_<name>.png``; it must not be changed afterwards."""
         path = self._path("figs", f"{self.test}_{name}.png")
-        data = io.BytesIO()
-        figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
-        figure.clear()
-        self._write(path, data.getvalue())
+        self._draw(figure, path)
         self.figures.append({"name": name, "path": self._relative(path), "caption": caption})
         return path
 

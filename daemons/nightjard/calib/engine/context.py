@@ -11,6 +11,7 @@ from typing import Any
 
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import Code, StorageError
+from nightjard.calib.drawing import Drawer
 from nightjard.calib.engine.plan import Setup
 from nightjard.calib.engine.progress import ProgressLine
 from nightjard.calib.engine.runlog import RunLog
@@ -34,6 +35,8 @@ class Context:
         Earlier exposures do not count.
     on_figure
         Shows a figure that was written; interactive runs only.
+    drawer
+        Draws figures beside the analysis; None: they are drawn where they are made.
     """
 
     setup: Setup
@@ -51,6 +54,7 @@ class Context:
     is_debug: bool = False
     clears_intermediate: bool = False
     on_figure: Callable[[Path], None] | None = None
+    drawer: Drawer | None = None
 
     def tell(self, text: str) -> None:
         """Print a line and log it."""

@@ -17,6 +17,7 @@ from nightjar.executor.choosing import ExecutorConfig, executor_of
 from nightjar.executor.tasks import Executor
 from nightjar.times import iso
 from nightjard.calib.campaign import WaitConfig
+from nightjard.calib.drawing import Drawer
 from nightjard.calib.engine import layout, record
 from nightjard.calib.engine.claims import claims_of
 from nightjard.calib.engine.context import Context, is_storage_full
@@ -32,6 +33,7 @@ from nightjard.calib.work import HereMapper, WorkersMapper
 _BASE_BYTES = 20_000_000
 _BYTES_PER_PIXEL = 8  # a master frame and its error, as float32
 DRILL = "_drill"
+_DRAWERS = 2
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,14 @@ class Pipeline:
         layout.make_marked(self.folder, "run", run=self.options.run)
         with files.locked(self.folder / layout.LOCK, f"calib run of {self.folder}"):
             log = RunLog(self.log_path, self._clock)
-            workers = Workers(self._executor_config(), self._allowed)
+            config = self._executor_config()
+            workers = Workers(config, self._allowed)
+            drawer = Drawer(min(config.workers, _DRAWERS))
+            is_beside = config.workers > 1 and self._on_figure is None
             try:
-                return self._run(self._context(log, workers))
+                return self._run(self._context(log, workers, drawer if is_beside else None))
             finally:
+                drawer.close()
                 workers.close()
                 log.close()
 
@@ -167,7 +173,7 @@ class Pipeline:
                 continue  # told when the test comes
         return frozenset(f"{one.__module__}:{one.__qualname__}" for one in functions)
 
-    def _context(self, log: RunLog, workers: Workers) -> Context:
+    def _context(self, log: RunLog, workers: Workers, drawer: Drawer | None) -> Context:
         options = self.options
         return Context(
             setup=self.setup, run=options.run, folder=self.folder, log=log, clock=self._clock,
@@ -175,6 +181,7 @@ class Pipeline:
             first_obsid=options.first_obsid, is_check_only=options.is_check_only,
             is_drill=options.is_drill, is_debug=options.is_debug,
             clears_intermediate=options.clears_intermediate, on_figure=self._on_figure,
+            drawer=drawer,
         )  # fmt: skip
 
     # --- the run ---

@@ -12,6 +12,7 @@ from typing import Any
 
 from nightjar import __version__
 from nightjar.errors import NightjarError
+from nightjard.calib.drawing import draw_here
 from nightjard.calib.engine import attempt as attempts
 from nightjard.calib.engine.attempt import Attempt
 from nightjard.calib.engine.context import Context, LearningMapper, is_storage_full
@@ -164,13 +165,31 @@ def do_all(
             work = Work(
                 dataset=ingested.dataset, folder=attempt.folder,
                 results=Results(
-                    attempt.folder, plan.test, name, provenance_of(context, plan, ingested)
+                    attempt.folder, plan.test, name, provenance_of(context, plan, ingested),
+                    draw=draw_here if context.drawer is None else context.drawer.draw,
                 ),
                 inputs=products, options=plan.options, limits=plan.limits, mapper=mapper,
                 on_progress=on_progress, is_check_only=context.is_check_only,
                 is_drill=context.is_drill,
             )  # fmt: skip
             _do_one(context, subtask, work, key, steps)
+    _end_figures(context, steps)
+
+
+def _end_figures(context: Context, steps: Steps) -> None:
+    """Wait for the figures; a sub-task that lacks one is not done, whatever it says."""
+    if context.drawer is None:
+        return
+    try:
+        context.drawer.wait()
+    except Exception as error:  # a figure that cannot be drawn is that test's failure
+        if is_storage_full(error):
+            raise
+        _crash(context, Subtask("figures", _none, "Figures"), error, steps, 0.0)
+
+
+def _none(_work: Work) -> None:
+    return
 
 
 def _do_one(context: Context, subtask: Subtask, work: Work, key: str, steps: Steps) -> None:
