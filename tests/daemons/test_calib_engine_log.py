@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kit.calib_engine import FIRST, Site
+from kit.calib_engine import FIRST, Site, with_subtask
 from nightjar import __version__
 from nightjar.clock import ManualClock
 from nightjar.errors import StorageError
 from nightjar.times import parse_iso
 from nightjard.calib.engine.runlog import Done, Header, RunLog, pipeline_id, summary_lines
+from nightjard.calib.work import Work
 
 HASHES = "#" * 70
 NOW_NS = parse_iso("2019-04-01T14:18:40.934")
@@ -96,3 +97,27 @@ def test_a_whole_log(tmp_path: Path) -> None:
     assert f"OBSIDs range = [{FIRST},{FIRST + 2}]\nRaised Flags = ['RON_OOL']" in records[-1]
     assert all(len(line) <= 80 for one in records for line in one.splitlines()
                if " " in line.strip())  # fmt: skip
+
+
+def test_a_log_on_a_full_disk_ends_and_the_analyses_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "full.log"
+    path.symlink_to("/dev/full")
+    told: list[str] = []
+    log = RunLog(path, ManualClock(NOW_NS), complain=told.append)
+    log.write("one")
+    log.write("two")
+    log.close()
+    assert told == [f"the log {path} is not kept any more: No space left on device"]
+
+
+def test_go_or_no_go_is_told_to_the_person_at_once(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.acquire("BIAS01")
+    site.write_campaign(tests=[["BIAS01"]])
+
+    def judge(work: Work) -> None:
+        work.results.value("go", False, note="CCD1 E: the noise is 9 ADU")
+
+    site.run(task=with_subtask("basic", judge))
+    told = site.said.index("BIAS01: NO-GO: CCD1 E: the noise is 9 ADU")
+    assert told < next(i for i, line in enumerate(site.said) if "exited" in line)

@@ -146,13 +146,17 @@ class Pipeline:
         layout.make_marked(self.setup.campaign.results_root, "results", block=self.setup.block)
         layout.make_marked(self.folder, "run", run=self.options.run)
         with files.locked(self.folder / layout.LOCK, f"calib run of {self.folder}"):
-            log = RunLog(self.log_path, self._clock)
+            log = RunLog(self.log_path, self._clock, complain=self._say)
             config = self._executor_config()
             workers = Workers(config, self._allowed)
             drawer = Drawer(min(config.workers, _DRAWERS))
             is_beside = config.workers > 1 and self._on_figure is None
             try:
                 return self._run(self._context(log, workers, drawer if is_beside else None))
+            except OSError as error:
+                if is_storage_full(error):
+                    raise layout.storage_error(self.folder, error) from error
+                raise
             finally:
                 drawer.close()
                 workers.close()

@@ -10,6 +10,7 @@ Times are UTC. Records are parted by an empty line, their texts wrapped at 80 co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -87,14 +88,18 @@ class RunLog:
         Of the file; None: no file is written.
     listener
         Gets the text of every record.
+    complain
+        Told once that the log cannot be written any more: the analyses go on without it.
     """
 
     def __init__(
-        self, path: Path | None, clock: Clock, listener: Callable[[str], None] | None = None
-    ) -> None:
+        self, path: Path | None, clock: Clock, listener: Callable[[str], None] | None = None,
+        complain: Callable[[str], None] = lambda _text: None,
+    ) -> None:  # fmt: skip
         self.path = path
         self._clock = clock
         self._listener = listener
+        self._complain = complain
         self._file: int | None = None
         if path is not None:
             try:
@@ -113,14 +118,25 @@ class RunLog:
         stamp = iso(self._clock.now_ns(), 3).replace("T", " ").replace(".", ",")
         record = f"{stamp} - INFO - " + "\n".join(wrapped) + "\n\n"
         if self._file is not None:
-            os.write(self._file, record.encode())
+            self._append(self._file, record.encode())
         if self._listener is not None:
             self._listener("\n".join(lines))
+
+    def _append(self, file: int, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(file, view) :]
+        except OSError as error:
+            self._complain(f"the log {self.path} is not kept any more: {error.strerror}")
+            self._file = None
+            os.close(file)
 
     def close(self) -> None:
         """Close the file, all of it on the disk."""
         if self._file is not None:
-            os.fsync(self._file)
+            with contextlib.suppress(OSError):  # a disk that is full: what is there is there
+                os.fsync(self._file)
             os.close(self._file)
             self._file = None
 
