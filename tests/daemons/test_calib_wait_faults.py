@@ -287,3 +287,13 @@ def test_a_drill_claims_nothing(site: Site) -> None:
     site.acquire("BIAS02")
     site.run("D22", is_wait=True)
     assert site.state("BIAS02", "D22")["obsids"] == [FIRST, FIRST + 2]
+
+
+def test_what_all_wait_for_is_told_once(site: Site) -> None:
+    site.write_campaign(tests=[["BIAS01"], ["BIAS02"]], wait={"give_up_s": 600})
+    with pytest.raises(TimedOut):
+        site.run(is_wait=True)
+    (text,) = [line for line in site.said if line.startswith("no test has become complete")]
+    assert "10 min" in text
+    assert text.count("cannot list the day folder") == 1
+    assert "BIAS02 (expected, 0 of 3 frames)" in text

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from nightjar.cli.session import is_terminal
 from nightjar.clock import NS_PER_S, Clock
+from nightjar.times import duration_text
 from nightjard.calib.campaign import WaitConfig
 from nightjard.calib.engine.claims import claims_of
 from nightjard.calib.engine.context import Context
@@ -101,9 +102,12 @@ class Waiting:
             self.context.tell(f"Processed before: {', '.join(done)}")
 
     def _goes_on(self, waited_s: float) -> bool:
+        reasons = [self.state.tests[plan.test].reason for plan in self.open_plans()]
+        common = reasons[0] if len(reasons) > 1 and len(set(reasons)) == 1 else ""
         text = (
-            f"no test has become complete for {waited_s / 3600:.1f} hours; awaited are "
-            f"{'; '.join(self._waits(plan) for plan in self.open_plans())}"
+            f"no test has become complete for {duration_text(waited_s)}; awaited are "
+            f"{'; '.join(self._waits(plan, common) for plan in self.open_plans())}"
+            f"{': ' if common else ''}{common}"
         )
         self.context.tell(text)
         if self.ask("Give up waiting?", self.config.answer_s):
@@ -111,9 +115,9 @@ class Waiting:
         self.context.tell("the wait is given up")
         return False
 
-    def _waits(self, plan: TestPlan) -> str:
+    def _waits(self, plan: TestPlan, common: str) -> str:
         known = self.state.tests[plan.test]
-        reason = f", {known.reason}" if known.reason else ""
+        reason = f", {known.reason}" if known.reason and not common else ""
         return f"{plan.test} ({known.stage}, {known.frames} of {known.wanted} frames{reason})"
 
     # --- one look ---
