@@ -9,6 +9,7 @@ from tests.kit.calib_bench import flags_of, run_all, take, values_of
 
 from nightjar.calibration.detector import load_detector
 from nightjar.errors import ConfigError
+from nightjard.calib.prepare import Recipe
 from nightjard.calib.science.charge_shift import (
     Boundaries,
     corrected,
@@ -28,7 +29,11 @@ from nightjard.calib.science.covariance import (
 )
 from nightjard.calib.science.photon_transfer import Points, fit_transfer, moments_like
 from nightjard.calib.science.trailing import Trailing, smoothing
+from nightjard.calib.tasks import transfer_pairs
+from nightjard.calib.tasks.brighter_fatter_correction import correct_pair
+from nightjard.calib.tasks.brighter_fatter_covariances import measure_covariances
 from nightjard.calib.tasks.brighter_fatter_product import load_boundaries
+from nightjard.calib.tasks.transfer_pairs import band_bytes, bands_of, measure_pair
 from nightjard.simulators.detector.truth import Truth
 
 LAGS, SIDE = 5, 768
@@ -274,6 +279,42 @@ def alpha_left() -> float:
         variance.append(mu * float((np.expm1(x) / x * (1 - x / 4) ** 2).mean()) + 16)
     points = Points(signals, np.array(variance), np.full(signals.size, 1764), 0 * signals)
     return fit_transfer(points, moments=moments_like(1.15)).alpha
+
+
+def test_large_quadrants_are_worked_on_in_parts_that_change_nothing(tmp_path, monkeypatch) -> None:
+    detector = load_detector("ccd273-8th")
+    truth = Truth.default(detector, effects={"nonlinearity": False, "crosstalk": False})
+    frames = {f"col{i:03d}": 2 if i == 6 else 0 for i in range(1, 12)}
+    work = take(tmp_path, "BF01", truth, frames=frames)
+    first, second = (str(frame.path) for frame in work.dataset.of_ccd(1))
+    recipe = Recipe(offset="median").as_json()
+    pair = {"first": first, "second": second, "detector": detector.name, "recipe": recipe,
+            "curves": {}, "clip_sigma": 4.5}  # fmt: skip
+    bounds = true_boundaries().in_units_of(3.5)
+    shifts = {"F": {"west": bounds.west.tolist(), "south": bounds.south.tolist()}}
+
+    def measured() -> list[dict]:
+        return [one["F"] for one in (measure_pair(**pair, has_covariances=True),
+                                     measure_covariances(**pair, lags=5),
+                                     correct_pair(**pair, shifts=shifts))]  # fmt: skip
+
+    whole = measured()
+    monkeypatch.setattr(transfer_pairs, "bands_of", lambda one: bands_of(one, 20_000))
+    assert [one.stop - one.start for one in bands_of(detector, 20_000)] == [42] * 5 + [48]
+    parts = measured()
+    for key in ("mean", "variance", "count"):
+        assert parts[0][key] == whole[0][key]
+        # Beyond a part's edge there are neighbours.
+        assert parts[2]["after"][key] == pytest.approx(whole[2]["after"][key], rel=1e-5)
+    assert parts[0]["noise"] == pytest.approx(whole[0]["noise"], rel=0.01)
+    assert parts[0]["first"] == pytest.approx(whole[0]["first"], rel=1e-3)
+    for number, value, error in ((0, "lags", "lag_errors"), (1, "values", "errors")):
+        errors = np.array(whole[number][error])
+        values = [np.array(some[number][value]) for some in (whole, parts)]
+        assert np.array(parts[number][error]) == pytest.approx(errors, rel=0.1)
+        # Pairs of pixels on two sides of an edge are lost: some percent of them.
+        assert np.abs((values[1] - values[0]) / errors).max() < 1.5
+    assert band_bytes(load_detector("camd-61mpx"), 80) < 4e8
 
 
 def test_bf01_gives_the_kernel_and_straight_curves(tmp_path) -> None:

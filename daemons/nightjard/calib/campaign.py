@@ -53,6 +53,10 @@ class InputProducts(StrictModel):
     )
     FF: dict[WaveKey, dict[CcdKey, str]] = Field({}, description="Master flats.")
     BFE: str | None = Field(None, description="Table of brighter-fatter coefficients.")
+    NL: str | None = Field(
+        None, description="Curves of non-linearity (NL_MODEL of a linearity test); photon "
+        "transfer and brighter-fatter take their frames with them.",
+    )  # fmt: skip
     bias: dict[CcdKey, str] = Field({}, description="Master biases.")
     offsets: dict[CcdKey, dict[str, float]] = Field(
         {}, description="Expected offset, ADU, by CCD and quadrant."

@@ -112,6 +112,8 @@ class Inputs:
         CCD -> path of a master bias.
     kernels
         Path of a table of brighter-fatter coefficients; None without.
+    linearity
+        Path of a product NL_MODEL; None without.
     offsets
         (CCD, quadrant) -> expected offset, ADU.
     """
@@ -121,6 +123,7 @@ class Inputs:
     flats: dict[tuple[int, int], Path] = field(default_factory=dict)
     biases: dict[int, Path] = field(default_factory=dict)
     kernels: Path | None = None
+    linearity: Path | None = None
     offsets: dict[tuple[int, str], float] = field(default_factory=dict)
 
 

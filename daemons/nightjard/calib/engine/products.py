@@ -53,6 +53,8 @@ def inputs_of(campaign: Campaign, plan: TestPlan) -> tuple[Inputs, dict[str, Pat
                 found.flats[_number(wave), _number(key)] = path
     if file.BFE is not None:
         found.kernels = take("BFE", file.BFE)
+    if file.NL is not None:
+        found.linearity = take("NL", file.NL)
     if isinstance(file.Gain, str):
         if (path := take("Gain", file.Gain)) is not None:
             found.gains = read_gains(path)

@@ -4,6 +4,10 @@
 A pixel that was nearly full gives a little charge to every later frame, less and less. Frames of
 one exposure that are to follow the lamp are then too bright all at once: a smooth curve through
 them bends. What was left jumps after the first bright frame; no lamp does, so both can be told.
+
+Charge that an earlier test left fades all through this one: 15 ADU are 3 % of the faintest levels.
+Frames of one exposure, taken one after the other, and those without light tell how it fades,
+whatever the response (:func:`fading`).
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from nightjard.calib.science.robust import (
 
 _MOST = 0.01  # of the level of the frames; more is no latent charge
 _MOST_LOST = 0.12  # of the frames
+_TAUS = np.geomspace(60.0, 4000.0, 43)
 _LEAST_GAIN = 0.6  # of the scatter, for latent charge to be believed
 
 
@@ -78,6 +83,59 @@ def follow(
     if lamp.rms > _LEAST_GAIN * plain.rms or lost > _MOST_LOST * time_s.size:
         return Track(plain, 0.0)
     return Track(lamp, part)
+
+
+class Fading(NamedTuple):
+    """Charge that fades from before the first frame: ``charge exp(-time / tau)``, ADU a quadrant.
+
+    Where it is not seen `charge` is 0.
+    """
+
+    tau_s: float
+    charge: Float64s
+
+    def at(self, time_s: Float64s) -> Float64s:
+        """Return the charge at times, ADU, shape (quadrants, times)."""
+        return np.outer(self.charge, np.exp(-time_s / self.tau_s))
+
+
+def fading(
+    time_s: Float64s, level: Float64s, error: Float64s, kind: NDArray[np.int64]
+) -> Fading:
+    """Return what fades in frames that should be alike.
+
+    Parameters
+    ----------
+    level, error
+        Of faint frames, ADU, shape (frames, quadrants).
+    kind
+        The same number where frames were exposed alike: only differences between these count, so
+        that neither light nor response matter.
+    """
+    weights = 1.0 / error**2
+    best = Fading(1.0, np.zeros(level.shape[1]))
+    most, least = 0.0, level.shape[1] + 5.0 * np.sqrt(2.0 * level.shape[1]) + 10.0
+    if np.unique(kind).size == kind.size:
+        return best
+    rest = _centred(level, weights, kind)
+    for tau in _TAUS:
+        shape = np.repeat(np.exp(-time_s / tau)[:, None], level.shape[1], axis=1)
+        shape = _centred(shape, weights, kind)
+        power = np.maximum((weights * shape**2).sum(axis=0), 1e-300)
+        along = (weights * shape * rest).sum(axis=0)
+        gain = float((along**2 / power).sum())  # of chi2
+        if gain > max(most, least) and float(np.median(along)) > 0.0:
+            most, best = gain, Fading(float(tau), along / power)
+    return best
+
+
+def _centred(values: Float64s, weights: Float64s, kind: NDArray[np.int64]) -> Float64s:
+    """Return values less the weighted mean of their kind."""
+    result = values.copy()
+    for one in np.unique(kind):
+        same = kind == one
+        result[same] -= (weights[same] * values[same]).sum(axis=0) / weights[same].sum(axis=0)
+    return result
 
 
 def _part(time_s: Float64s, brightness: Float64s, latent: Float64s) -> float:

@@ -202,8 +202,10 @@ def _width_rows(
                    length_px)
             for _ in range(_DRAWS)
         ]  # fmt: skip
-        with np.errstate(invalid="ignore"):
-            spread = np.nanstd([(one.x_um, one.y_um, one.ellipticity) for one in drawn], axis=0)
+        table = np.array([(one.x_um, one.y_um, one.ellipticity) for one in drawn])
+        seen = table[np.isfinite(table).all(axis=1)]
+        # A width that most drawings have none of is not known.
+        spread = seen.std(axis=0) if len(seen) > _DRAWS // 2 else np.full(3, math.nan)
         rows.append(
             {"ccd": channel[0], "quadrant": channel[1], "mean": signal / gain,
              "fwhm_x": best.x_um, "fwhm_x_error": float(spread[0]), "fwhm_y": best.y_um,

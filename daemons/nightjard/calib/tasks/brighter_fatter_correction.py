@@ -31,9 +31,10 @@ from nightjard.calib.tasks.transfer_options import (
     with_units,
 )
 from nightjard.calib.tasks.transfer_pairs import (
+    band_bytes,
     curve_arguments,
-    load_curves,
-    pair_pixels,
+    curves_of,
+    pair_bands,
     pairs_of,
 )
 from nightjard.calib.work import Work
@@ -85,26 +86,26 @@ def correct_pair(
     """
     geometry = load_detector(detector)
     columns = geometry.columns_of("image")
-    area = (slice(0, geometry.image_rows), columns)
-    tiles = [
-        (rows, slice(across.start - columns.start, across.stop - columns.start))
-        for rows, across in geometry.tiles()
-    ]
+    known = {
+        quadrant: Boundaries(np.array(one["west"]), np.array(one["south"]), 0.0, 1.0)
+        for quadrant, one in shifts.items()
+    }
+    halo = 2 * max((one.west.shape[0] for one in known.values()), default=0)
     found: dict[str, Any] = {}
-    for quadrant, one, two, bad in pair_pixels((first, second), geometry, recipe, curves):
-        if quadrant not in shifts:
+    for band in pair_bands((first, second), geometry, recipe, curves, halo):
+        if band.quadrant not in known:
             continue
-        planes = shifts[quadrant]
-        boundaries = Boundaries(np.array(planes["west"]), np.array(planes["south"]), 0.0, 1.0)
-        is_bad = bad[area]
-        pixels = [one[area], two[area]]
-        after = [corrected(filled(image, is_bad), boundaries) for image in pixels]
-        entry = {}
+        is_bad = band.bad[:, columns]
+        pixels = [band.first[:, columns], band.second[:, columns]]
+        after = [corrected(filled(image, is_bad), known[band.quadrant]) for image in pixels]
+        tiles = [(y, slice(x.start - columns.start, x.stop - columns.start))
+                 for y, x in band.tiles]  # fmt: skip
+        entry = found.setdefault(band.quadrant, {})
         for name, images in (("before", pixels), ("after", after)):
             measured = tile_pairs(images[0], images[1], is_bad, tiles, clip_sigma=clip_sigma)
-            entry[name] = {"mean": measured.mean.tolist(), "variance": measured.variance.tolist(),
-                           "count": measured.count.tolist()}  # fmt: skip
-        found[quadrant] = entry
+            table = entry.setdefault(name, {"mean": [], "variance": [], "count": []})
+            for key in table:
+                table[key] += getattr(measured, key).tolist()
     return found
 
 
@@ -127,9 +128,8 @@ def correct(work: Work) -> None:
         work.results.flag("BADDATAPROD", cause="there are no coefficients to correct frames with")
         return
     known = boundaries_of(table)
-    curves = load_curves(options.linearity)
+    curves = curves_of(work, options)
     jobs = _pairs_that_prove(work, options)
-    rows, columns = work.detector.quadrant_shape
     found = work.map(
         correct_pair,
         [{"first": str(first.path), "second": str(second.path), "detector": work.detector_name,
@@ -138,7 +138,7 @@ def correct(work: Work) -> None:
                      for (number, quadrant), one in known.items() if number == ccd},
           "clip_sigma": options.clip_sigma}
          for ccd, first, second in jobs],
-        stage="pairs corrected", memory_bytes=80 * rows * columns,
+        stage="pairs corrected", memory_bytes=band_bytes(work.detector, 80),
     )  # fmt: skip
     for name in ("before", "after"):
         points = [

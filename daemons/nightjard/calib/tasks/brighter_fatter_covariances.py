@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from nightjar.calibration.detector import load_detector
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.preparing import is_dry, recipes_of
-from nightjard.calib.science.covariance import pair_covariances
+from nightjard.calib.science.covariance import Covariances, pair_covariances
 from nightjard.calib.science.robust import clipped_moments
 from nightjard.calib.tasks.brighter_fatter_correction import bf_options
 from nightjard.calib.tasks.trails import leave_trails
 from nightjard.calib.tasks.transfer_options import channels_of, rows_of, with_units
 from nightjard.calib.tasks.transfer_pairs import (
+    band_bytes,
     curve_arguments,
-    load_curves,
-    pair_pixels,
+    curves_of,
+    mean_covariances,
+    pair_bands,
     pairs_of,
 )
 from nightjard.calib.work import Work
@@ -38,21 +40,26 @@ def measure_covariances(
         A frame or a product cannot be read.
     """
     geometry = load_detector(detector)
-    area = (slice(0, geometry.image_rows), geometry.columns_of("image", is_trimmed=True))
-    found: dict[str, Any] = {}
-    for quadrant, one, two, bad in pair_pixels((first, second), geometry, recipe, curves):
-        a, b, is_bad = one[area], two[area], bad[area]
+    columns = geometry.columns_of("image", is_trimmed=True)
+    levels: dict[str, list[float]] = {}
+    parts: dict[str, list[Covariances]] = {}
+    for band in pair_bands((first, second), geometry, recipe, curves):
+        a, b, is_bad = band.first[:, columns], band.second[:, columns], band.bad[:, columns]
         if is_bad.mean() > 0.5:
             continue
         total = a + b
         level = clipped_moments(total[~is_bad] if is_bad.any() else total, 6.0, rounds=1)
         # A pixel that sees no light does not stand out in the difference.
         is_bad = is_bad | (np.abs(total - level.mean) > 8.0 * math.sqrt(level.variance))
-        measured = pair_covariances(a, b, is_bad, lags, clip_sigma)
-        found[quadrant] = {
-            "mean": level.mean / 2.0, "masked": measured.masked,
-            "values": measured.values.tolist(), "errors": measured.errors.tolist(),
-        }  # fmt: skip
+        levels.setdefault(band.quadrant, []).append(level.mean / 2.0)
+        parts.setdefault(band.quadrant, []).append(
+            pair_covariances(a, b, is_bad, lags, clip_sigma)
+        )
+    found: dict[str, Any] = {}
+    for quadrant, some in parts.items():
+        values, errors, masked = mean_covariances(some)
+        found[quadrant] = {"mean": float(np.mean(levels[quadrant])), "masked": masked,
+                           "values": values.tolist(), "errors": errors.tolist()}  # fmt: skip
     return found
 
 
@@ -61,16 +68,15 @@ def extract_covariances(work: Work) -> None:
     if is_dry(work):
         return
     options, recipes = bf_options(work), recipes_of(work)
-    curves = load_curves(options.linearity)
+    curves = curves_of(work, options)
     jobs = [(ccd, *pair) for ccd in work.dataset.ccds for pair in pairs_of(work, ccd)]
-    rows, columns = work.detector.quadrant_shape
     found = work.map(
         measure_covariances,
         [{"first": str(first.path), "second": str(second.path), "detector": work.detector_name,
           "recipe": recipes[ccd].as_json(), "curves": curve_arguments(curves, ccd),
           "lags": options.lags, "clip_sigma": options.clip_sigma}
          for ccd, _, first, second in jobs],
-        stage="covariances measured", memory_bytes=40 * rows * columns,
+        stage="covariances measured", memory_bytes=band_bytes(work.detector, 40),
     )  # fmt: skip
     table = _lag_rows(work, jobs, found)
     if not table:

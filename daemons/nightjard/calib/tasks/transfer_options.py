@@ -41,8 +41,9 @@ class TransferOptions(StrictModel):
         0.1, gt=0, le=1, description="Pairs whose levels differ by more are left out."
     )
     linearity: str | None = Field(
-        None, description="Product NL_MODEL of a linearity test; the frames are corrected by it."
-    )
+        None, description="Product NL_MODEL of a linearity test; the frames are corrected by it. "
+        "null: that of the campaign's inCDPs.NL, if any.",
+    )  # fmt: skip
     is_transfer_corrected: bool = Field(
         True, description="Gives the curves the variance back that trailing charge smooths away."
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,9 @@ from nightjar.calibration.detector import Detector, load_detector
 from nightjar.errors import ConfigError
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.frames import open_frame
-from nightjard.calib.prepare import Recipe, prepared
+from nightjard.calib.prepare import MOST_PX, Recipe, prepared
 from nightjard.calib.preparing import is_dry, recipes_of
-from nightjard.calib.science.covariance import pair_covariances
+from nightjard.calib.science.covariance import Covariances, pair_covariances
 from nightjard.calib.science.linearity_curve import Curve
 from nightjard.calib.science.photon_transfer import tile_pairs
 from nightjard.calib.science.robust import clipped_moments
@@ -44,7 +46,26 @@ def pairs_of(work: Work, ccd: int) -> Iterator[tuple[int, CcdFrame, CcdFrame]]:
             yield column, first, second
 
 
-def load_curves(path: str | None) -> dict[Channel, Curve]:
+def curves_of(work: Work, options: TransferOptions) -> dict[Channel, Curve]:
+    """Return the curves that frames are corrected by: those of the options, or of the campaign.
+
+    Raises
+    ------
+    ConfigError
+        They cannot be read.
+    """
+    path = options.linearity if options.linearity is not None else work.inputs.linearity
+    curves = load_curves(path)
+    wanted = {(ccd, name) for ccd in work.dataset.ccds for name in work.detector.names}
+    if lacking := sorted(wanted - set(curves)) if curves else []:
+        work.results.note(
+            f"{path} has no curve of {', '.join(f'CCD{ccd} {name}' for ccd, name in lacking)}: "
+            "taken as linear"
+        )
+    return curves
+
+
+def load_curves(path: Path | str | None) -> dict[Channel, Curve]:
     """Return the curves of a product NL_MODEL; none without a path.
 
     Raises
@@ -63,7 +84,7 @@ def load_curves(path: str | None) -> dict[Channel, Curve]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"options.linearity: cannot read {path}: {error}; give a product NL_MODEL"
+            f"cannot read curves of non-linearity from {path}: {error!r}; give a product NL_MODEL"
         ) from error
 
 
@@ -72,11 +93,57 @@ def curve_arguments(curves: Mapping[Channel, Curve], ccd: int) -> dict[str, Any]
     return {quadrant: curve.as_json() for (one, quadrant), curve in curves.items() if one == ccd}
 
 
-def pair_pixels(
+@dataclass(frozen=True)
+class Band:
+    """Rows of a pair of frames, with all columns.
+
+    Attributes
+    ----------
+    rows
+        Of the canonical quadrant that are here.
+    own
+        Which of them count; those beside are neighbours.
+    tiles
+        That lie in it; rows count from its first.
+    first, second, bad
+        Both above offset (linearised), and what is bad in either.
+    """
+
+    quadrant: str
+    rows: slice
+    own: slice
+    tiles: list[tuple[slice, slice]]
+    first: NDArray[np.float32]
+    second: NDArray[np.float32]
+    bad: NDArray[np.bool_]
+
+
+def bands_of(detector: Detector, most_px: int = MOST_PX) -> list[slice]:
+    """Return the rows of the image in order, in parts of whole tiles of `most_px` pixels or so."""
+    side, rows = detector.tile_px, detector.image_rows
+    if rows * detector.quadrant_shape[1] <= most_px or rows < 2 * side:
+        return [slice(0, rows)]
+    step = side * max(most_px // (side * detector.quadrant_shape[1]), 1)
+    starts = list(range(0, rows - step + 1, step))
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], rows], strict=True)]
+
+
+def band_bytes(detector: Detector, bytes_of_pixel: int) -> int:
+    """Return the memory for the largest part of a pair."""
+    largest = max(rows.stop - rows.start for rows in bands_of(detector))
+    return int(bytes_of_pixel * largest * detector.quadrant_shape[1])
+
+
+def pair_bands(
     paths: tuple[str, str], detector: Detector, recipe: Mapping[str, Any],
-    curves: Mapping[str, Any],
-) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]]:
-    """Give the quadrants of two frames: name, both above offset (linearised), bad of either.
+    curves: Mapping[str, Any], halo: int = 0,
+) -> Iterator[Band]:
+    """Give the image rows of two frames by quadrant and part.
+
+    Parameters
+    ----------
+    halo
+        Rows on either side that are there too.
 
     Raises
     ------
@@ -84,16 +151,23 @@ def pair_pixels(
         A frame or a product cannot be read.
     """
     frames = [open_frame(path, detector) for path in paths]
-    how = Recipe.from_json(dict(recipe))
+    how, columns = Recipe.from_json(dict(recipe)), detector.columns_of("image")
     for quadrant in detector.names:
-        first, bad = prepared(frames[0], quadrant, how)
-        second, bad_too = prepared(frames[1], quadrant, how)
-        for frame in frames:
-            frame.forget()
-        if quadrant in curves:
-            curve = Curve.from_json(curves[quadrant])
-            first, second = linearised(first, curve), linearised(second, curve)
-        yield quadrant, first, second, bad | bad_too
+        for own in bands_of(detector):
+            rows = slice(max(own.start - halo, 0), min(own.stop + halo, detector.image_rows))
+            first, bad = prepared(frames[0], quadrant, how, rows)
+            second, bad_too = prepared(frames[1], quadrant, how, rows)
+            for frame in frames:
+                frame.forget()
+            if quadrant in curves:
+                curve = Curve.from_json(curves[quadrant])
+                for pixels in (first, second):
+                    # The scans hold noise of the read-out: no light to be linearised.
+                    pixels[:, columns] = linearised(pixels[:, columns], curve)
+            inside = slice(own.start - rows.start, own.stop - rows.start)
+            tiles = [(slice(y.start - rows.start, y.stop - rows.start), x)
+                     for y, x in detector.tiles() if own.start <= y.start < own.stop]  # fmt: skip
+            yield Band(quadrant, rows, inside, tiles, first, second, bad | bad_too)
 
 
 def linearised(pixels: NDArray[np.float32], curve: Curve) -> NDArray[np.float32]:
@@ -123,25 +197,66 @@ def measure_pair(
         A frame or a product cannot be read.
     """
     geometry = load_detector(detector)
-    found: dict[str, Any] = {}
-    tiles = geometry.tiles()
-    for quadrant, one, two, bad in pair_pixels((first, second), geometry, recipe, curves):
-        measured = tile_pairs(one, two, bad, tiles, clip_sigma=clip_sigma)
-        entry: dict[str, Any] = {
+    prescan = geometry.columns_of("prescan", is_trimmed=True)
+    image = geometry.columns_of("image", is_trimmed=True)
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for band in pair_bands((first, second), geometry, recipe, curves):
+        one, two, bad = band.first, band.second, band.bad
+        measured = tile_pairs(one, two, bad, band.tiles, clip_sigma=clip_sigma)
+        part: dict[str, Any] = {
             "mean": measured.mean.tolist(), "variance": measured.variance.tolist(),
-            "count": measured.count.tolist(), **_levels(geometry, one, two, bad),
+            "count": measured.count.tolist(), "rows": len(one), **_levels(geometry, one, two, bad),
         }  # fmt: skip
-        scan = (slice(0, geometry.image_rows), geometry.columns_of("prescan", is_trimmed=True))
-        good = ~bad[scan]
+        good = ~bad[:, prescan]
         if geometry.prescan and good.sum() > 100:
-            noise = clipped_moments((one[scan] - two[scan])[good], clip_sigma)
-            entry |= {"noise": noise.variance / 2.0, "noise_count": noise.count}
+            noise = clipped_moments((one - two)[:, prescan][good], clip_sigma)
+            part |= {"noise": noise.variance / 2.0, "noise_count": noise.count}
         if has_covariances:
-            area = (slice(0, geometry.image_rows), geometry.columns_of("image", is_trimmed=True))
-            lags = pair_covariances(one[area], two[area], bad[area], _LAGS, clip_sigma)
-            entry |= {"lags": lags.values.tolist(), "lag_errors": lags.errors.tolist()}
-        found[quadrant] = entry
-    return found
+            lags = pair_covariances(one[:, image], two[:, image], bad[:, image], _LAGS, clip_sigma)
+            part["lags"] = lags
+        parts.setdefault(band.quadrant, []).append(part)
+    return {quadrant: _joined(some) for quadrant, some in parts.items()}
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what was measured in the parts of a quadrant as one."""
+    rows = np.array([one["rows"] for one in parts], float)
+    joined: dict[str, Any] = {
+        name: [value for one in parts for value in one[name]]
+        for name in ("mean", "variance", "count")
+    }
+    for name in ("first", "second"):
+        level = np.array([one[name] for one in parts])
+        seen = np.isfinite(level)
+        joined[name] = float(np.average(level[seen], weights=rows[seen])) if seen.any() else None
+    noises = [one for one in parts if "noise" in one]
+    if noises:
+        counts = [one["noise_count"] for one in noises]
+        joined |= {"noise": float(np.average([one["noise"] for one in noises], weights=counts)),
+                   "noise_count": sum(counts)}  # fmt: skip
+    lags = [one["lags"] for one in parts if "lags" in one]
+    if lags:
+        values, errors, _ = mean_covariances(lags)
+        joined |= {"lags": values.tolist(), "lag_errors": errors.tolist()}
+    return joined
+
+
+def mean_covariances(
+    parts: Sequence[Covariances],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Return values, errors and masked share of parts of one image; those without a pixel left out.
+
+    Pairs of pixels on two sides of an edge of parts are not counted.
+    """
+    known = [one for one in parts if one.masked < 1.0]
+    masked = float(np.mean([one.masked for one in parts]))
+    if not known:
+        return parts[0].values, parts[0].errors, masked
+    weights = np.array([1.0 - one.masked for one in known])
+    weights /= weights.sum()
+    values = sum(w * one.values for w, one in zip(weights, known, strict=True))
+    square = sum((w * one.errors) ** 2 for w, one in zip(weights, known, strict=True))
+    return np.asarray(values), np.sqrt(np.asarray(square)), masked
 
 
 def _levels(
@@ -149,7 +264,7 @@ def _levels(
     bad: NDArray[np.bool_],
 ) -> dict[str, float]:
     """Return the median level of each frame of a pair, ADU, of a sixteenth of the pixels."""
-    area = (slice(0, detector.image_rows, 4), detector.columns_of("image"))
+    area = (slice(None, None, 4), detector.columns_of("image"))
     good = ~bad[area]
     good[:, 1::4] = good[:, 2::4] = good[:, 3::4] = False
     if not good.any():
@@ -162,7 +277,7 @@ def extract_transfer(work: Work) -> None:
     if is_dry(work):
         return
     options, recipes = options_of(work), recipes_of(work)
-    curves = load_curves(options.linearity)
+    curves = curves_of(work, options)
     jobs = [(ccd, *pair) for ccd in work.dataset.ccds for pair in pairs_of(work, ccd)]
     _note_alone(work)
     seen: dict[tuple[int, int], int] = {}
@@ -175,8 +290,9 @@ def extract_transfer(work: Work) -> None:
              "curves": curve_arguments(curves, ccd), "clip_sigma": options.clip_sigma,
              "has_covariances": seen[ccd, column] <= 2 and options.neighbours is None}
         )  # fmt: skip
-    rows, columns = work.detector.quadrant_shape
-    found = work.map(measure_pair, items, stage="pairs measured", memory_bytes=30 * rows * columns)
+    found = work.map(
+        measure_pair, items, stage="pairs measured", memory_bytes=band_bytes(work.detector, 30)
+    )
     _leave_pairs(work, jobs, found, options)
     halves = [frame for ccd in work.dataset.ccds for frame in half_scale(work, ccd)]
     leave_trails(work, options, halves)
@@ -204,6 +320,8 @@ def _leave_pairs(
         for quadrant, one in quadrants.items():
             where = {"ccd": ccd, "quadrant": quadrant, "column": first.label,
                      "first": first.obsid, "second": second.obsid}  # fmt: skip
+            if one["first"] is None or one["second"] is None:
+                continue  # not a good pixel
             middle = 0.5 * (one["first"] + one["second"])
             if not abs(one["first"] - one["second"]) <= options.pair_difference * middle:
                 work.results.note(
