@@ -151,14 +151,14 @@ def test_limits_of_the_file_go_before_those_of_the_catalogue(site: Site) -> None
     full.write_campaign(
         tests=[["PTC01"]],
         perflimits={
-            "PTC01": {"std": [0.5, 2.0], "spot_peak": [1, 2, "ADU"],
+            "PTC01": {"std": [0.5, 2.0], "spot_peak_at_2.5px": [1, 2, "ADU"],
                       "columns": {"col002": {"is_exempt": True}}},
         },
     )  # fmt: skip
     (plan,) = plans(full)
     limits = Limits(plan.limits)
     assert limits.of("std", "col001") == (0.5, 2.0, "")
-    assert limits.of("spot_peak", "col003") == (1, 2, "ADU")
+    assert limits.of("spot_peak_at_2.5px", "col003") == (1, 2, "ADU")
     assert limits.of("offset_deviation", "col001") == (-50.0, 50.0, "ADU")
     assert limits.is_exempt("col002")
     assert not limits.is_exempt("col001")

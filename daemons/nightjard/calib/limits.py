@@ -41,7 +41,7 @@ DEFAULTS: dict[str, tuple[float | None, float | None, str]] = {
 #: Further measures: those of which the catalogue has the limits.
 OF_TESTS = (
     "background", "ccd_temperature", "exposed_fraction", "fluence", "fwhm", "injection",
-    "injection_std", "saturation_s", "spot_fluence", "spot_peak",
+    "injection_std", "saturation_s", "spot_fluence", "spot_peak_at_2.5px",
 )  # fmt: skip
 _COLUMN = re.compile(r"col\d{3}\Z")
 

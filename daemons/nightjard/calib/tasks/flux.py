@@ -12,7 +12,8 @@ from nightjard.calib.checks import check
 from nightjard.calib.limits import Limit, Limits
 from nightjard.calib.plotting import curves
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks import locking, spot_check
+from nightjard.calib.tasks import locking, spot_check, spot_judging
+from nightjard.calib.tasks.spot_judging import Measure
 from nightjard.calib.work import Work
 
 if TYPE_CHECKING:
@@ -36,18 +37,17 @@ def judge_points(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> No
         work.results.flag("STARS_MISSING", cause="no spot was measured on any frame")
         return
     work.results.table("photometry", table, caption="Measures of all spots", show=False)
-    spot_check.judge_spots(
-        work,
-        table,
+    spot_judging.judge_spots(
+        work, table,
         {
-            "background": (table["background"], "ADU", "BGD_OOL", Limit(-1.0, 5.0)),
-            "fwhm": (spot_check.mean_fwhm(table), "px", "FOCUS_OOL", Limit(0.5, 10.0)),
+            "background": Measure(table["background"], "ADU", "BGD_OOL", Limit(-1.0, 5.0)),
+            "fwhm": Measure(spot_check.mean_fwhm(table), "px", "FOCUS_OOL", Limit(0.5, 10.0)),
         },
-    )
+    )  # fmt: skip
     times = spot_check.saturation_times(work, table)
     if len(times):
         work.results.table("saturation", times, caption="Time to saturation of every spot")
-    spot_check.judge_saturation(work, times, spot_check.wave_of(work), "point", _POINT_PART)
+    spot_judging.judge_saturation(work, times, spot_check.wave_of(work), "point", _POINT_PART)
     _draw(work, table, "flux", "Flux of spots / ADU")
 
 
@@ -119,7 +119,7 @@ def judge_flats(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> Non
         ]
         expected = min(float(np.median(one["exptime"])) / nominal, 1.0) * full
         limit = limits.of("fluence", label) or Limit(0.9 * expected, 1.1 * expected)
-        limit = as_open(limit, one)
+        limit = spot_judging.as_open(limit, one)
         work.results.compliance(
             "fluence",
             float(np.median(one["fluence"])),
@@ -134,16 +134,8 @@ def judge_flats(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> Non
     times = flat_saturation(table, full)
     if len(times):
         work.results.table("saturation", times, caption="Time to saturation of every quadrant")
-    spot_check.judge_saturation(work, times, spot_check.wave_of(work), "flat", _FLAT_PART)
+    spot_judging.judge_saturation(work, times, spot_check.wave_of(work), "flat", _FLAT_PART)
     _draw(work, table, "fluence", "Fluence / ADU")
-
-
-def as_open(limit: Limit, frames: Table) -> Limit:
-    """Return a limit of fluence, which is of the commanded time, for the time it was open."""
-    commanded = float(np.median(frames["exptime"]))
-    part = float(np.median(frames["open_s"])) / commanded if commanded > 0 else 1.0
-    low, high = (None if one is None else one * part for one in (limit.low, limit.high))
-    return Limit(low, high, limit.unit)
 
 
 def flat_table(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> Table:

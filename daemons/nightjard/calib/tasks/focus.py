@@ -23,10 +23,10 @@ from nightjard.calib.science.focus_fit import (
     pushing_light,
     sweep_problem,
 )
-from nightjard.calib.science.sources import FWHM_PER_SIGMA
 from nightjard.calib.science.spot_growth import weighted_mean
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks import locking, spot_check
+from nightjard.calib.tasks import locking, spot_check, spot_judging
+from nightjard.calib.tasks.spot_judging import Measure
 from nightjard.calib.work import Work
 
 if TYPE_CHECKING:
@@ -50,26 +50,31 @@ def judge(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> None:
         return
     work.results.table("photometry", table, caption="Measures of all spots", show=False)
     low, high = fluence_limits(work.detector.point_saturation_adu)
-    spot_check.judge_spots(
+    spot_judging.judge_spots(
         work, table,
         {
-            "background": (table["background"], "ADU", "BGD_OOL", Limit(-5.0, 10.0)),
-            "fwhm": (spot_check.mean_fwhm(table), "px", "FOCUS_OOL", Limit(0.5, 10.0)),
-            "spot_fluence": (table["flux"], "ADU", "FLUENCE_OOL", Limit(low, high)),
+            "background": Measure(table["background"], "ADU", "BGD_OOL", Limit(-5.0, 10.0)),
+            "fwhm": Measure(spot_check.mean_fwhm(table), "px", "FOCUS_OOL", Limit(0.5, 10.0)),
+            "spot_fluence": Measure(
+                table["flux"], "ADU", "FLUENCE_OOL", Limit(low, high), is_light=True
+            ),
         },
     )  # fmt: skip
     times = spot_check.saturation_times(work, table)
     if len(times):
         work.results.table("saturation", times, caption="Time to saturation of every spot")
-    spot_check.judge_saturation(work, times, spot_check.wave_of(work), "point", 0.2)
+    spot_judging.judge_saturation(work, times, spot_check.wave_of(work), "point", 0.2)
     _draw_sweep(work, table, "flux", "Flux of spots / ADU")
     _draw_sweep(work, table, "fwhm_x", "FWHM along x / px")
     _draw_sweep(work, table, "fwhm_y", "FWHM along y / px")
 
 
 def fluence_limits(peak_adu: float) -> tuple[float, float]:
-    """Return the fluence that spots should have, ADU: 40 to 75 % of 2.5 pi s^2 peak, s of 2 px."""
-    whole = 2.5 * math.pi * (2.0 / FWHM_PER_SIGMA) ** 2 * peak_adu
+    """Return the fluence that spots should have, ADU: 40 to 75 % of that of a saturated one.
+
+    That is one of 2.5 px with this peak.
+    """
+    whole = spot_check.FLUX_PER_PEAK_PX2 * peak_adu
     return _FLUENCE_PART[0] * whole, _FLUENCE_PART[1] * whole
 
 

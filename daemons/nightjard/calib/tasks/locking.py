@@ -333,4 +333,8 @@ def spot_arguments(work: Work, ccd: int) -> dict[str, Any]:
              float(row["y"])]
         )  # fmt: skip
     gains = {name: work.gain_e_adu(ccd, name) for name in work.detector.names}
-    return {"spots": spots, "gains": gains, "search_px": options_of(work).search_px}
+    paths = {"mask": work.inputs.masks.get(ccd), "bias": work.inputs.biases.get(ccd)}
+    return {
+        "spots": spots, "gains": gains, "search_px": options_of(work).search_px,
+        **{name: None if path is None else str(path) for name, path in paths.items()},
+    }  # fmt: skip

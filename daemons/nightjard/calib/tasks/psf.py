@@ -32,8 +32,10 @@ from nightjard.calib.tasks import (
     psf_correction,
     psf_shapes,
     spot_check,
+    spot_judging,
 )
 from nightjard.calib.tasks.psf_stamps import leave_stamps
+from nightjard.calib.tasks.spot_judging import Measure
 from nightjard.calib.work import Work
 
 if TYPE_CHECKING:
@@ -61,18 +63,20 @@ def judge(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> None:
         work.results.flag("STARS_MISSING", cause="no spot was measured on any frame")
         return
     work.results.table("photometry", table, caption="Measures of all spots", show=False)
-    spot_check.judge_spots(
+    # Time to saturation is that of a star of 2.5 px: so is the peak that is judged.
+    peak = np.asarray(table["flux"], float) / spot_check.FLUX_PER_PEAK_PX2
+    spot_judging.judge_spots(
         work, table,
         {
-            "background": (table["background"], "ADU", "BGD_OOL", Limit(-1.0, 5.0)),
-            "fwhm": (spot_check.mean_fwhm(table), "px", "FOCUS_OOL", Limit(1.2, 3.0)),
-            "spot_peak": (table["peak"], "ADU", "FLUENCE_OOL", Limit(None, None)),
+            "background": Measure(table["background"], "ADU", "BGD_OOL", Limit(-1.0, 5.0)),
+            "fwhm": Measure(spot_check.mean_fwhm(table), "px", "FOCUS_OOL", Limit(1.2, 3.0)),
+            "spot_peak_at_2.5px": Measure(peak, "ADU", "FLUENCE_OOL", is_light=True),
         },
     )  # fmt: skip
     times = spot_check.saturation_times(work, table)
     if len(times):
         work.results.table("saturation", times, caption="Time to saturation of every spot")
-    spot_check.judge_saturation(work, times, spot_check.wave_of(work), "point", 0.2)
+    spot_judging.judge_saturation(work, times, spot_check.wave_of(work), "point", 0.2)
 
 
 # --- prep ---
@@ -161,13 +165,13 @@ def _leave(
     x0, y0 = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     place = {name: index for index, name in enumerate(names)}
     quadrants = {spot[0]: spot[1] for one in spots.values() for spot in one}
-    half = STAMP_PX // 2
+    half, prescan = STAMP_PX // 2, work.detector.prescan
     for number, (frame, path) in enumerate(zip(frames, paths, strict=True)):
         array = np.load(path)
         for i, spot in enumerate(spots[frame.label]):
             index = place[spot[0]]
             stamps[number, index] = array[i]
-            x0[number, index] = round(spot[3]) - half
+            x0[number, index] = round(spot[3] - prescan) + prescan - half
             y0[number, index] = round(spot[4]) - half
         Path(path).unlink()
     cards = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the common check measures of the spots of a frame, and how that is judged."""
+"""What the common check measures of the spots of a frame, and the tables made of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightjar.calibration.detector import Detector
-from nightjard.calib.limits import Limit, Limits
+from nightjard.calib.prepare import bias_structure, mask_plane
 from nightjard.calib.science.sources import FWHM_PER_SIGMA
-from nightjard.calib.science.spots import Photometry, Stamps, cut, photometry
+from nightjard.calib.science.spots import STAMP_PX, Photometry, Stamps, cut, photometry
 from nightjard.calib.tasks.locking import mirror_mm
 from nightjard.calib.work import Work
 
@@ -24,15 +24,20 @@ if TYPE_CHECKING:
 
 #: Width of a star at which saturation times of point sources hold, px.
 ANCHOR_FWHM_PX = 2.5
+#: Flux of such a star beside its peak.
+FLUX_PER_PEAK_PX2 = 2.0 * math.pi * (ANCHOR_FWHM_PX / FWHM_PER_SIGMA) ** 2
 #: Spots that lie this much farther from the common shift than others are searched for again.
 _STRAY_PX = 5.0
+#: By how much the offset of the image may differ from that of its scans, where no master bias says:
+#: this, and half of what one scan differs from the other.
+_STRUCTURE_ADU = 1.0
 
 _UNITS = {
     "x": "pix", "y": "pix", "x_error": "pix", "y_error": "pix", "background": "adu",
     "background_sigma": "adu", "peak": "adu", "flux": "adu", "flux_error": "adu",
     "fwhm_x_moments": "pix", "fwhm_y_moments": "pix", "fwhm_x": "pix", "fwhm_y": "pix",
     "fwhm_x_error": "pix", "fwhm_y_error": "pix", "fit_flux": "adu", "fit_peak": "adu",
-    "exptime": "s", "open_s": "s", "mirr_pos": "mm", "wave_nm": "nm",
+    "structure": "adu", "exptime": "s", "open_s": "s", "mirr_pos": "mm", "wave_nm": "nm",
 }  # fmt: skip
 
 
@@ -46,45 +51,52 @@ def measure_spots(frame: Frame, arguments: dict[str, Any]) -> dict[str, Any]:
     ----------
     arguments
         ``spots``: column label -> list of [id, quadrant, name, x, y] (canonical); ``label``;
-        ``gains``: quadrant -> electrons per ADU; ``search_px``.
+        ``gains``: quadrant -> electrons per ADU; ``search_px``; ``mask``, ``bias``: paths of a
+        cosmetics mask and a master bias.
 
     Returns
     -------
     dict
-        ``spots``: one row of measures for each. Backgrounds are above the quadrant's offset.
+        ``spots``: one row of measures for each. Backgrounds are above the quadrant's offset, and
+        the structure of the bias where there is one; ``structure`` is how far that is known, ADU.
     """
     by_label: dict[str, list[list[Any]]] = arguments.get("spots", {})
     spots = by_label.get(arguments.get("label", "")) or next(iter(by_label.values()), [])
     if not spots:
         return {"spots": []}
-    stamps = _stamps(frame, spots)
+    stamps = _stamps(frame, spots, arguments.get("mask"))
     gains = np.array([float(arguments["gains"][spot[1]]) for spot in spots])
     search = float(arguments.get("search_px", 25.0))
     found = together(frame.detector, spots, stamps, gains, search)
     saturated = saturated_near(frame, spots, found)
     rows = []
     columns = found.columns()
-    offsets = {quadrant: _offset(frame, quadrant) for quadrant in {spot[1] for spot in spots}}
-    for i, (name, quadrant, spot, *_place) in enumerate(spots):
+    bias = arguments.get("bias")
+    names = {spot[1] for spot in spots}
+    offsets = {quadrant: _offset(frame, quadrant) for quadrant in names}
+    structures = {quadrant: 0.0 if bias else _structure(frame, quadrant) for quadrant in names}
+    for i, (name, quadrant, spot, x, y) in enumerate(spots):
         row = {"id": name, "quadrant": quadrant, "spot": spot}
         row |= {key: _plain(values[i]) for key, values in columns.items()}
-        level = row["background"]
-        row["background"] = None if level is None else level - offsets[quadrant]
+        if row["background"] is not None:
+            row["background"] -= offsets[quadrant] + _of_bias(frame, quadrant, bias, x, y)
+        row["structure"] = structures[quadrant]
         row["saturated_px"] = int(saturated[i])
         rows.append(row)
     return {"spots": rows}
 
 
-def _stamps(frame: Frame, spots: list[list[Any]]) -> Stamps:
+def _stamps(frame: Frame, spots: list[list[Any]], mask: str | None = None) -> Stamps:
     """Cut stamps of the image area; their places are canonical."""
     detector = frame.detector
     parts: list[tuple[list[int], Stamps]] = []
     for quadrant in dict.fromkeys(spot[1] for spot in spots):
         which = [i for i, spot in enumerate(spots) if spot[1] == quadrant]
-        raw = frame.raw(quadrant)[: detector.image_rows, detector.columns_of("image")]
+        area = (slice(0, detector.image_rows), detector.columns_of("image"))
         stamps = cut(
-            raw, np.array([spots[i][3] for i in which]) - detector.prescan,
+            frame.raw(quadrant)[area], np.array([spots[i][3] for i in which]) - detector.prescan,
             np.array([spots[i][4] for i in which]),
+            bad=None if mask is None else mask_plane(detector, mask, quadrant)[area],
         )  # fmt: skip
         bad = stamps.bad | (stamps.pixels == 0) | (stamps.pixels >= detector.saturation_adu)
         stamps = Stamps(stamps.pixels, bad, stamps.x0 + detector.prescan, stamps.y0)
@@ -140,13 +152,37 @@ def saturated_near(frame: Frame, spots: list[list[Any]], found: Photometry) -> N
     return counts
 
 
+def _structure(frame: Frame, quadrant: str) -> float:
+    """Return how far the offset of the image may be from that of the scan, ADU."""
+    overscan = frame.detector.columns_of("overscan", is_trimmed=True)
+    if frame.detector.offset_sector != "prescan" or overscan.stop <= overscan.start:
+        return _STRUCTURE_ADU
+    gradient = _level(frame, quadrant, overscan) - _offset(frame, quadrant)
+    return _STRUCTURE_ADU + 0.5 * abs(gradient)
+
+
+def _of_bias(frame: Frame, quadrant: str, path: str | None, x: float, y: float) -> float:
+    """Return the structure of a master bias about a place, ADU."""
+    if path is None:
+        return 0.0
+    half, detector = STAMP_PX // 2, frame.detector
+    area = bias_structure(detector, path, quadrant, "median")[
+        max(round(y) - half, 0) : round(y) + half + 1, max(round(x) - half, 0) : round(x) + half + 1
+    ]
+    return float(np.median(area)) if area.size else 0.0
+
+
 def _offset(frame: Frame, quadrant: str) -> float:
     detector = frame.detector
     if detector.offset_sector == "none":
         return 0.0
-    scan = frame.raw(quadrant)[
-        frame.vstart : frame.vend, detector.columns_of(detector.offset_sector, is_trimmed=True)
-    ]
+    columns = detector.columns_of(detector.offset_sector, is_trimmed=True)
+    return _level(frame, quadrant, columns)
+
+
+def _level(frame: Frame, quadrant: str, columns: slice) -> float:
+    detector = frame.detector
+    scan = frame.raw(quadrant)[frame.vstart : frame.vend, columns]
     values = scan[: detector.image_rows : max(detector.image_rows // 500, 1)].astype(float)
     middle = np.median(values)
     # A median of whole numbers is coarse: the mean of what is near it is not.
@@ -158,7 +194,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# --- judged ---
+# --- tables ---
 
 
 def photometry_table(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> Table:
@@ -206,7 +242,7 @@ def saturation_times(work: Work, table: Table) -> Table:
     from astropy.table import Table
 
     full = work.detector.point_saturation_adu
-    needed = 2.0 * math.pi * (ANCHOR_FWHM_PX / FWHM_PER_SIGMA) ** 2 * full
+    needed = full * FLUX_PER_PEAK_PX2
     rows = []
     for key in sorted({(int(row["ccd"]), str(row["id"])) for row in table}):
         one = table[(table["ccd"] == key[0]) & (table["id"] == key[1])]
@@ -236,48 +272,6 @@ def saturation_times(work: Work, table: Table) -> Table:
     )
 
 
-def judge_saturation(work: Work, table: Table, wave_nm: int, source: str, part: float) -> None:
-    """Record saturation times and judge them by the chamber's profile.
-
-    Values: ``saturation_time`` of the block (what a new profile would say) and of every quadrant.
-
-    Parameters
-    ----------
-    table
-        Rows of measures: ccd, quadrant, saturation_time, saturation_time_error.
-    part
-        How far they may be from the profile where the limits of the test do not say.
-    """
-    if not len(table):
-        work.results.flag(
-            "FLUX_OOL", cause=f"no {source} exposure tells how long until saturation"
-        )
-        return
-    nominal = work.dataset.profile.saturation_s(source, wave_nm)
-    limit = Limits(work.limits).of("saturation_s") or Limit(
-        (1 - part) * nominal, (1 + part) * nominal, "s"
-    )
-    quadrants = []
-    for ccd, quadrant in sorted({(int(r["ccd"]), str(r["quadrant"])) for r in table}):
-        one = table[(table["ccd"] == ccd) & (table["quadrant"] == quadrant)]
-        value, error = middle(one["saturation_time"], one["saturation_time_error"])
-        quadrants.append((value, error))
-        where: dict[str, Any] = {"ccd": ccd, "quadrant": quadrant, "wave": wave_nm}
-        work.results.value("saturation_time", value, error=error, unit="s", **where)
-        work.results.compliance(
-            "saturation_time", value, limit.low, limit.high, unit="s", flag="FLUX_OOL", **where
-        )
-    value, error = middle([one[0] for one in quadrants], [one[1] for one in quadrants])
-    work.results.value(
-        "saturation_time", value, error=error, unit="s", wave=wave_nm, source=source,
-        note=f"profile: {nominal:g} s",
-    )  # fmt: skip
-    work.results.value(
-        "saturation_time_ratio", value / nominal, error=error / nominal, wave=wave_nm,
-        source=source,
-    )  # fmt: skip
-
-
 def middle(values: Iterable[Any], errors: Iterable[Any]) -> tuple[float, float]:
     """Return the median of measures of different things alike, and its error.
 
@@ -294,50 +288,6 @@ def middle(values: Iterable[Any], errors: Iterable[Any]) -> tuple[float, float]:
     formal = float(np.sqrt(np.nanmean(error**2))) if len(error) else 0.0
     # A median of normal values scatters 1.25 times as much as their mean.
     return centre, 1.2533 * max(scatter, formal) / math.sqrt(len(one))
-
-
-def judge_spots(work: Work, table: Table, measures: dict[str, tuple[Any, str, str, Limit]]) -> None:
-    """Judge measures of spots by the limits of each column.
-
-    The worst spot of a quadrant counts; of backgrounds their median.
-
-    Parameters
-    ----------
-    measures
-        Name of the limit -> (values for the rows of the table, unit, flag, limit where the test
-        has none).
-    """
-    limits = Limits(work.limits)
-    channels = sorted(
-        {(int(r["ccd"]), str(r["quadrant"]), str(r["column"])) for r in table}
-    )  # fmt: skip
-    good = np.asarray(table["is_good"], bool)
-    for ccd, quadrant, label in channels:
-        here = np.asarray(
-            (table["ccd"] == ccd) & (table["quadrant"] == quadrant) & (table["column"] == label)
-        )
-        where: dict[str, Any] = {"ccd": ccd, "quadrant": quadrant, "column": label}
-        if not (here & good).any():
-            work.results.flag(
-                "STARS_MISSING", cause=f"CCD{ccd} {quadrant} {label}: no spot can be measured",
-                severity="warning", **where,
-            )  # fmt: skip
-            continue
-        for name, (values, unit, flag, fallback) in measures.items():
-            limit = limits.of(name, label) or fallback
-            one = np.asarray(values, float)[here & good]
-            value = float(np.median(one)) if name == "background" else _worst(one, limit)
-            work.results.compliance(
-                name, value, limit.low, limit.high, unit=unit, flag=flag, **where
-            )
-
-
-def _worst(values: NDArray[Any], limit: Limit) -> float:
-    """Return the value that is farthest outside of a limit, or nearest to its end."""
-    low = -math.inf if limit.low is None else limit.low
-    high = math.inf if limit.high is None else limit.high
-    room = np.minimum(values - low, high - values)
-    return float(values[int(np.argmin(np.nan_to_num(room, nan=-math.inf, posinf=1e300)))])
 
 
 def mean_fwhm(table: Table) -> NDArray[Any]:
