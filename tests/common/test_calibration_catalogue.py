@@ -170,7 +170,7 @@ def test_what_is_expected_of_columns():
     assert focus["saturation_s"] == (3.2, 4.8, "s")
     chinj = plan(FULL, "CHINJ01").expectations
     assert chinj["col001"].limits["injection"] == (-10, 66191, "ADU")  # IG1 2.5 V: none flows
-    level = 600 + 6000 * (6 - 4)  # col007: IG1 4 V
+    level = 1300 + 3300 * (6 - 0.5 - 4)  # col007: IG1 4 V
     assert chinj["col007"].limits["injection"] == (0.5 * level, 1.5 * level, "ADU")
     latent = plan(FULL, "PERSIST01").expectations
     assert "background" not in latent["col003"].limits

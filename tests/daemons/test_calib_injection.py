@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from kit.calib_bench import flags_of, run_all, take, values_of
+from kit.calib_bench import EQUIPMENT, flags_of, run_all, take, values_of
 from kit.depth import counts
+from nightjar.calibration.catalogue import load_catalogue
+from nightjar.calibration.chamber import load_profile
 from nightjar.calibration.detector import load_detector
+from nightjard.calib.dataset import CcdFrame, Dataset
 from nightjard.calib.frames import open_frame
 from nightjard.calib.results import Results
 from nightjard.calib.science import injection
@@ -44,10 +48,11 @@ def gate_sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str
 @pytest.mark.parametrize(
     ("changes", "half", "expected"),
     [
-        ({}, "T", 600 + 2.0 * 6000), ({}, "B", math.nan),
-        ({"id_dly": 750}, "B", 600 + 2.0 * 6000), ({"id_dly": 750}, "T", math.nan),
-        ({"id_wid": 5}, "T", 0.0), ({"IDL": 11.5}, "T", math.nan), ({"IDL": 11.49}, "T", 12600.0),
-        ({"IG1_1_T": 7.0}, "T", 600.0), ({"chinj": 0}, "T", math.nan),
+        ({}, "T", 1300 + 1.5 * 3300), ({}, "B", math.nan),
+        ({"id_dly": 750}, "B", 1300 + 1.5 * 3300), ({"id_dly": 750}, "T", math.nan),
+        ({"id_wid": 5}, "T", 0.0), ({"IDL": 11.25}, "T", math.nan), ({"IDL": 11.24}, "T", 6250.0),
+        ({"IG1_1_T": 7.0}, "T", 1300.0), ({"chinj": 0}, "T", math.nan),
+        ({"chinj_on": 0}, "T", math.nan),
     ],
 )  # fmt: skip
 def test_the_expected_level_is_the_rule_of_acquisition(
@@ -57,29 +62,99 @@ def test_the_expected_level_is_the_rule_of_acquisition(
     assert found == pytest.approx(expected, nan_ok=True)
 
 
+def judged(work: Work, folder: Path, found: dict[Any, Any]) -> dict[str, Any]:
+    """Return the flags that measures of a check raise."""
+    work.results = Results(folder, "CHINJ01", "check")
+    task.judge(work, found)
+    return {flag.name: flag for flag in work.results.flags if flag.name != "POORQUALDATA"}
+
+
 def test_levels_outside_the_expected_raise_flags_and_the_other_half_does_not(
     gate_sweep: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     work, _ = gate_sweep
     frame = next(
         one for one in work.dataset.frames if one.commanded["IG1_1_T"] == 4.0
-    )  # 12600 ADU +- 50 % by the rule, deviation 378 to 5670
+    )  # 6250 ADU +- 50 % by the rule, deviation up to 2812
     assert injection.injected_half(frame.commanded) == "T"
-    where = (frame.obsid, frame.ccd)
 
-    def judged(level: float, std: float, other: float) -> set[str]:
-        work.results = Results(tmp_path, "CHINJ01", "check")
-        found = {
+    def flags(level: float, std: float, other: float) -> set[str]:
+        return set(judged(work, tmp_path, {(frame.obsid, frame.ccd): {
             name: {"level": level, "std": std} if DETECTOR.half_of(name) == "T"
             else {"level": other, "std": 1.0} for name in DETECTOR.names
-        }  # fmt: skip
-        task.judge(work, {where: found})
-        return {flag.name for flag in work.results.flags}
+        }}))  # fmt: skip
 
-    assert judged(12600.0, 400.0, 0.0) == set()
-    assert judged(6000.0, 400.0, 0.0) == {"FLUENCE_OOL", "POORQUALDATA"}
-    assert judged(12600.0, 100.0, 0.0) == {"FLUENCEGRAD_OOL", "POORQUALDATA"}
-    assert judged(12600.0, 400.0, -50.0) == {"FLUENCE_OOL", "POORQUALDATA"}
+    assert flags(6250.0, 130.0, 0.0) == set()
+    assert flags(3100.0, 130.0, 0.0) == {"FLUENCE_OOL"}
+    assert flags(9400.0, 130.0, 0.0) == {"FLUENCE_OOL"}
+    assert flags(6250.0, 3000.0, 0.0) == {"FLUENCEGRAD_OOL"}
+    assert flags(6250.0, 1.0, 0.0) == set()  # even is good
+    assert flags(6250.0, 130.0, -50.0) == {"FLUENCE_OOL"}
+
+
+@pytest.mark.parametrize("test", ["CHINJ01", "CHINJ02", "TP01", "TP02"])
+def test_a_healthy_block_raises_no_flag_and_one_that_injects_half_does(
+    test: str, tmp_path: Path
+) -> None:
+    """Levels as they are simulated for a full CCD: without pixels, of all channels."""
+    script = load_catalogue().plan(
+        test, equipment=EQUIPMENT, profile=load_profile("B_NOSTROMO"), detector=DETECTOR
+    )[0]
+    limits = {"columns": {
+        name: {"limits": {metric: list(limit) for metric, limit in one.limits.items()}}
+        for name, one in script.expectations.items()
+    }}  # fmt: skip
+    columns = script.script.columns
+    frames = tuple(
+        CcdFrame(number, ccd, number, tmp_path / "none", 0, dict(column.values), {})
+        for number, column in enumerate(columns) for ccd in DETECTOR.ccd_numbers
+    )  # fmt: skip
+    dataset = Dataset(test, test, "NOSTROMO", DETECTOR, "ccd273-8th",
+                      load_profile("B_NOSTROMO"), script.script, frames)  # fmt: skip
+    work = Work(dataset, tmp_path, Results(tmp_path, test, "check"), limits=limits)
+    for seed, part, expected in (
+        (1, 1.0, set()), (2, 1.0, set()), (3, 1.0, set()), (1, 0.4, {"FLUENCE_OOL"}),
+    ):
+        truth = Truth.default(DETECTOR, seed=seed)
+        found = {(one.obsid, one.ccd): levels(truth, one, part) for one in frames}
+        assert set(judged(work, tmp_path, found)) == expected
+
+
+def levels(truth: Truth, frame: CcdFrame, part: float) -> dict[str, dict[str, float]]:
+    """Return what the check would measure of each quadrant, were its level this part of it."""
+    channels = prepare(truth.injection or {}, DETECTOR)
+    found = {}
+    for quadrant in DETECTOR.names:
+        half, name = DETECTOR.half_of(quadrant), f"{frame.ccd}{quadrant}"
+        level = 0.0
+        if injection.injected_half(frame.commanded) == half:
+            ig1 = injection.gate_v(frame.commanded, frame.ccd, half)
+            level = part * channels[name].level_adu(ig1, float(frame.commanded["IDL"]))
+            level *= DETECTOR.gain_e_adu / truth.electronics.gain_e_adu[name]
+        found[quadrant] = {"level": level, "std": 0.02 * level + 1.5}
+    return found
+
+
+def test_a_half_with_voltages_of_its_own_is_judged_by_them(
+    gate_sweep: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
+    work, _ = gate_sweep
+    frame = next(one for one in work.dataset.frames
+                 if one.commanded["IG1_1_B"] == 4.0
+                 and injection.injected_half(one.commanded) == "B")  # fmt: skip
+    own = dataclasses.replace(frame, commanded={**frame.commanded, "IG1_1_B": 5.0})
+    others = tuple(one for one in work.dataset.frames if one.obsid != frame.obsid)
+    moved = dataclasses.replace(
+        work, dataset=dataclasses.replace(work.dataset, frames=(*others, own))
+    )
+    found = {(frame.obsid, frame.ccd): {
+        name: {"level": 2950.0 if DETECTOR.half_of(name) == "B" else 0.0, "std": 60.0}
+        for name in DETECTOR.names
+    }}  # fmt: skip
+    assert set(judged(work, tmp_path, found)) == {"FLUENCE_OOL"}  # 6250 ADU at 4 V
+    assert not judged(moved, tmp_path, found)  # 2950 ADU at 5 V
+    moved.limits = {**work.limits, "overrides": {"injection": [0, 100, "ADU"]}}
+    assert set(judged(moved, tmp_path, found)) == {"FLUENCE_OOL"}
 
 
 # --- rows ---

@@ -19,7 +19,11 @@ from scipy.special import expit
 Floats = NDArray[np.float64]
 FULL_SCALE_ADU = 65536.0
 MINIMUM_WIDTH_US = 10.0
-DRAIN_MARGIN_V = 7.5
+#: A level is told where the drain lies lower than this above gate 1: charge flows at 7.3 V.
+DRAIN_MARGIN_V = 7.25
+#: Charge that stays in the notch, ADU; below how much under gate 2 the channel fills, V; by how
+#: much, ADU/V. Of a CCD273; limits of the catalogue say the same.
+NOTCH_ADU, NOTCH_BELOW_V, CHANNEL_ADU_V = 1300.0, 0.5, 3300.0
 
 
 def injected_half(values: Mapping[str, Any]) -> str:
@@ -30,6 +34,8 @@ def injected_half(values: Mapping[str, Any]) -> str:
     """
     if not int(values.get("chinj", 0)) or float(values.get("id_wid", 0)) < MINIMUM_WIDTH_US:
         return ""
+    if int(values.get("chinj_on", 1)) < 1:
+        return ""
     ratio = float(values["id_dly"]) / max(float(values["toi_ch"]), 1e-9)
     return "T" if 2 < ratio < 3 else "B" if 1 < ratio < 2 else ""
 
@@ -39,12 +45,11 @@ def gate_v(values: Mapping[str, Any], ccd: int, half: str) -> float:
     return float(values.get(f"IG1_{ccd}_{half}", values.get(f"IG1_1_{half}", math.nan)))
 
 
-def expected_adu(
-    values: Mapping[str, Any], ccd: int, half: str, *, base: float = 600.0, slope: float = 6000.0
-) -> float:
-    """Return the level by the rule of thumb of acquisition, ADU; NaN where none can be told.
+def expected_adu(values: Mapping[str, Any], ccd: int, half: str) -> float:
+    """Return the level that is expected of a half of a CCD, ADU; NaN where none can be told.
 
-    600 + 6000 (IG2 - IG1) where the drain lies low enough below the gate; 0 for too short a pulse.
+    1300 + 3300 (IG2 - 0.5 - IG1) where the drain lies low enough below the gate; 0 for too short
+    a pulse.
     """
     if not int(values.get("chinj", 0)) or injected_half(values) != half:
         too_short = float(values.get("id_wid", 0)) < MINIMUM_WIDTH_US
@@ -53,7 +58,7 @@ def expected_adu(
     ig2 = float(values.get(f"IG2_{half}", math.nan))
     if not float(values.get("IDL", math.inf)) < ig1 + DRAIN_MARGIN_V:
         return math.nan
-    return base + max(0.0, ig2 - ig1) * slope
+    return NOTCH_ADU + max(0.0, ig2 - NOTCH_BELOW_V - ig1) * CHANNEL_ADU_V
 
 
 @dataclass(frozen=True)

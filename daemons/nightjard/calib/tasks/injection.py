@@ -21,19 +21,14 @@ from nightjar.config.load import StrictModel
 from nightjar.errors import Refused
 from nightjar.fits.cards import Card
 from nightjard.calib import checks
-from nightjard.calib.checks_judging import judge_worst
 from nightjard.calib.dataset import CcdFrame
-from nightjard.calib.frames import Frame, open_frame
-from nightjard.calib.limits import Limit, Limits
-from nightjard.calib.prepare import Recipe, offset_of, prepared, recipe_for
+from nightjard.calib.frames import open_frame
+from nightjard.calib.prepare import Recipe, prepared, recipe_for
 from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask, recipes_of
 from nightjard.calib.science import injection
 from nightjard.calib.task import Subtask, Task
+from nightjard.calib.tasks.injection_check import check_arguments, check_frame, cycle_of, judge
 from nightjard.calib.work import Work
-
-_NEITHER = Limit(-10.0, 66191.0, "ADU")
-_NEITHER_STD = Limit(0.0, 1e4, "ADU")
-_MOST_ROWS = 500  # of a frame in the check: a good sample
 
 UNITS = {
     "ig1_threshold": "V", "ig1_notch": "V", "slope": "ADU/V", "n_adu": "ADU", "bgd_adu": "ADU",
@@ -46,90 +41,6 @@ class InjectionOptions(StrictModel):
 
     error_floor_adu: float = Field(0.3, ge=0, description="Added to the error of levels.")
     error_floor_part: float = Field(5e-4, ge=0, description="Of the level, added to its error.")
-
-
-# --- check ---
-
-
-def check_arguments(work: Work, ccd: int) -> dict[str, Any]:
-    """Return how the frames of each column are injected, for the check."""
-    del ccd
-    return {"columns": {one.name: cycle_of(one.values) for one in work.dataset.script.columns}}
-
-
-def cycle_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the injected half and the rows on and off of a column."""
-    return {
-        "half": injection.injected_half(values), "on": int(values.get("chinj_on", 1)),
-        "off": int(values.get("chinj_of", 0)), "chinj": int(values.get("chinj", 0)),
-    }  # fmt: skip
-
-
-def check_frame(frame: Frame, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return level and deviation of the rows that are on, of every quadrant of a frame, ADU."""
-    cycle = arguments["columns"].get(arguments["label"])
-    if cycle is None or not cycle["chinj"]:
-        return {}
-    detector, found = frame.detector, {}
-    stop = min(frame.vend, detector.image_rows)
-    rows = np.arange(frame.vstart, stop)
-    on = rows[rows % max(cycle["on"] + cycle["off"], 1) < cycle["on"]]
-    # Whole rows, evenly taken: the raw quadrant is in memory already.
-    on = on[:: max(len(on) // _MOST_ROWS, 1)]
-    for quadrant in detector.names:
-        offset = float(np.median(offset_of(frame, quadrant, "median")))
-        values = frame.raw(quadrant)[on, detector.columns_of("image", is_trimmed=True)]
-        found[quadrant] = {
-            "level": float(np.median(values)) - offset if values.size else None,
-            "std": float(values.std(dtype=np.float64)) if values.size else None,
-        }
-    return found
-
-
-def judge(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> None:
-    """Judge levels and deviations of injected rows by what is expected of them.
-
-    Frames of a quadrant with the same limits are judged together, by the one that is worst.
-    """
-    limits = Limits(work.limits)
-    frames = {(one.obsid, one.ccd): one for one in work.dataset.frames}
-    groups: dict[tuple[str, str, int, str, Limit], list[tuple[int, float]]] = {}
-    for (obsid, ccd), quadrants in sorted(found.items()):
-        frame = frames[obsid, ccd]
-        half = injection.injected_half(frame.commanded)
-        for quadrant, one in quadrants.items():
-            mine = work.detector.half_of(quadrant)
-            level, std = _expected(limits, frame, ccd, mine, is_injected=mine == half)
-            for metric, key, limit, flag in (
-                ("injection", "level", level, "FLUENCE_OOL"),
-                ("injection_std", "std", std, "FLUENCEGRAD_OOL"),
-            ):
-                value = math.nan if one[key] is None else float(one[key])
-                groups.setdefault((metric, flag, ccd, quadrant, limit), []).append((obsid, value))
-    for (metric, flag, ccd, quadrant, limit), members in groups.items():
-        obsids, values = zip(*members, strict=True)
-        labels = sorted({frames[obsid, ccd].label for obsid in obsids})
-        column = {"column": labels[0]} if len(labels) == 1 else {}
-        judge_worst(work, metric, values, obsids, limit, flag=flag, ccd=ccd, quadrant=quadrant,
-                    **column)  # fmt: skip
-
-
-def _expected(
-    limits: Limits, frame: CcdFrame, ccd: int, half: str, *, is_injected: bool
-) -> tuple[Limit, Limit]:
-    if not is_injected:
-        return _NEITHER, _NEITHER_STD
-    level = limits.of("injection", frame.label)
-    std = limits.of("injection_std", frame.label)
-    if level is not None and std is not None:
-        return level, std
-    expected = injection.expected_adu(frame.commanded, ccd, half)
-    if not math.isfinite(expected):
-        return level or _NEITHER, std or _NEITHER_STD
-    return (
-        level or Limit(0.5 * expected, 1.5 * expected, "ADU"),
-        std or Limit(0.03 * expected, 0.45 * expected, "ADU"),
-    )
 
 
 # --- basic ---

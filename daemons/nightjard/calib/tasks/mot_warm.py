@@ -24,7 +24,7 @@ from nightjard.calib.preparing import is_dry
 from nightjard.calib.science import converter, injection
 from nightjard.calib.science.sources import find_sources, star_like
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks.injection import cycle_of
+from nightjard.calib.tasks.injection_check import cycle_of
 from nightjard.calib.tasks.mot_warm_verdict import (
     KINDS,
     UNITS,

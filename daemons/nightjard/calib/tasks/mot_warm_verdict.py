@@ -15,7 +15,7 @@ from pydantic import Field
 
 from nightjar.config.load import StrictModel
 from nightjard.calib.dataset import CcdFrame
-from nightjard.calib.tasks.injection import cycle_of
+from nightjard.calib.tasks.injection_check import cycle_of
 from nightjard.calib.work import Work
 
 KINDS = ("RWDVS", "RWDV", "RAMP", "CHINJ", "FLAT", "PNT")

@@ -25,13 +25,8 @@ from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask
 from nightjard.calib.results import plain
 from nightjard.calib.science import dipoles, traps
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks.injection import (
-    check_arguments,
-    check_frame,
-    injected_frames,
-    judge,
-    recipes_for,
-)
+from nightjard.calib.tasks.injection import injected_frames, recipes_for
+from nightjard.calib.tasks.injection_check import check_arguments, check_frame, judge
 from nightjard.calib.tasks.pumping_traps import PumpingOptions, meta
 from nightjard.calib.work import Work
 
@@ -65,7 +60,8 @@ def measure_level(
     -------
     dict
         ``level`` (median of the parabolas, ADU), ``noise`` (median over columns of the deviation
-        about them, ADU), ``columns`` with a level, ``slope`` (last row over first, less 1).
+        about them, ADU), ``rows`` read, ``columns`` with a level, ``slope`` (last row over first,
+        less 1).
     """
     kind = load_detector(detector)
     frame = open_frame(path, kind)
@@ -83,7 +79,7 @@ def measure_level(
     model = solution[0] + solution[2] / 3  # mean of the parabola
     return {
         "level": float(np.median(model)), "noise": float(np.median(noise)),
-        "columns": int((model > 50).sum()),
+        "columns": int((model > 50).sum()), "rows": len(values),
         "slope": float(np.median(2 * solution[1]) / max(float(np.median(model)), 1e-3)),
     }  # fmt: skip
 
@@ -112,7 +108,7 @@ def injection(work: Work) -> None:
     for (obsid, ccd, quadrant), one in zip(keys, outcomes, strict=True):
         table_rows.append({"obsid": obsid, "ccd": ccd, "quadrant": quadrant, **one})
         where: dict[str, Any] = {"ccd": ccd, "quadrant": quadrant}
-        error = one["noise"] / math.sqrt(max(one["columns"], 1) * work.detector.image_rows)
+        error = one["noise"] / math.sqrt(max(one["columns"], 1) * max(one["rows"], 1))
         work.results.value("injection_level", one["level"], error=error, unit="ADU", **where)
         work.results.value("injection_noise", one["noise"], unit="ADU", **where)
     table = Table(rows=table_rows)
