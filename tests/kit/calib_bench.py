@@ -126,7 +126,7 @@ def run(
     return found
 
 
-def run_all(work: Work, *names: str) -> dict[str, dict[str, Any]]:
+def run_all(work: Work, *names: str, is_drawn: bool = True) -> dict[str, dict[str, Any]]:
     """Do sub-tasks of the test's analysis (all without names); return what each left.
 
     The figures of the common check are left out: its own test draws them.
@@ -135,7 +135,7 @@ def run_all(work: Work, *names: str) -> dict[str, dict[str, Any]]:
 
     task = load_task(work.dataset.handle)
     return {
-        one.name: run(work, one.name, one.function, is_drawn=one.name != "check")
+        one.name: run(work, one.name, one.function, is_drawn=is_drawn and one.name != "check")
         for one in task.subtasks if not names or one.name in names
     }  # fmt: skip
 

@@ -117,18 +117,19 @@ def low_surface(
     across = 2.0 * (np.arange(columns) + 0.5) / columns - 1.0
     along = 2.0 * (np.arange(rows) + 0.5) / rows - 1.0
     powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    # Means of powers over a box, not powers of its middle.
+    row_boxes = np.array_split(np.arange(rows), min(boxes, rows))
+    column_boxes = np.array_split(np.arange(columns), min(boxes, columns))
+    of_rows = [[(along[box] ** j).mean() for j in range(degree + 1)] for box in row_boxes]
+    of_columns = [[(across[box] ** i).mean() for i in range(degree + 1)] for box in column_boxes]
     design, means = [], []
-    for box_rows in np.array_split(np.arange(rows), min(boxes, rows)):
-        for box_columns in np.array_split(np.arange(columns), min(boxes, columns)):
+    for y, box_rows in zip(of_rows, row_boxes, strict=True):
+        for x, box_columns in zip(of_columns, column_boxes, strict=True):
             area = (_span(box_rows), _span(box_columns))
             good = ~bad[area]
             if good.sum() < 0.3 * good.size:
                 continue
-            # Means of powers over the box, not powers of its middle.
-            design.append([
-                (across[box_columns] ** i).mean() * (along[box_rows] ** j).mean()
-                for i, j in powers
-            ])  # fmt: skip
+            design.append([x[i] * y[j] for i, j in powers])
             means.append(clipped_moments(values[area][good], 4.5, rounds=1).mean)
     if len(means) < 2 * len(powers):
         return np.zeros_like(values), 0
@@ -215,7 +216,8 @@ def covariance_curve(
     spectrum = 2.0 * signal_e * spectrum_of(coefficients)
     small = np.abs(spectrum) < 1e-9
     grown = np.where(small, 1.0, np.expm1(spectrum) / np.where(small, 1.0, spectrum))
-    curve: Float64s = np.fft.ifft2(grown * signal_e * smoothed).real[:lags, :lags]
+    waves = _waves(lags)
+    curve: Float64s = waves.T @ (grown * signal_e * smoothed) @ waves / GRID**2
     return curve
 
 
@@ -239,12 +241,17 @@ def curve_slope(
 def spectrum_of(coefficients: Float64s) -> Float64s:
     """Return the Fourier transform of the coefficients on the whole plane."""
     lags = coefficients.shape[0]
-    kernel = np.zeros((GRID, GRID))
-    for row in range(lags):
-        for column in range(lags):
-            kernel[np.ix_([row, -row], [column, -column])] = coefficients[row, column]
-    spectrum: Float64s = np.fft.fft2(kernel).real
+    # Both are even: sums of cosines, of which each lag but 0 stands twice.
+    waves = _waves(lags) * np.where(np.arange(lags), 2.0, 1.0)
+    spectrum: Float64s = waves @ coefficients @ waves.T
     return spectrum
+
+
+def _waves(lags: int) -> Float64s:
+    """Return the cosines of all frequencies at lags, shape (GRID, lags)."""
+    places = np.outer(np.arange(GRID), np.arange(lags))
+    waves: Float64s = np.cos(2.0 * np.pi / GRID * places)
+    return waves
 
 
 def fit_coefficients(

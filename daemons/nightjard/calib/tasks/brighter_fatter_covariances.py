@@ -15,7 +15,7 @@ from nightjard.calib.preparing import is_dry, recipes_of
 from nightjard.calib.science.covariance import Covariances, pair_covariances
 from nightjard.calib.science.robust import clipped_moments
 from nightjard.calib.tasks.brighter_fatter_correction import bf_options
-from nightjard.calib.tasks.trails import leave_trails
+from nightjard.calib.tasks.trails import half_scale, leave_trails
 from nightjard.calib.tasks.transfer_options import channels_of, rows_of, with_units
 from nightjard.calib.tasks.transfer_pairs import (
     band_bytes,
@@ -82,7 +82,8 @@ def extract_covariances(work: Work) -> None:
     if not table:
         work.results.flag("BADDATAPROD", cause="there is no pair of like flat fields")
         return
-    leave_trails(work, options, _half_scale(work, jobs, found))
+    levels = [[one["mean"] for one in quadrants.values()] for quadrants in found]
+    leave_trails(work, options, half_scale(work, jobs, levels))
     whole = with_units(table)
     work.results.table("BF_COVARIANCES", whole, caption="Covariances of all pairs", show=False)
     work.results.table("COVTABLE", _correlations(whole),
@@ -129,22 +130,6 @@ def _correlations(whole: Any) -> Any:
                 row[f"corr_{x}{y}_error"] = errors[number, y, x] / variance
             summary.append(row)
     return with_units(summary, {"av_mu": "adu", "av_var": "adu2"})
-
-
-def _half_scale(work: Work, jobs: _Jobs, found: list[dict[str, Any]]) -> list[CcdFrame]:
-    """Return the frames of the pairs of each CCD whose level is nearest to half of full scale."""
-    half = 0.5 * work.detector.adc_full_scale
-    away: dict[tuple[int, int], list[float]] = {}
-    for (ccd, column, _, _), quadrants in zip(jobs, found, strict=True):
-        for one in quadrants.values():
-            away.setdefault((ccd, column), []).append(abs(one["mean"] - half))
-    nearest = {
-        ccd: min((float(np.median(some)), column) for (one, column), some in away.items()
-                 if one == ccd)[1]
-        for ccd in {ccd for ccd, _ in away}
-    }  # fmt: skip
-    return [frame for ccd, column, first, second in jobs if nearest.get(ccd) == column
-            for frame in (first, second)]  # fmt: skip
 
 
 def levels_of(

@@ -134,20 +134,32 @@ def extract_edges(work: Work) -> None:
     work.results.figure("HER", figure, caption="What trails behind the last column and row")
 
 
-def half_scale(work: Work, ccd: int) -> list[CcdFrame]:
-    """Return the frames of the column whose median level is nearest to half of full scale."""
-    metrics = work.table("check", "metrics")
+def half_scale(
+    work: Work, pairs: list[tuple[int, int, CcdFrame, CcdFrame]], levels: list[list[float]]
+) -> list[CcdFrame]:
+    """Return the frames of each CCD's column whose median level is nearest to half of full scale.
+
+    Parameters
+    ----------
+    pairs
+        CCD, column, both frames.
+    levels
+        Of the quadrants of each pair, ADU.
+    """
     half = 0.5 * work.detector.adc_full_scale
-    best: tuple[float, list[CcdFrame]] = (math.inf, [])
-    for frames in work.dataset.by_column(ccd).values():
-        obsids = [frame.obsid for frame in frames if frame.exposure_s > 0]
-        mine = np.asarray(metrics["ccd"] == ccd) & np.isin(np.asarray(metrics["obsid"]), obsids)
-        if not mine.any():
-            continue
-        away = abs(float(np.nanmedian(np.asarray(metrics["fluence"], float)[mine])) - half)
-        if away < best[0]:
-            best = (away, frames)
-    return best[1]
+    seen: dict[int, dict[int, list[float]]] = {}
+    for (ccd, column, _, _), some in zip(pairs, levels, strict=True):
+        seen.setdefault(ccd, {}).setdefault(column, []).extend(
+            one for one in some if math.isfinite(one)
+        )
+    nearest = {}
+    for ccd, columns in seen.items():
+        away = {column: abs(float(np.median(some)) - half)
+                for column, some in columns.items() if some}  # fmt: skip
+        if away:
+            nearest[ccd] = min(away, key=lambda column: away[column])
+    return [frame for ccd, column, first, second in pairs if nearest.get(ccd) == column
+            for frame in (first, second)]  # fmt: skip
 
 
 def record_edge(

@@ -294,8 +294,11 @@ def extract_transfer(work: Work) -> None:
         measure_pair, items, stage="pairs measured", memory_bytes=band_bytes(work.detector, 30)
     )
     _leave_pairs(work, jobs, found, options)
-    halves = [frame for ccd in work.dataset.ccds for frame in half_scale(work, ccd)]
-    leave_trails(work, options, halves)
+    levels = [
+        [one["first"] for one in quadrants.values() if one["first"] is not None]
+        for quadrants in found
+    ]
+    leave_trails(work, options, half_scale(work, jobs, levels))
 
 
 def _note_alone(work: Work) -> None:
