@@ -322,7 +322,7 @@ def _levels(wanted: _Wanted, offset: Offset) -> Floats:
     if offset == "none" or detector.offset_sector == "none":
         return np.zeros((rows, 1), np.float32)
     scan = _read(wanted, columns=detector.columns_of(detector.offset_sector, is_trimmed=True))
+    level = clipped_mean(scan[: detector.image_rows])
     if offset == "median":
-        return np.full((rows, 1), np.median(scan[: detector.image_rows]), np.float32)
-    levels: Floats = np.median(scan, axis=1)[:, None].astype(np.float32)
-    return levels
+        return np.full((rows, 1), level, np.float32)
+    return row_levels(scan, level)[:, None]

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from nightjar.calibration.detector import Detector
 from nightjar.config.load import StrictModel
 from nightjar.fits.cards import Card
 from nightjard.calib.checks import checked, draw
 from nightjard.calib.checks_judging import judge_fluence
-from nightjard.calib.prepare import Recipe, bias_structure
+from nightjard.calib.prepare import Recipe, bias_structure, clipped_mean
 from nightjard.calib.preparing import PREPARE_WORKERS, is_dry, prep_subtask, recipes_of
 from nightjard.calib.science.defects import Defects, dark_defects, events_in
 from nightjard.calib.task import Subtask, Task
@@ -37,7 +38,7 @@ _BOLTZMANN = 8.617333e-5
 _REFERENCE_K = 153.0
 _ZERO_C = 273.15
 _COSMIC_SIGMA = 6.0
-_TAIL_SIGMA = 3.0
+_TAIL_SIGMA = 1.5
 _MOST_HOT = 20000
 
 
@@ -116,19 +117,55 @@ def _measure(
         mean -= bias_structure(detector, recipe.bias, quadrant, recipe.offset)
     image = detector.sector(mean, "image")
     good = (detector.sector(counts, "image") > 0) & ~detector.sector(defects.bad, "image")
-    flat = image[good]
-    low, middle, high = np.percentile(flat[:: max(flat.size // 200_000, 1)], (15.865, 50, 84.135))
-    scale = max(float(high - low) / 2.0, 1e-3)
-    near = flat[np.abs(flat - np.float32(middle)) <= _TAIL_SIGMA * scale]
+    near = _without_tail(image[good])
     signal = float(near.mean(dtype=np.float64))
     statistical = float(near.std(dtype=np.float64)) / math.sqrt(near.size)
-    # The master bias has an offset error of its own, about that of these frames.
-    offsets = offset_error * (math.sqrt(2.0) if recipe.bias is not None else 1.0)
+    offsets = offset_error
+    if recipe.bias is not None:
+        # The master bias has an offset error of its own, about that of these frames.
+        left, part = _left_in_overscan(detector, mean, counts)
+        signal -= left
+        offsets *= math.sqrt(2.0 * part)
     lost = detector.sector(counts, "image")
     hits = (lost < stack.frames) & (lost > 0) & ~detector.sector(defects.bad, "image")
     rejected = int((stack.frames - lost[hits]).sum())
     return Channel(ccd, quadrant, signal, math.hypot(statistical, offsets), defects, rejected,
                    events_in(hits))  # fmt: skip
+
+
+def _left_in_overscan(
+    detector: Detector, mean: NDArray[np.float32], counts: NDArray[Any]
+) -> tuple[float, float]:
+    """Return what the prescan's offset is wrong by, ADU, and to which part its variance falls.
+
+    Without the structure of the bias the overscan holds nothing: with the prescan it knows the
+    offset better. (The rows behind the image do not: each has an offset of its own prescan.)
+    """
+    area = detector.sector(counts, "prescan", is_trimmed=True)
+    values = detector.sector(mean, "overscan", is_trimmed=True)[
+        detector.sector(counts, "overscan", is_trimmed=True) > 0
+    ]
+    if detector.offset_sector != "prescan" or not area.size or not values.size:
+        return 0.0, 1.0
+    part = area.size / (area.size + values.size)
+    return (1.0 - part) * clipped_mean(values), part
+
+
+def _without_tail(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the pixels about the middle of the ordinary ones.
+
+    Some pixels have more dark current than others, none has less: what is taken about the middle
+    is symmetric, and narrow, so that few of the others are in it.
+    """
+    low, middle, high = np.percentile(
+        values[:: max(values.size // 200_000, 1)], (15.865, 50, 84.135)
+    )
+    reach = np.float32(_TAIL_SIGMA * max(float(high - low) / 2.0, 1e-3))
+    near = values
+    for _ in range(6):
+        near = values[np.abs(values - np.float32(middle)) <= reach]
+        middle = float(near.mean(dtype=np.float64))
+    return near
 
 
 # --- what is left ---
