@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +15,12 @@ from tests.kit.depth import counts, soaked
 
 from nightjar.calibration.detector import load_detector
 from nightjar.errors import ConfigError
+from nightjard.calib.science.latent import fading
 from nightjard.calib.science.linearity import Exposures, lamp_track, measure_linearity
 from nightjard.calib.science.linearity_curve import Curve, referenced
-from nightjard.calib.tasks.transfer_pairs import linearised, load_curves
+from nightjard.calib.tasks.transfer_options import TransferOptions
+from nightjard.calib.tasks.transfer_pairs import curves_of, linearised, load_curves
+from nightjard.calib.work import Work
 from nightjard.simulators.detector.truth import Truth
 
 FULL = 65536.0
@@ -139,6 +145,30 @@ def test_a_frame_that_was_exposed_wrongly_is_left_out() -> None:
     assert np.abs(found.curve(signal) - true)[inside].max() < 0.03
 
 
+def faint_frames(charge: float, tau_s: float, seed: int) -> tuple[np.ndarray, ...]:
+    """Return time, level, error and kind of faint frames of four quadrants of another response."""
+    generator = np.random.default_rng(seed)
+    kind = np.repeat(np.arange(6), [3, 4, 4, 4, 4, 4])
+    time_s = 27.0 * np.arange(kind.size)
+    light = np.array([0.0, 330.0, 460.0, 650.0, 800.0, 950.0])[kind]
+    error = np.repeat(0.02 + 1e-3 * np.sqrt(light)[:, None], 4, axis=1)
+    level = light[:, None] * (1 + 0.02 * np.exp(-light / 300))[:, None] * [1.0, 1.02, 0.97, 1.01]
+    level = level + charge * np.array([1.0, 1.1, 0.9, 1.0]) * np.exp(-time_s / tau_s)[:, None]
+    return time_s, level + error * generator.standard_normal(error.shape), error, kind
+
+
+def test_charge_that_fades_from_an_earlier_test_is_found_whatever_the_response() -> None:
+    for seed in range(6):
+        data = faint_frames(15.0, 600.0, seed)
+        found = fading(*data)
+        true = 15.0 * np.outer([1.0, 1.1, 0.9, 1.0], np.exp(-data[0] / 600.0))
+        left = found.at(data[0]) - true
+        # A constant part is what dark frames have, too. 0.1 % of 500 ADU is what matters: half.
+        assert np.abs(left - left.mean(axis=1, keepdims=True)).max() < 0.25
+        assert not fading(*faint_frames(0.0, 600.0, seed)).charge.any()
+        assert not fading(*faint_frames(-15.0, 600.0, seed)).charge.any()  # nothing that grows
+
+
 def test_too_few_levels_are_refused() -> None:
     data, _, stable = exposures("NL02")
     track = lamp_track(data.time_s[stable], data.level[stable], data.error[stable])
@@ -194,15 +224,27 @@ def dark_pc(truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     return signal, 100 * (signal / (rate * light) - 1)
 
 
-@pytest.mark.parametrize("test", ["NL02", soaked("NL01")])
-def test_linearity_tests_give_the_curve_of_the_detector(tmp_path, test: str) -> None:
+def measured(folder: Path, test: str) -> tuple[Work, dict[str, Any], Truth]:
+    """Take a linearity test of a detector with the published curve; return what was found."""
     truth = Truth.default(
-        DETECTOR, effects={"crosstalk": False},
-        overrides={"electronics.nonlinearity_scale": 0.4},
-    )  # fmt: skip
+        DETECTOR, effects={"crosstalk": False}, overrides={"electronics.nonlinearity_scale": 1.0}
+    )
     frames = {f"col{i:03d}": 2 for i in range(3, 45, 2)}
-    work = take(tmp_path, test, truth, frames=frames)
-    found = run_all(work, "check", "prep", "extract", "NL", "satCTE")
+    work = take(folder, test, truth, frames=frames)
+    return work, run_all(work, "check", "prep", "extract", "NL", "satCTE"), truth
+
+
+@pytest.fixture(scope="module")
+def nl02(tmp_path_factory) -> tuple[Work, dict[str, Any], Truth]:
+    return measured(tmp_path_factory.mktemp("NL02"), "NL02")
+
+
+@pytest.mark.parametrize("test", ["NL02", soaked("NL01")])
+def test_linearity_tests_give_the_curve_of_the_detector(tmp_path, request, test: str) -> None:
+    shared = test == "NL02"
+    work, found, truth = (
+        request.getfixturevalue("nl02") if shared else measured(tmp_path, test)
+    )
     curves = load_curves(str(work.folder / found["NL"]["documents"][0]["path"]))
     assert set(curves) == {(1, quadrant) for quadrant in "EFGH"}
     signal, true = dark_pc(truth)
@@ -221,13 +263,53 @@ def test_linearity_tests_give_the_curve_of_the_detector(tmp_path, test: str) -> 
     assert "FLUX_OOL" not in flags_of(found["check"])
 
 
-def test_a_shutter_table_that_is_30_ms_wrong_is_flagged(tmp_path) -> None:
-    truth = Truth.default(
-        DETECTOR, effects={"crosstalk": False}, overrides={"light.shutter_error_s": 0.03}
+def test_photon_transfer_with_the_curves_of_a_linearity_test(tmp_path, nl02) -> None:
+    """NL02's product goes into PTC01: gain and noise are those of a linear detector."""
+    first, done, truth = nl02
+    path = first.folder / done["NL"]["documents"][0]["path"]
+    few = {f"col{i:03d}": 4 if i < 7 else 0 for i in range(1, 12)}
+    work = take(tmp_path / "PTC01", "PTC01", truth, frames=few)
+    plain = run_all(work, "prep", "extract_PTC", "meta", is_drawn=False)["meta"]
+    work.inputs.linearity = path
+    found = run_all(work, "extract_PTC", "meta", is_drawn=False)["meta"]
+    amplitude, start, scale = truth.electronics.nonlinearity
+    middle = np.linspace(0.15, 0.25, 41)
+    curve = amplitude * np.exp(-(middle - start) / scale)
+    curve += np.polyval(truth.electronics.nonlinearity_polynomial, middle)
+    rate = 1 + float(curve.mean()) / 100  # the factor that no linearity test can know
+    pulls, before = [], []
+    for channel, (gain, error) in values_of(found, "gain").items():
+        name = f"{channel[0]}{channel[1]}"
+        true = truth.electronics.gain_e_adu[name] / rate
+        pulls.append((gain - true) / error)
+        before.append((values_of(plain, "gain")[channel][0] - true) / error)
+        noise, noise_error = values_of(found, "read_noise_adu")[channel]
+        assert noise == pytest.approx(truth.electronics.read_noise_adu[name], abs=4 * noise_error)
+    assert abs(np.mean(pulls)) < 3.5 / np.sqrt(len(pulls))
+    assert abs(np.mean(before)) > 3.5 / np.sqrt(len(pulls)) + abs(np.mean(pulls))
+    alphas = np.array(list(values_of(found, "alpha").values()))
+    assert abs(((alphas[:, 0] - 1.3e-6) / alphas[:, 1]).mean()) < 3.5 / np.sqrt(len(pulls))
+
+
+def test_curves_that_lack_a_quadrant_are_told(tmp_path) -> None:
+    work = take(tmp_path, "PTC01", Truth.default(DETECTOR, effects="plain"),
+                frames={f"col{i:03d}": 0 for i in range(2, 12)} | {"col001": 1})  # fmt: skip
+    curve = Curve(FULL, 0.2, 0.1, (0.5, 0.06, -0.03, 0.05, 0.0)).as_json()
+    path = tmp_path / "NL_MODEL.json"
+    path.write_text(json.dumps({"content": [{"ccd": 1, "quadrant": "E", "curve": curve}]}))
+    work.inputs.linearity = path
+    assert set(curves_of(work, TransferOptions())) == {(1, "E")}
+    assert "no curve of CCD1 F, CCD1 G, CCD1 H" in work.results.notes[0]
+
+
+def test_a_shutter_table_that_is_30_ms_wrong_is_flagged(nl02) -> None:
+    work = dataclasses.replace(nl02[0])
+    profile = work.dataset.profile
+    short = [(one, 0.0 if one == 0 else is_open - 0.03) for one, is_open in profile.shutter]
+    work.dataset = dataclasses.replace(
+        work.dataset, profile=profile.model_copy(update={"shutter": short})
     )
-    frames = {f"col{i:03d}": 1 for i in range(3, 45, 2)}
-    work = take(tmp_path, "NL02", truth, frames=frames)
-    found = run_all(work, "prep", "extract", "NL")["NL"]
+    found = run_all(work, "NL", is_drawn=False)["NL"]
     assert values_of(found, "shutter_offset")[()][0] == pytest.approx(0.03, abs=0.003)
     assert flags_of(found)["POORQUALDATA"]["metric"] == "shutter_offset"
     assert any("shutter table" in note for note in found["notes"])

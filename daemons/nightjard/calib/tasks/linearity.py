@@ -25,18 +25,17 @@ from nightjard.calib.checks import check
 from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Recipe, prepared
 from nightjard.calib.preparing import is_dry, prep_subtask, recipes_of
-from nightjard.calib.science.latent import latent_shape
 from nightjard.calib.science.linearity import (
     Exposures,
     Linearity,
     Range,
-    lamp_and_latent,
     measure_linearity,
 )
-from nightjard.calib.science.robust import Polynomial, clipped_moments
+from nightjard.calib.science.robust import clipped_moments
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks import flux, photon_transfer, spot_check
+from nightjard.calib.tasks import flux, photon_transfer, spot_judging
 from nightjard.calib.tasks.exposure_plan import Plan, plan_of
+from nightjard.calib.tasks.linearity_lamp import Cubes, follow_lamp, take_out_fading
 from nightjard.calib.tasks.trail_growth import measure_trails
 from nightjard.calib.tasks.transfer_options import (
     Channel,
@@ -95,7 +94,7 @@ def judge(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> None:
     for wave in sorted(set(wave_of_row[lit].tolist())):
         mine = table[lit & (wave_of_row == wave)]
         times = flux.flat_saturation(mine, float(work.detector.adc_full_scale))
-        spot_check.judge_saturation(work, times, int(wave), "flat", _FLAT_PART)
+        spot_judging.judge_saturation(work, times, int(wave), "flat", _FLAT_PART)
 
 
 # --- extract ---
@@ -178,15 +177,16 @@ def fit_linearity(work: Work) -> None:
         return
     table, plan = work.table("extract", "NL_LEVELS"), plan_of(work)
     tiles, options = len(work.detector.tiles()), linearity_options(work)
-    cubes: dict[Channel, tuple[NDArray[Any], NDArray[Any]]] = {}
+    cubes: Cubes = {}
     dark = plan.exposure_s <= 0
     for channel in channels_of(table):
-        level, error = cube_of(rows_of(table, channel), plan, tiles)
-        if dark.any():
+        cubes[channel] = cube_of(rows_of(table, channel), plan, tiles)
+    take_out_fading(work, plan, cubes)
+    if dark.any():
+        for level, _ in cubes.values():
             # What the image has above the prescan without light.
-            level = level - np.nanmean(level[dark], axis=0)
-        cubes[channel] = (level, error)
-    track = _follow_lamp(work, plan, cubes, options)
+            level -= np.nanmean(level[dark], axis=0)
+    track = follow_lamp(work, plan, cubes, options.latent_from, options.latent_tau_s)
     if track is None:
         return
     found: dict[Channel, Linearity] = {}
@@ -213,83 +213,6 @@ def fit_linearity(work: Work) -> None:
     if found:
         _leave_curves(work, found, span)
         _judge_shutter(work, found, options)
-
-
-def _follow_lamp(
-    work: Work, plan: Plan, cubes: dict[Channel, tuple[NDArray[Any], NDArray[Any]]],
-    options: LinearityOptions,
-) -> Polynomial | None:
-    """Return the lamp's track; take the latent charge of bright frames out of all levels."""
-    stable = plan.is_stable
-    if int(stable.sum()) < 3:
-        work.results.flag("BADDATAPROD", cause=f"{int(stable.sum())} frames of one exposure do "
-                          "not tell how the lamp drifts")  # fmt: skip
-        return None
-    level = np.concatenate([one[stable] for one, _ in cubes.values()], axis=1)
-    error = np.concatenate([one[stable] for _, one in cubes.values()], axis=1)
-    known = np.isfinite(level).any(axis=0)
-    shape = _latent_shape(work, plan, cubes, options)
-    track, latent = lamp_and_latent(
-        plan.time_s[stable], level[:, known], error[:, known], shape[stable]
-    )
-    if latent:
-        _take_out(work, cubes, shape, latent, stable)
-    fine = np.linspace(float(plan.time_s[0]), float(plan.time_s[-1]), 200)
-    drift = 100.0 * float(np.ptp(track(fine)))
-    work.results.value("lamp_drift", drift, error=100.0 * track.rms, unit="%",
-                       note="largest less smallest brightness along the test")  # fmt: skip
-    work.results.value("lamp_stability", 100.0 * track.rms, unit="%", note="rms about the track")
-    middle = np.nanmean(level / np.nanmedian(level, axis=0), axis=1)
-    rows = [
-        {"obsid": int(obsid), "time": float(time), "brightness": float(value),
-         "track": float(track(time)), "is_used": bool(kept)}
-        for obsid, time, value, kept in zip(
-            plan.obsids[stable], plan.time_s[stable], middle, track.kept, strict=True
-        )
-    ]  # fmt: skip
-    work.results.table("NL_LAMP", with_units(rows, {"time": "s"}), show=False,
-                       caption="Brightness of the lamp")  # fmt: skip
-    from nightjard.calib import plotting
-
-    figure = plotting.new_figure(7.0, 3.5)
-    axis = figure.subplots()
-    axis.plot(plan.time_s[stable] / 3600.0, 100.0 * (middle - 1.0), "o", ms=3)
-    axis.plot(fine / 3600.0, 100.0 * (track(fine) - 1.0), lw=0.8)
-    axis.set_xlabel("hours since the first exposure")
-    axis.set_ylabel("brightness - 1 / %")
-    work.results.figure("lamp", figure, caption="Lamp along the test, with the track divided out")
-    return track
-
-
-def _latent_shape(
-    work: Work, plan: Plan, cubes: dict[Channel, tuple[NDArray[Any], NDArray[Any]]],
-    options: LinearityOptions,
-) -> NDArray[np.float64]:
-    """Return at each frame what is left of the charge that bright frames trap, 0 to 1."""
-    with np.errstate(all="ignore"):
-        middle = np.stack([_middle(level) for level, _ in cubes.values()])
-    middle[~np.isfinite(middle)] = 0.0
-    bright = middle.max(axis=0) > options.latent_from * work.detector.adc_full_scale
-    return latent_shape(plan.time_s, bright, options.latent_tau_s)
-
-
-def _middle(level: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the median level of each frame; 0 where no tile counts."""
-    filled = np.where(np.isfinite(level), level, 0.0)
-    return np.asarray(np.median(filled, axis=1), np.float64)
-
-
-def _take_out(
-    work: Work, cubes: dict[Channel, tuple[NDArray[Any], NDArray[Any]]],
-    shape: NDArray[np.float64], latent: float, stable: NDArray[np.bool_],
-) -> None:  # fmt: skip
-    levels = []
-    for level, _ in cubes.values():
-        charge = latent * float(np.nanmedian(level[stable]))
-        level -= charge * shape[:, None]
-        levels.append(charge)
-    work.results.value("latent_charge", float(np.median(levels)), unit="ADU",
-                       note="that bright frames left in the next; taken out")  # fmt: skip
 
 
 def _leave_curves(work: Work, found: dict[Channel, Linearity], span: Range) -> None:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The lamp along a linearity test, and the charge that bright frames leave in later ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightjard.calib.science.latent import Fading, fading, latent_shape
+from nightjard.calib.science.linearity import lamp_and_latent
+from nightjard.calib.science.robust import Polynomial
+from nightjard.calib.tasks.exposure_plan import Plan
+from nightjard.calib.tasks.transfer_options import Channel, with_units
+from nightjard.calib.work import Work
+
+Cubes = dict[Channel, tuple[NDArray[Any], NDArray[Any]]]
+
+_FAINT = 0.015  # of full scale: above, the lamp changes more than what fades
+_OFFSET_ADU = 0.02  # error of the offset of a frame
+_LAMP = 2e-4  # by which the lamp may change between frames of one exposure
+
+
+def take_out_fading(work: Work, plan: Plan, cubes: Cubes) -> None:
+    """Take out of all levels what an earlier test left, where it is seen."""
+    levels = np.stack([_mean(level) for level, _ in cubes.values()], axis=1)
+    errors = np.stack([_error(error) for _, error in cubes.values()], axis=1)
+    faint = np.isfinite(levels).all(axis=1) & (
+        np.nanmax(np.where(np.isfinite(levels), levels, np.inf), axis=1)
+        < _FAINT * work.detector.adc_full_scale
+    )
+    if int(faint.sum()) < 3:
+        return
+    lit = np.round(plan.exposure_s, 4) + 1e4 * plan.wave * (plan.exposure_s > 0)
+    _, kind = np.unique(lit, return_inverse=True)
+    error = np.hypot(np.hypot(errors, _OFFSET_ADU), _LAMP * levels)
+    found: Fading = fading(plan.time_s[faint], levels[faint], error[faint], kind[faint])
+    if not found.charge.any():
+        return
+    for (level, _), charge in zip(cubes.values(), found.at(plan.time_s), strict=True):
+        level -= charge[:, None]
+    work.results.value("faded_charge", float(np.median(found.charge)), unit="ADU",
+                       note="left by an earlier test at the first frame; taken out")  # fmt: skip
+    work.results.value("faded_tau", found.tau_s, unit="s")
+
+
+def _mean(level: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mean level of each frame; NaN where no tile counts."""
+    count = np.isfinite(level).sum(axis=1)
+    total = np.where(np.isfinite(level), level, 0.0).sum(axis=1)
+    return np.asarray(np.where(count, total / np.maximum(count, 1), np.nan), np.float64)
+
+
+def _error(error: NDArray[Any]) -> NDArray[np.float64]:
+    count = np.maximum(np.isfinite(error).sum(axis=1), 1)
+    square = np.where(np.isfinite(error), error**2, 0.0).sum(axis=1)
+    return np.asarray(np.sqrt(square) / count, np.float64)
+
+
+def follow_lamp(
+    work: Work, plan: Plan, cubes: Cubes, latent_from: float, latent_tau_s: float
+) -> Polynomial | None:
+    """Return the lamp's track; take the latent charge of bright frames out of all levels."""
+    stable = plan.is_stable
+    if int(stable.sum()) < 3:
+        work.results.flag("BADDATAPROD", cause=f"{int(stable.sum())} frames of one exposure do "
+                          "not tell how the lamp drifts")  # fmt: skip
+        return None
+    level = np.concatenate([one[stable] for one, _ in cubes.values()], axis=1)
+    error = np.concatenate([one[stable] for _, one in cubes.values()], axis=1)
+    known = np.isfinite(level).any(axis=0)
+    shape = _latent_shape(work, plan, cubes, latent_from, latent_tau_s)
+    track, latent = lamp_and_latent(
+        plan.time_s[stable], level[:, known], error[:, known], shape[stable]
+    )
+    if latent:
+        _take_out(work, cubes, shape, latent, stable)
+    fine = np.linspace(float(plan.time_s[0]), float(plan.time_s[-1]), 200)
+    drift = 100.0 * float(np.ptp(track(fine)))
+    work.results.value("lamp_drift", drift, error=100.0 * track.rms, unit="%",
+                       note="largest less smallest brightness along the test")  # fmt: skip
+    work.results.value("lamp_stability", 100.0 * track.rms, unit="%", note="rms about the track")
+    middle = np.nanmean(level / np.nanmedian(level, axis=0), axis=1)
+    rows = [
+        {"obsid": int(obsid), "time": float(time), "brightness": float(value),
+         "track": float(track(time)), "is_used": bool(kept)}
+        for obsid, time, value, kept in zip(
+            plan.obsids[stable], plan.time_s[stable], middle, track.kept, strict=True
+        )
+    ]  # fmt: skip
+    work.results.table("NL_LAMP", with_units(rows, {"time": "s"}), show=False,
+                       caption="Brightness of the lamp")  # fmt: skip
+    from nightjard.calib import plotting
+
+    figure = plotting.new_figure(7.0, 3.5)
+    axis = figure.subplots()
+    axis.plot(plan.time_s[stable] / 3600.0, 100.0 * (middle - 1.0), "o", ms=3)
+    axis.plot(fine / 3600.0, 100.0 * (track(fine) - 1.0), lw=0.8)
+    axis.set_xlabel("hours since the first exposure")
+    axis.set_ylabel("brightness - 1 / %")
+    work.results.figure("lamp", figure, caption="Lamp along the test, with the track divided out")
+    return track
+
+
+def _latent_shape(
+    work: Work, plan: Plan, cubes: Cubes, latent_from: float, latent_tau_s: float
+) -> NDArray[np.float64]:
+    """Return at each frame what is left of the charge that bright frames trap, 0 to 1."""
+    with np.errstate(all="ignore"):
+        middle = np.stack([_middle(level) for level, _ in cubes.values()])
+    middle[~np.isfinite(middle)] = 0.0
+    bright = middle.max(axis=0) > latent_from * work.detector.adc_full_scale
+    return latent_shape(plan.time_s, bright, latent_tau_s)
+
+
+def _middle(level: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the median level of each frame; 0 where no tile counts."""
+    filled = np.where(np.isfinite(level), level, 0.0)
+    return np.asarray(np.median(filled, axis=1), np.float64)
+
+
+def _take_out(
+    work: Work, cubes: Cubes, shape: NDArray[np.float64], latent: float,
+    stable: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    levels = []
+    for level, _ in cubes.values():
+        charge = latent * float(np.nanmedian(level[stable]))
+        level -= charge * shape[:, None]
+        levels.append(charge)
+    work.results.value("latent_charge", float(np.median(levels)), unit="ADU",
+                       note="that bright frames left in the next; taken out")  # fmt: skip
