@@ -63,7 +63,7 @@ def test_paths_are_relative_to_the_file(site: Site) -> None:
     campaign = load_campaign(site.path)
     assert campaign.results_root == site.root / "results"
     assert campaign.products_root == site.root / "cdp"
-    assert campaign.day_folder("12_Mar_19") == site.root / "../elsewhere/data/12_Mar_19"
+    assert campaign.day_folder("12_Mar_19") == site.root.parent / "elsewhere/data/12_Mar_19"
     assert campaign.day_folder("/data/12_Mar_19") == Path("/data/12_Mar_19")
 
 

@@ -28,7 +28,7 @@ IDLE: dict[str, Any] = {
     "exposure_time": 1.0, "exposure_progress": None, "delay": 0.0,
     "window": [1, 9600, 1, 6422], "binning": 1, "binning_method": "sum", "gain": 26, "offset": 30,
     "filter": "R", "filters": ["B", "R", "V"],
-    "windows": ["sky", "star"], "stream": True,
+    "windows": ["sky", "star"], "stream": True, "housekeeping": {}, "controls": {},
     "sequence_frame_limit": 0, "sequence_frame_count": 0, "operation": None,
     "frame_number": 12, "frames_taken": 12, "frames_saved": 12, "frames_handed_over": 11,
     "frames_lost": 0, "frames_invalid": 0, "frames_waiting": 1,
