@@ -139,6 +139,15 @@ def test_every_fault_of_one_quadrant_is_a_no_go_with_its_reason(
     assert {flag, "REQNOTMET"} <= {one.name for one in work.results.flags}
 
 
+def test_no_frame_at_all_is_a_no_go(analysed: Found, tmp_path: Path) -> None:
+    dataset = dataclasses.replace(analysed[0].dataset, frames=())
+    work = dataclasses.replace(analysed[0], dataset=dataset, folder=tmp_path)
+    found = run(work, "basic", task.basic)
+    assert values_of(found, "go") == {(): (False, None)}
+    assert "BADDATA" in flags_of(found)
+    assert document(work)["reasons"] == ["no quadrant was measured"]
+
+
 def test_what_a_weak_ramp_cannot_tell_is_a_warning(
     analysed: Found, numbers: dict[tuple[int, str], dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -95,16 +95,20 @@ def test_an_exposure_that_does_not_saturate_is_flagged(analysed: Found, tmp_path
     exposed = next(one for one in work.dataset.frames if task.kind_of(one) == "EXPOSE")
     dark = next(one for one in work.dataset.frames if task.kind_of(one) == "REFER")
 
-    def judged(part: float, background: float) -> set[str]:
+    def judged(part: float, background: float, **others: float) -> set[str]:
         work.results = Results(tmp_path, "PERSIST01", "check")
         task.judge(work, {
-            (exposed.obsid, 1): {name: {"exposed": part} for name in DETECTOR.names},
+            (exposed.obsid, 1): {
+                name: {"exposed": others.get(name, part)} for name in DETECTOR.names
+            },
             (dark.obsid, 1): {name: {"background": background} for name in DETECTOR.names},
         })  # fmt: skip
         return {flag.name for flag in work.results.flags}
 
     assert judged(0.05, -0.2) == set()
     assert judged(0.001, 5.0) == {"NONSATURATION", "POORQUALDATA"}
+    # One quadrant that saw nothing is not made up for by the others.
+    assert judged(0.05, 5.0, F=0.0) == {"NONSATURATION", "POORQUALDATA"}
     assert judged(0.3, 5.0) == {"NONSATURATION", "POORQUALDATA"}
     assert judged(0.05, 300.0) == {"BGD_OOL", "POORQUALDATA"}
 
@@ -120,6 +124,7 @@ def test_the_check_tells_the_saturated_part(analysed: Found) -> None:
         kind = task.kind_of(frame)
         if kind == "EXPOSE":
             pixels = DETECTOR.image_rows * DETECTOR.image_columns
+            assert all(0.002 < one[name]["exposed"] < 0.2 for name in DETECTOR.names)
             assert one["E"]["exposed"] == pytest.approx(counts[1, "E"][0] / pixels / 2, rel=0.02)
         elif kind in ("REFER", "LATENT"):
             assert abs(one["E"]["background"]) < 20

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter, uniform_filter1d
 
-from nightjard.calib.science import traps
+from nightjard.calib.science import blank, traps
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -68,7 +68,7 @@ def flatten(
         sample = np.where(bad[::step], np.float32(np.nan), values[::step])
         full = np.isfinite(sample).any(axis=0)
         level = np.full(values.shape[1], np.nan)
-        level[full] = np.nanmedian(sample[:, full], axis=0)
+        level[full] = blank.median(sample[:, full], axis=0)
     else:
         level = np.median(values[::step], axis=0).astype(np.float64)
     has_charge = np.isfinite(level) & (level > minimum_level)
@@ -105,12 +105,12 @@ def serial_ratio(
     for shift in range(-_MOST_SHIFT, _MOST_SHIFT + 1):
         moved = np.roll(reference, shift)
         one = line / np.where(moved > 1, moved, np.nan)
-        rest = np.abs(one[inner] - np.nanmedian(one[inner]))
-        width = float(np.nanmedian(rest))
+        rest = np.abs(one[inner] - blank.median(one[inner]))
+        width = float(blank.median(rest))
         if width < best:
             best, ratio, level = width, one, moved
     ratio[: inner.start] = ratio[inner.stop :] = np.nan
-    filled = np.where(np.isfinite(ratio), ratio, np.nanmedian(ratio))
+    filled = np.where(np.isfinite(ratio), ratio, blank.median(ratio))
     return filled.astype(np.float32), level
 
 

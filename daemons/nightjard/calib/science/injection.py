@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import expit
 
+from nightjard.calib.science import blank
+
 Floats = NDArray[np.float64]
 FULL_SCALE_ADU = 65536.0
 MINIMUM_WIDTH_US = 10.0
@@ -108,8 +110,8 @@ def fold(pixels: NDArray[Any], bad: NDArray[np.bool_] | None, on: int, off: int)
 
 
 def _cycle_start(pattern: Floats, on: int) -> int:
-    profile = np.nanmedian(pattern, axis=1)
-    profile = np.where(np.isfinite(profile), profile, np.nanmedian(profile))
+    profile = blank.median(pattern, axis=1)
+    profile = np.where(np.isfinite(profile), profile, blank.median(profile))
     doubled = np.concatenate((profile, profile))
     sums = np.concatenate(([0.0], np.cumsum(doubled)))
     means = (sums[on : on + len(profile)] - sums[: len(profile)]) / on
@@ -156,7 +158,7 @@ def measure(
         "mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max(),
         "p5": p[0], "p25": p[1], "p50": p[2], "p75": p[3], "p95": p[4],
     }  # fmt: skip
-    columns = np.nanmedian(np.where(good, chosen, np.nan), axis=0)
+    columns = blank.median(np.where(good, chosen, np.nan), axis=0)
     noise = _pixel_noise(chosen, good)
     off_rows = pixels[~is_on & (phase >= on + min(10, max(off // 2, 1)))]
     background = float(np.median(off_rows)) if off_rows.size else math.nan

@@ -74,7 +74,7 @@ def follow(
     seen = 0 if latent is None else int((latent > 0.1).sum())
     if latent is None or not 3 <= seen <= time_s.size - 3:
         return Track(plain, 0.0)
-    part = _part(time_s, brightness, latent)
+    part = _part(time_s, brightness, latent, most_degree)
     if not 0.0 < part < _MOST:
         return Track(plain, 0.0)
     lamp = _lamp(time_s, brightness - part * latent, most_degree)
@@ -138,26 +138,44 @@ def _centred(values: Float64s, weights: Float64s, kind: NDArray[np.int64]) -> Fl
     return result
 
 
-def _part(time_s: Float64s, brightness: Float64s, latent: Float64s) -> float:
-    """Return how much of the shape is in the brightness beside a parabola; strays left out."""
+def _part(
+    time_s: Float64s, brightness: Float64s, latent: Float64s, most_degree: int
+) -> float:
+    """Return how much of the shape is in the brightness, fitted together with the lamp."""
+    best, part = np.inf, 0.0
+    for degree in range(2, most_degree + 1):
+        if brightness.size < 3 * degree + 3:
+            break
+        rms, one = _together(time_s, brightness, latent, degree)
+        if rms < 0.8 * best:
+            best, part = rms, one
+    return part
+
+
+def _together(
+    time_s: Float64s, brightness: Float64s, latent: Float64s, degree: int
+) -> tuple[float, float]:
+    """Return scatter and part of the shape beside a polynomial; strays left out."""
     span = max(float(np.ptp(time_s)), 1e-9)
-    powers = np.vander((time_s - time_s[0]) / span, 3, increasing=True)
+    powers = np.vander((time_s - time_s[0]) / span, degree + 1, increasing=True)
     design = np.column_stack([powers, latent])
     kept = np.isfinite(brightness)
-    solution = np.zeros(4)
+    rms, part = np.inf, 0.0
     for _ in range(10):
-        if int(kept.sum()) < 6:
-            return 0.0
+        if int(kept.sum()) < degree + 4:
+            break
         solution, _covariance = weighted_least_squares(
             design[kept], brightness[kept], np.ones(int(kept.sum()))
         )
-        gap = np.abs(brightness - design @ solution)
-        sigma = robust_sigma((brightness - design @ solution)[kept])
-        best = np.isfinite(gap) & (gap <= 5.0 * max(sigma, 1e-9))
+        gap = brightness - design @ solution
+        part = float(solution[-1])
+        freedom = int(kept.sum()) - degree - 2
+        rms = float(np.sqrt(np.sum(gap[kept] ** 2) / max(freedom, 1)))
+        best = np.isfinite(gap) & (np.abs(gap) <= 5.0 * max(robust_sigma(gap[kept]), 1e-9))
         if bool(np.all(best == kept)):
             break
         kept = best
-    return float(solution[3])
+    return rms, part
 
 
 def _lamp(time_s: Float64s, brightness: Float64s, most_degree: int) -> Polynomial:

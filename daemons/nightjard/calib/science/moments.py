@@ -82,11 +82,13 @@ def shapes(
     weight = np.exp(-0.5 * radius2 / weight_sigma_px**2) * (radius2 <= reach**2)
     weighted = weight * light
     total = weighted.sum(axis=(1, 2))
-    seen = [(weighted * a * b).sum(axis=(1, 2)) / total for a, b in ((dx, dx), (dy, dy), (dx, dy))]
+    with np.errstate(invalid="ignore", divide="ignore"):  # stamps without light
+        seen = [(weighted * a * b).sum(axis=(1, 2)) / total
+                for a, b in ((dx, dx), (dy, dy), (dx, dy))]  # fmt: skip
     gain = np.broadcast_to(np.asarray(gain_e_adu, float), x.shape)[:, None, None]
     variance = noise[:, None, None] ** 2 + np.maximum(light, 0) / gain
-    errors = _errors(weight, dx, dy, total, seen, variance)
     with np.errstate(invalid="ignore", divide="ignore"):
+        errors = _errors(weight, dx, dy, total, seen, variance)
         qxx, qyy, qxy, stretch = _freed(seen[0], seen[1], seen[2], weight_sigma_px)
         r2 = qxx + qyy
         e1, e2 = (qxx - qyy) / r2, 2 * qxy / r2

@@ -25,7 +25,7 @@ from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Recipe, prepared, recipe_for
 from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask, recipes_of
-from nightjard.calib.science import injection
+from nightjard.calib.science import blank, injection
 from nightjard.calib.task import Subtask, Task
 from nightjard.calib.tasks.injection_check import check_arguments, check_frame, cycle_of, judge
 from nightjard.calib.work import Work
@@ -55,6 +55,18 @@ def recipes_for(work: Work) -> dict[int, Recipe]:
         return recipes_of(work)
     except Refused:
         return {ccd: recipe_for(work, ccd) for ccd in work.dataset.ccds}
+
+
+def table_of(work: Work, subtask: str, name: str) -> Any:
+    """Return a table of an earlier sub-task; None where that had nothing to put into it.
+
+    Raises
+    ------
+    Refused
+        The sub-task has not been done.
+    """
+    names = [one["name"] for one in work.earlier(subtask)["tables"]]
+    return work.table(subtask, name) if name in names else None
 
 
 def injected_frames(work: Work, ccd: int, quadrant: str) -> list[CcdFrame]:
@@ -102,7 +114,7 @@ def measure_quadrant(
             if total is None or total.shape == relative.shape:
                 total = relative if total is None else total + relative
                 count += 1
-        profile = np.nanmedian(folded.pattern, axis=1)
+        profile = blank.median(folded.pattern, axis=1)
         found.append({
             "obsid": one["obsid"], "start": folded.start, "cycles": folded.cycles, **measured,
             "profile": [round(float(value), 3) for value in profile],
@@ -244,7 +256,10 @@ def _fit_all(work: Work, name: str, label: str) -> None:
     if is_dry(work):
         return
     options = InjectionOptions.model_validate(dict(work.options))
-    extracted = work.table("basic", "EXTRACTION_TABLE")
+    extracted = table_of(work, "basic", "EXTRACTION_TABLE")
+    if extracted is None:
+        work.results.flag("BADDATAPROD", cause="basic found no injected frame: nothing to fit")
+        return
     rows, lines = [], {}
     for ccd, quadrant in sorted(set(zip(extracted["ccd"], extracted["quadrant"], strict=True))):
         mine = extracted[(extracted["ccd"] == ccd) & (extracted["quadrant"] == quadrant)]

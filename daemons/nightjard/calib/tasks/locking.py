@@ -130,6 +130,8 @@ def lock(work: Work) -> None:
     if not ccds:
         raise Refused(f"{work.dataset.test}: lock has no usable frame to find stars on")
     references = {ccd: reference_frames(work, ccd) for ccd in ccds}
+    if not any(references.values()):
+        raise Refused(f"{work.dataset.test}: lock has no frame of a column of the script")
     matches = _matches(work, references, options)
     rows = []
     for ccd in ccds:

@@ -21,7 +21,7 @@ from nightjard.calib import checks, metrics
 from nightjard.calib.frames import Frame, open_frame
 from nightjard.calib.prepare import Recipe, prepared, recipe_for
 from nightjard.calib.preparing import is_dry
-from nightjard.calib.science import converter, injection
+from nightjard.calib.science import blank, converter, injection
 from nightjard.calib.science.sources import find_sources, star_like
 from nightjard.calib.task import Subtask, Task
 from nightjard.calib.tasks.injection_check import cycle_of
@@ -110,7 +110,7 @@ def _of_ramp(frame: Frame, quadrant: str, how: Recipe) -> Numbers:
     return {
         "bits": converter.bit_means(counts, kind.adc_bits),
         "stuck_bits": sorted(stuck),
-        "ramp_top": float(np.nanmedian(ramp.profile[-max(len(ramp.profile) // 20, 1) :])),
+        "ramp_top": float(blank.median(ramp.profile[-max(len(ramp.profile) // 20, 1) :])),
         "ramp_slope": ramp.slope_adu_row, "ramp_slope_error": ramp.slope_error,
         "nonlinearity": ramp.largest_pc, "nonlinearity_error": ramp.largest_error_pc,
         "nonlinearity_at": ramp.at_adu, "edge_response": response, "edge_response_error": error,
@@ -143,7 +143,7 @@ class _Others:
             "injection": found["level"] - found.get("background", 0.0),
             "injection_error": found["level_error"],
             "injection_evenness": found.get("column_non_uniformity", math.nan),
-            "injection_profile": np.nanmedian(folded.pattern, axis=1),
+            "injection_profile": blank.median(folded.pattern, axis=1),
         }
 
     def flat(self, frame: Frame) -> Numbers:
@@ -177,6 +177,8 @@ class _Others:
 def basic(work: Work) -> None:
     """Measure every quadrant; decide whether the chamber may be pumped down."""
     if is_dry(work):
+        if not work.is_drill:
+            decide(work, {})  # nothing was seen: no go
         return
     ccds = list(work.dataset.ccds)
     items = []

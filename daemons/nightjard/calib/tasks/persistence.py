@@ -29,7 +29,7 @@ from nightjard.calib.prepare import Recipe, offset_of, prepared
 from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask
 from nightjard.calib.science import decay
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks.injection import recipes_for
+from nightjard.calib.tasks.injection import recipes_for, table_of
 from nightjard.calib.work import Work
 
 _EXPOSED = Limit(0.002, 0.2)
@@ -95,18 +95,18 @@ def _threshold(detector: Detector, part: float, offset: float) -> float:
 
 
 def judge(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> None:
-    """Judge how much of each CCD was saturated, and the background of the dark frames."""
+    """Judge how much of each quadrant was saturated, and the background of the dark frames."""
     limits = Limits(work.limits)
     labels = {(one.obsid, one.ccd): one.label for one in work.dataset.frames}
     for (obsid, ccd), quadrants in sorted(found.items()):
         where: dict[str, Any] = {"obsid": obsid, "ccd": ccd, "column": labels[obsid, ccd]}
-        exposed = [one["exposed"] for one in quadrants.values() if "exposed" in one]
-        if exposed:
-            limit = limits.of("exposed_fraction", where["column"]) or _EXPOSED
-            work.results.compliance("exposed_fraction", float(np.mean(exposed)), limit.low,
-                                    limit.high, flag="NONSATURATION", **where)  # fmt: skip
+        exposed = limits.of("exposed_fraction", where["column"]) or _EXPOSED
         limit = limits.of("background", where["column"]) or _BACKGROUND
         for quadrant, one in quadrants.items():
+            if "exposed" in one:
+                work.results.compliance("exposed_fraction", one["exposed"], exposed.low,
+                                        exposed.high, flag="NONSATURATION", quadrant=quadrant,
+                                        **where)  # fmt: skip
             if "background" in one:
                 # Without light it is 0, give or take what an offset is known to.
                 low = None if limit.low is None else limit.low - _OFFSET_ERROR_ADU
@@ -303,7 +303,10 @@ def meta(work: Work) -> None:
     if is_dry(work):
         return
     options = PersistenceOptions.model_validate(dict(work.options))
-    latents = work.table("basic", "LATENTS")
+    latents = table_of(work, "basic", "LATENTS")
+    if latents is None:
+        work.results.flag("BADDATAPROD", cause="basic measured no dark frame: nothing to fit")
+        return
     rows, drawn = [], {}
     for ccd, quadrant in sorted(set(zip(latents["ccd"], latents["quadrant"], strict=True))):
         mine = latents[(latents["ccd"] == ccd) & (latents["quadrant"] == quadrant)]

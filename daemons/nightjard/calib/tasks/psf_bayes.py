@@ -73,6 +73,9 @@ def bayes(work: Work) -> None:
         return
     table = work.table("basic", "spots")
     table = table[usable(table, work.detector.point_saturation_adu)]
+    if not len(table):
+        work.results.flag("BADDATAPROD", cause="no spot can be used for posteriors")
+        return
     most = int(work.options.get("bayes_frames", 4))
     items, columns = [], []
     for one in stamp_files(work, "prep", "Spots"):

@@ -249,6 +249,8 @@ def meta(work: Work) -> None:
 
 def usable(table: Table, most_adu: float) -> Any:
     """Tell which rows can be used for shapes: good, clean, below what counts as saturated."""
+    if not len(table):  # no stamp has a pixel that counts: such a table has no columns
+        return np.zeros(0, bool)
     return (
         np.asarray(table["is_good"], bool) & (np.asarray(table["bad_px"]) == 0)
         & (np.asarray(table["peak"], float) < most_adu)

@@ -23,9 +23,9 @@ from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Recipe, prepared
 from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask
 from nightjard.calib.results import plain
-from nightjard.calib.science import dipoles, traps
+from nightjard.calib.science import blank, dipoles, traps
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks.injection import injected_frames, recipes_for
+from nightjard.calib.tasks.injection import injected_frames, recipes_for, table_of
 from nightjard.calib.tasks.injection_check import check_arguments, check_frame, judge
 from nightjard.calib.tasks.pumping_traps import PumpingOptions, meta
 from nightjard.calib.work import Work
@@ -68,7 +68,7 @@ def measure_level(
     pixels, bad = prepared(frame, quadrant, Recipe.from_json(recipe))
     area = (slice(frame.vstart, min(frame.vend, kind.image_rows)), kind.columns_of("image"))
     values = np.where(bad[area], np.nan, pixels[area])
-    medians = np.nanmedian(values[:: max(len(values) // 300, 1)], axis=0)
+    medians = blank.median(values[:: max(len(values) // 300, 1)], axis=0)
     x = np.linspace(-1, 1, len(values), dtype=np.float32)
     design = np.stack((np.ones_like(x), x, x * x), axis=1)
     # Bad pixels hold the median of their column: a handful of thousands moves nothing.
@@ -92,6 +92,7 @@ def injection(work: Work) -> None:
         return
     keys, items = [], []
     for ccd, recipe in recipes_for(work).items():
+        _tell_unknown(work, ccd)
         for quadrant in work.detector.names:
             for frame in injected_frames(work, ccd, quadrant):
                 if not is_pumped(frame.commanded):
@@ -114,6 +115,21 @@ def injection(work: Work) -> None:
     table = Table(rows=table_rows)
     table["level"].unit = table["noise"].unit = "adu"
     work.results.table("INJECTION", table, caption="Charge before pumping")
+
+
+def _tell_unknown(work: Work, ccd: int) -> None:
+    """Say which quadrants were pumped and have no frame that was injected only."""
+    unknown = [
+        quadrant for quadrant in work.detector.names
+        if (frames := injected_frames(work, ccd, quadrant))
+        and all(is_pumped(one.commanded) for one in frames)
+    ]  # fmt: skip
+    if unknown:
+        work.results.flag(
+            "BADDATA", severity="warning", cause=f"CCD{ccd} {', '.join(unknown)}: no frame is "
+            "injected without being pumped: the level before is not known, hot pixels may count "
+            "as traps", ccd=ccd,
+        )  # fmt: skip
 
 
 # --- extract: maps, dipoles, traps ---
@@ -193,10 +209,10 @@ def _line_of(path: str, kind: Detector, quadrant: str, recipe: Recipe) -> NDArra
     pixels, bad = prepared(frame, quadrant, recipe)
     area = (slice(frame.vstart, min(frame.vend, kind.image_rows)), kind.columns_of("image"))
     values = np.where(bad[area], np.nan, pixels[area]).astype(np.float64)
-    middle = np.nanmedian(values, axis=0)
-    spread = 1.4826 * np.nanmedian(np.abs(values - middle), axis=0) + 1e-3
+    middle = blank.median(values, axis=0)
+    spread = 1.4826 * blank.median(np.abs(values - middle), axis=0) + 1e-3
     values[np.abs(values - middle) > 6 * spread] = np.nan
-    return np.asarray(np.nanmean(values, axis=0))
+    return np.asarray(blank.mean(values, axis=0))
 
 
 def _told(
@@ -328,7 +344,10 @@ def basic(work: Work) -> None:
 
     if is_dry(work):
         return
-    raw = work.table("extract", "RAWCAT")
+    raw = table_of(work, "extract", "RAWCAT")
+    if raw is None:
+        work.results.flag("BADDATAPROD", cause="extract found no pumped frame: nothing to count")
+        return
     rows: list[dict[str, Any]] = []
     keys = list(zip(raw["ccd"], raw["quadrant"], raw["mode"], raw["time_us"], strict=True))
     groups: dict[Any, list[int]] = {}

@@ -23,6 +23,7 @@ from nightjar.config.load import StrictModel
 from nightjar.errors import ConfigError
 from nightjard.calib.preparing import is_dry
 from nightjard.calib.science import traps
+from nightjard.calib.tasks.injection import table_of
 from nightjard.calib.work import Work
 
 _ZERO_C_K = 273.15
@@ -93,8 +94,8 @@ def meta(work: Work) -> None:
         (pumping_of(one.commanded) for one in work.dataset.frames
          if int(one.commanded.get("v_tpump", 0)) or int(one.commanded.get("s_tpump", 0))), None,
     )  # fmt: skip
-    amplitudes = work.table("extract", "AMPLITUDES")
-    if how is None or not len(amplitudes):
+    amplitudes = table_of(work, "extract", "AMPLITUDES")
+    if how is None or amplitudes is None or not len(amplitudes):
         work.results.note("no trap was found: nothing to fit")
         return
     rows: list[dict[str, Any]] = []
