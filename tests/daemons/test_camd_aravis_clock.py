@@ -42,6 +42,14 @@ def test_every_frame_is_either_told_or_counted_lost(first: int, fates: list[str]
     assert lost == fates.count("lost")
 
 
+def test_before_the_first_number_an_incomplete_frame_has_none() -> None:
+    numbers = FrameNumbers()
+    assert [numbers.take(0, is_whole=False) for _ in range(2)] == [(0, 0), (0, 0)]
+    assert numbers.take(65405) == (65405, 0)
+    assert numbers.take(0, is_whole=False) == (65406, 0)
+    assert numbers.take(65408) == (65408, 1)
+
+
 def test_numbers_of_64_bits_of_a_camera_that_counts_0_and_late_frames() -> None:
     wide = FrameNumbers(is_wide=True)
     raws = [0, 1, 2**40, 3]

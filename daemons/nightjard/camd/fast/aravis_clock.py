@@ -33,9 +33,12 @@ class FrameNumbers:
 
         The number counts up from the first one seen and does not wrap. A frame that is late, or
         comes again, has its number and lost nothing. Of an incomplete frame the part with the
-        number may be missing (`raw` is 0 then): it is the next one until a whole one tells.
+        number may be missing (`raw` is 0 then): it is the next one until a whole one tells, and 0
+        where no number was seen yet.
         """
         if not is_whole and raw == 0:
+            if self._raw is None:
+                return 0, 0
             self._unnumbered += 1
             return self._number + self._unnumbered, 0
         before, unnumbered = self._raw, self._unnumbered
