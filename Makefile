@@ -82,6 +82,7 @@ bench: venv  ## the figures of the README, each beside its peer or its limit
 	"stream_logging --case 536x536@500 --disk /var/tmp --only-disk --seconds 6 --stall 3" \
 	"stream_logging --case 536x536@500 --disk /var/tmp --only-disk --seconds 6 --stall 6" \
 	stream_link tile_compression fitswatcher sync_scores archive_plan archive_tables \
+	calib_frames calib_times "calib_validation --scale full" \
 	"archive_nights --frames 100000" \
 	"archive_pass --gigabytes 10 --folders /dev/shm /var/tmp"; do set -- $$program; name=$$1; shift; \
 	echo "== benchmarks/$$name.py $$*"; $(BIN)/python benchmarks/$$name.py $$*; done
