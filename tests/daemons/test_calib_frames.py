@@ -182,8 +182,9 @@ def test_metrics_are_those_of_the_sectors(tmp_path: Path) -> None:
         assert found[f"mean_{name}"] == pytest.approx(sector.mean(), rel=1e-12)
         assert abs(found[f"offset_{name}"] - np.median(sector)) < 2000  # a flat distribution
     for name, sector in (("pre", pre), ("ove", ove)):
-        about_columns = np.sqrt(sector.var(axis=0, ddof=1).mean())
-        assert found[f"std_{name}"] == pytest.approx(about_columns, rel=1e-12)
+        assert found[f"std_{name}"] == pytest.approx(
+            np.diff(sector, axis=0).std(ddof=1) / np.sqrt(2), rel=1e-12
+        )
     assert (found["npix"], found["npix_zero"]) == (20 * 39, 1)
     assert found["npix_sat"] == int((view[2:22] == 65535).sum())
     assert count_values(frame, "B").sum() == 20 * 39
@@ -197,6 +198,23 @@ def test_charge_left_behind_is_not_noise_of_the_overscan(tmp_path: Path) -> None
     scan += 40 * np.exp(-np.arange(20) / 2)
     frame = open_frame(write(tmp_path / NAME, pixels.round().astype(np.uint16)), EIGHTH)
     assert measure_quadrant(frame, "F")["std_ove"] == pytest.approx(np.hypot(1.2, 0.289), rel=0.05)
+
+
+def test_the_course_of_the_offset_is_not_noise_but_a_rise_of_noise_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    rows = np.linspace(-1, 1, EIGHTH.quadrant_shape[0])[:, None]
+    columns = np.linspace(-1, 1, EIGHTH.quadrant_shape[1])[None, :]
+    pixels = np.zeros(EIGHTH.frame_shape)
+    for quadrant, noise in (("E", 1.2), ("G", 1.5)):
+        view = EIGHTH.canonical(pixels, quadrant)
+        view += 2600 + 1.1 * rows + 0.8 * rows**2 + columns + rng.normal(0, noise, view.shape)
+        view[:, 100] += 300  # a column of its own, and pixels
+        view[::50, 150] += 20000
+    frame = open_frame(write(tmp_path / NAME, pixels.round().astype(np.uint16)), EIGHTH)
+    for quadrant, noise in (("E", 1.2), ("G", 1.5)):
+        found = measure_quadrant(frame, quadrant)
+        for sector in ("pre", "ove", "img"):
+            assert found[f"std_{sector}"] == pytest.approx(np.hypot(noise, 0.289), rel=0.04)
 
 
 def test_sectors_that_a_detector_does_not_have_have_no_values(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ The table ``metrics`` that later sub-tasks read has one row an OBSID, CCD and qu
 ``obsid ccd quadrant column``        column is the label, ``col001``
 ``exptime utc_ns wave_nm``           as logged: s, ns, nm
 ``offset_pre offset_ove offset_img`` medians, interpolated, ADU
-``mean_pre .. std_img``              means and deviations, ADU; of scans about their columns,
-                                     of the image without what is far out
+``mean_pre .. mean_img``             means, ADU
+``std_pre std_ove std_img``          noise, from the steps between neighbouring rows, ADU; of the
+                                     image without what is far out
 ``median_img``                       the same as ``offset_img``
 ``fluence``                          ``median_img`` less the offset of the detector's offset scan
 ``deltaoff_pre deltaoff_ove``        offset less the mean of the quadrant over the test, ADU

@@ -7,7 +7,8 @@ Names that the common check knows:
 ``offset_deviation``  ADU    offset of a sector less the expected one of the quadrant
 ``offset_gradient``   ADU    offset of overscan (in biases of the image, too) less the prescan's
 ``offset_jump``       ADU    offset of the prescan less that of the frame before
-``std``               ADU    deviation of prescan and overscan (in biases of the image, too)
+``std``               ADU    noise of prescan and overscan (in biases of the image, too), from
+                             the steps between neighbouring rows: without the offset's course
 ``saturated_fraction``       part of the pixels of a CCD at the top of the converter
 ``lost_pixels``       px     pixels without a value within the rows that were read
 ``ccd_temperature``   C      housekeeping: at what the CCDs should be, where not at -120
