@@ -244,7 +244,7 @@ def _variance_of_steps(
             ones += step
             squares += step * step
     number = (pixels.shape[0] - 1) * (stop - start)
-    return (squares - ones * (ones / number)) / max(number - 1, 1)
+    return float((squares - ones * (ones / number)) / max(number - 1, 1))
 
 
 def noise_std(frame: Frame, quadrant: str, sector: str) -> float:
