@@ -21,6 +21,7 @@ from nightjard.calib.dataset import CcdFrame, Dataset
 from nightjard.calib.engine.claims import claims_text, unclaimed
 from nightjard.calib.engine.plan import Setup, TestPlan
 from nightjard.calib.engine.runs import Exposure, Run, exposures_of, latest_run, rows_of_test
+from nightjard.calib.engine.taken import profile_note, with_its_script
 from nightjard.calib.frames import open_frame
 from nightjard.calib.structure import Structure, compare, frame_numbers, obsid_text
 
@@ -33,12 +34,15 @@ class Ingested:
 
     Attributes
     ----------
+    plan
+        What was asked for, with the script as it was when the test was taken.
     structure
         The acquisition beside the script; missing files are among its messages.
     unusable
         Why files that are there cannot be used.
     """
 
+    plan: TestPlan
     dataset: Dataset
     structure: Structure
     notes: list[str] = field(default_factory=list)
@@ -93,10 +97,13 @@ def readable_folders(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return there, [f"no day folder {folder} yet" for folder in folders if folder not in there]
 
 
-def find_run(logged: Logged, plan: TestPlan, setup: Setup, first: int | None = None) -> Run:
+def find_run(
+    logged: Logged, plan: TestPlan, setup: Setup, first: int | None = None
+) -> tuple[TestPlan, Run]:
     """Return the exposures of a test: those of its OBSIDs, else its latest complete run.
 
-    Those that another session has processed count only where there are no others.
+    Those that another session has processed count only where there are no others. The plan comes
+    back with the script as it was when they were taken.
 
     Raises
     ------
@@ -104,7 +111,13 @@ def find_run(logged: Logged, plan: TestPlan, setup: Setup, first: int | None = N
         There is none.
     """
     if plan.run is not None:
-        return plan.run
+        return plan, plan.run
+    return with_its_script(
+        setup, plan, logged.rows, lambda one: _run_of(logged, one, setup, first)
+    )
+
+
+def _run_of(logged: Logged, plan: TestPlan, setup: Setup, first: int | None) -> Run:
     start, last = plan.obsids or (first, None)
     rows, strange = rows_of_test(
         logged.rows, plan.log_name, waves=plan.waves, first=start, last=last
@@ -153,13 +166,15 @@ def ingest(plan: TestPlan, setup: Setup, first: int | None = None) -> Ingested:
         logged = Logged(list_days(there), [], absent)
     else:
         logged = read_days(plan.days, setup.elvis)
-    run = find_run(logged, plan, setup, first)
+    plan, run = find_run(logged, plan, setup, first)
     ccds = list(setup.detector.ccd_numbers)
     structure = compare(
         plan.script, [one.rows for one in run.exposures], ccds, plan.waived
     )
     notes = list(logged.notes)
-    notes += [text for text in dict.fromkeys((plan.note, run.note)) if text]
+    notes += [text for text in dict.fromkeys(
+        (plan.note, run.note, profile_note(setup, plan))
+    ) if text]
     frames = frames_of(run.exposures, plan.script, logged.day, setup.detector)
     unusable = [f"OBSID {f.obsid} CCD{f.ccd}: {f.problem}" for f in frames if f.path and f.problem]
     _tell_missing(structure, frames, ccds)
@@ -169,14 +184,14 @@ def ingest(plan: TestPlan, setup: Setup, first: int | None = None) -> Ingested:
     notes += hk_notes
     dataset = Dataset(
         test=plan.test, handle=plan.handle, block=setup.block, detector=setup.detector,
-        detector_name=setup.campaign.detector_source, profile=setup.profile, script=plan.script,
+        detector_name=setup.campaign.detector_source, profile=plan.profile, script=plan.script,
         frames=tuple(frames), serials=setup.serials, hk=hk, hk_missing=tuple(missing),
         hk_paths={
             one.obsid: logged.day.hk[one.obsid]
             for one in run.exposures if one.obsid in logged.day.hk and one.obsid in hk
         },
     )  # fmt: skip
-    return Ingested(dataset, structure, notes, unusable)
+    return Ingested(plan, dataset, structure, notes, unusable)
 
 
 def frames_of(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nightjar import __version__
-from nightjar.calibration.chamber import ChamberProfile, profile_history
+from nightjar.calibration.chamber import ChamberProfile, load_profile, profile_history
 from nightjar.config.load import load, parse
 from nightjar.config.paths import config_root, read_json
 from nightjar.errors import ConfigError, Refused, StorageError, storage_code
@@ -36,6 +36,18 @@ class _Measure:
     path: str
     is_dedicated: bool
     evidence: Evidence
+
+
+def profile_at(name: str, utc_ns: int) -> ChamberProfile:
+    """Return the version that was in force at a time; the first one for what was before it.
+
+    Raises
+    ------
+    ConfigError
+        No such profile, or a version cannot be read.
+    """
+    first_ns = min(parse_iso(one.valid_from) for one in profile_history(name))
+    return load_profile(name, at_ns=max(utc_ns, first_ns))
 
 
 # --- proposing ----------------------------------------------------------------------------------

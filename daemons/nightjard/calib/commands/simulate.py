@@ -113,9 +113,9 @@ def _simulation(
     chamber: str, camptype: str, elvis: str, date: str | None, max_frames: int | None, **more: Any,
 ) -> Any:  # fmt: skip
     """Return what the options ask for."""
-    from nightjar.calibration.chamber import load_profile
     from nightjar.calibration.detector import load_detector
     from nightjard.calib import simulating
+    from nightjard.calib.profiles import profile_at
     from nightjard.calib.session_folder import session_books
 
     if bool(tests) == bool(sessions):
@@ -125,7 +125,7 @@ def _simulation(
     except ValueError as error:
         raise InvalidArgument(f"--date: {error}") from None
     described = load_detector(detector or simulating.SCALES[scale])
-    profile = load_profile(chamber)
+    profile = profile_at(chamber, start_ns)
     if sessions:
         scripts = {
             path.name: tuple(script for _, script in session_books(path)) for path in sessions

@@ -42,7 +42,8 @@ def drilled(plan: TestPlan, setup: Setup, first: int | None = None) -> Ingested:
         obsid += 1
     dataset = Dataset(
         test=plan.test, handle=plan.handle, block=setup.block, detector=setup.detector,
-        detector_name=setup.campaign.detector_source, profile=setup.profile, script=plan.script,
+        detector_name=setup.campaign.detector_source, profile=plan.profile, script=plan.script,
         frames=tuple(frames), serials=setup.serials, hk=hk,
     )  # fmt: skip
-    return Ingested(dataset, Structure(), ["drill: log and housekeeping are made up, no pixels"])
+    note = "drill: log and housekeeping are made up, no pixels"
+    return Ingested(plan, dataset, Structure(), [note])

@@ -40,6 +40,8 @@ def foreseen(
     except NightjarError as error:
         found["problems"].append(error.message)
         return found
+    plan = ingested.plan
+    found["frames"] = plan.script.frames
     found["obsids"] = list(ingested.dataset.obsid_range)
     found["problems"] += [*ingested.structure.messages, *missing]
     paths |= data_files(ingested.dataset) | option_files(plan.options)

@@ -42,6 +42,7 @@ class Outcome:
     reason: str = ""
     script: str = ""
     frames: int = 0
+    wanted: int | None = None
 
 
 def run_test(context: Context, plan: TestPlan) -> Outcome:
@@ -129,7 +130,9 @@ def _run(context: Context, plan: TestPlan, outcome: Outcome) -> None:
         ingested = drilled(plan, setup, context.first_obsid)
     else:
         ingested = ingest(plan, setup, context.first_obsid)
+    plan = ingested.plan
     outcome.obsids = ingested.dataset.obsid_range
+    outcome.wanted = plan.script.frames
     outcome.frames = len(ingested.dataset.obsids)
     outcome.script = _script_name(ingested)
     _log_ingestion(context, plan, ingested)
@@ -207,8 +210,8 @@ def _about(
     campaign = context.setup.campaign
     return {
         "test": plan.test, "handle": plan.handle, "run": context.run,
-        "block": context.setup.block, "chamber": context.setup.profile.name,
-        "profile_version": context.setup.profile.version, "attempt": outcome.attempt,
+        "block": context.setup.block, "chamber": plan.profile.name,
+        "profile_version": plan.profile.version, "attempt": outcome.attempt,
         "status": "failed" if outcome.has_errors else "ended", "reason": outcome.reason,
         "obsids": list(outcome.obsids), "is_check_only": context.is_check_only,
         "is_drill": context.is_drill,

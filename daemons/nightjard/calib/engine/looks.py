@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nightjar.calibration.dayfolder import Day, list_days
-from nightjar.calibration.detector import Detector
 from nightjar.calibration.explog import ExpLogReader, LogRow
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import StorageError
 from nightjard.calib.campaign import WaitConfig
 from nightjard.calib.engine.claims import Claims, claims_text, unclaimed
-from nightjard.calib.engine.plan import TestPlan
+from nightjard.calib.engine.plan import Setup, TestPlan
 from nightjard.calib.engine.runs import (
+    Exposure,
     Run,
     exposures_of,
     latest_run,
@@ -32,6 +32,7 @@ from nightjard.calib.engine.runs import (
     rows_of_test,
 )
 from nightjard.calib.engine.state import Stage
+from nightjard.calib.engine.taken import with_its_script
 from nightjard.calib.ingest import file_problem, image_of, readable_folders
 
 _SHOWN = 3
@@ -44,6 +45,8 @@ class Seen:
 
     Attributes
     ----------
+    plan
+        The test's, with the script as it was when these exposures were taken.
     run
         The exposures that would be taken for it.
     frames
@@ -53,6 +56,7 @@ class Seen:
     """
 
     stage: Stage
+    plan: TestPlan
     run: Run
     frames: int
     reason: str = ""
@@ -134,6 +138,22 @@ class _Files:
 
 
 @dataclass
+class _Chosen:
+    """What was chosen from, the last time.
+
+    Attributes
+    ----------
+    strange
+        Rows that were left out for their filter.
+    """
+
+    rows: list[LogRow] = field(default_factory=list)
+    exposures: list[Exposure] = field(default_factory=list)
+    strange: int = 0
+    note: str = ""
+
+
+@dataclass
 class Watcher:
     """Remembers of each test what the last look saw.
 
@@ -146,7 +166,7 @@ class Watcher:
         no second one; others must be seen unchanged for so long.
     """
 
-    detector: Detector
+    setup: Setup
     first_obsid: int | None
     config: WaitConfig
     clock: Clock
@@ -165,37 +185,46 @@ class Watcher:
 
     def see(self, plan: TestPlan, day: Day, rows: list[LogRow]) -> Seen:
         """Return how far a test is."""
-        first, last = plan.obsids or (self.first_obsid, None)
         folders = set(plan.days)
         here = [row for row in rows if row.datapath in folders]
-        found, strange = rows_of_test(
-            here, plan.log_name, waves=plan.waves, first=first, last=last
+        chosen = _Chosen()
+        plan, run = with_its_script(
+            self.setup, plan, here, lambda one: self._choose(one, here, chosen)
         )
-        note = ""
-        if first is None:
-            found, others = unclaimed(found, plan, self.claims)
-            note = claims_text(plan, others)
-        exposures = exposures_of(found)
-        run = latest_run(plan.script, exposures, self.detector)
+        found, strange, note, exposures = (
+            chosen.rows, chosen.strange, chosen.note, chosen.exposures
+        )  # fmt: skip
         count = len(exposures)
         self._unchanged_s(plan.test, "log", len(found))
         if not run.is_complete:
             reason = f"{strange} rows were taken with another filter" if strange else note
-            return Seen("acquiring" if count else "expected", run, count, reason)
+            return Seen("acquiring" if count else "expected", plan, run, count, reason)
         lacking: list[str] = []
-        partial = [
-            one.obsid for one in run.exposures if len(one.rows) < len(self.detector.ccd_numbers)
-        ]
+        ccds = len(self.setup.detector.ccd_numbers)
+        partial = [one.obsid for one in run.exposures if len(one.rows) < ccds]
         if partial:
             text = f"rows of a CCD are missing for OBSID {', '.join(map(str, partial))}"
             if self._unchanged_s(plan.test, "log", len(found)) < self.config.files_s:
-                return Seen("acquiring", run, count, text)
+                return Seen("acquiring", plan, run, count, text)
             lacking.append(text)
         is_followed = any(
             row.obsid > run.obsids[1] and row.test != plan.log_name for row in here
         )
-        return self._complete(plan, run, day, Seen("files complete", run, count), lacking,
+        return self._complete(plan, run, day, Seen("files complete", plan, run, count), lacking,
                               is_followed=is_followed)  # fmt: skip
+
+    def _choose(self, plan: TestPlan, rows: list[LogRow], chosen: _Chosen) -> Run:
+        first, last = plan.obsids or (self.first_obsid, None)
+        found, chosen.strange = rows_of_test(
+            rows, plan.log_name, waves=plan.waves, first=first, last=last
+        )
+        chosen.note = ""
+        if first is None:
+            found, others = unclaimed(found, plan, self.claims)
+            chosen.note = claims_text(plan, others)
+        chosen.rows = found
+        chosen.exposures = exposures_of(found)
+        return latest_run(plan.script, chosen.exposures, self.setup.detector)
 
     def _complete(
         self, plan: TestPlan, run: Run, day: Day, seen: Seen, lacking: list[str], *,
@@ -215,16 +244,16 @@ class Watcher:
         if quiet < self.config.sleep_s:
             return self._waits(seen, "waits whether its files still change")
         if not (run.is_sure or is_followed):
-            still_s = quiet_s(plan.script, self.detector, run.exposures, files.written_ns)
+            still_s = quiet_s(plan.script, self.setup.detector, run.exposures, files.written_ns)
             log_s = self._unchanged_s(plan.test, "log", None)
             if max(log_s, age_s) < max(still_s, self.config.sleep_s):
                 return self._waits(seen, "waits whether more of it comes: its exposures may be "
                                    "those of two submissions")  # fmt: skip
-        return Seen(seen.stage, run, seen.frames, lacking=tuple(lacking))
+        return Seen(seen.stage, plan, run, seen.frames, lacking=tuple(lacking))
 
     @staticmethod
     def _waits(seen: Seen, reason: str) -> Seen:
-        return Seen("log complete", seen.run, seen.frames, reason)
+        return Seen("log complete", seen.plan, seen.run, seen.frames, reason)
 
     def _files(self, run: Run, day: Day) -> _Files:
         files = _Files()
@@ -246,7 +275,7 @@ class Watcher:
             return None
         entry = files.signature[-1]
         if entry not in self._good:
-            problem = file_problem(path, self.detector)
+            problem = file_problem(path, self.setup.detector)
             if problem:
                 files.images.append(problem)
             else:

@@ -282,6 +282,7 @@ class Pipeline:
         known.script, known.days = outcome.script, days_of(plan)
         known.subtasks = wanted_of(plan)
         known.frames = max(known.frames, outcome.frames)
+        known.wanted = known.wanted if outcome.wanted is None else outcome.wanted
 
     def _session_page(self, context: Context) -> None:
         if not self.setup.campaign.file.doReport:

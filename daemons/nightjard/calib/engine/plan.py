@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nightjar.errors import ConfigError
 from nightjard.calib.campaign import Campaign, ScheduledTest, meant
 from nightjard.calib.engine.runs import Run
 from nightjard.calib.limits import fault_of
+from nightjard.calib.profiles import profile_at
 from nightjard.calib.task import Task, load_task
 
 ALWAYS = ("init", "report")
@@ -26,7 +27,13 @@ CHECKS = ("lock", "check")
 
 @dataclass(frozen=True)
 class Setup:
-    """What all tests of a campaign have in common."""
+    """What all tests of a campaign have in common.
+
+    Attributes
+    ----------
+    profile
+        In force now; what a test was taken with is its plan's.
+    """
 
     campaign: Campaign
     detector: Detector
@@ -77,6 +84,8 @@ class TestPlan:
         FOCUS00_800 and FOCUS00.
     planned
         Its script and what is expected; of its surrogate where it has no own frames.
+    profile
+        Of the chamber, by which the script was written: :func:`in_force` when it was taken.
     obsids
         First and last OBSID; None where they are not known yet.
     subtasks
@@ -100,6 +109,7 @@ class TestPlan:
     test: str
     handle: str
     planned: PlannedTest
+    profile: ChamberProfile
     is_colour_blind: bool
     waived: tuple[str, ...]
     obsids: tuple[int, int] | None
@@ -246,10 +256,7 @@ def _plan(
 ) -> TestPlan:  # fmt: skip
     campaign = setup.campaign
     handle = setup.catalogue.handle_of(test)
-    planned = setup.catalogue.planned(
-        test, equipment=setup.equipment, profile=setup.profile, detector=setup.detector,
-        elvis=setup.elvis,
-    )  # fmt: skip
+    planned = _planned(setup, test, setup.profile)
     owner = setup.catalogue.definition(setup.catalogue.handle_of(planned.script.test))
     first, last = entry.obsids
     days = asked.days or tuple(campaign.day_folder(text) for text in entry.datapath or ())
@@ -257,7 +264,7 @@ def _plan(
     task = _task(handle, load)
     definition = setup.catalogue.definition(handle)
     return TestPlan(
-        test, handle, planned, owner.is_colour_blind,
+        test, handle, planned, setup.profile, owner.is_colour_blind,
         tuple({**dict.fromkeys(owner.waived), **dict.fromkeys(campaign.file.waived_keys)}),
         None if first is None or last is None else (first, last),
         _subtasks(entry, task, asked, where), days or folders,
@@ -265,6 +272,33 @@ def _plan(
         _limits(planned, campaign.limits_of(test, handle)),
         (entry.todo or {}).get("report", True) and not asked.is_test,
     )  # fmt: skip
+
+
+def _planned(setup: Setup, test: str, profile: ChamberProfile) -> PlannedTest:
+    return setup.catalogue.planned(
+        test, equipment=setup.equipment, profile=profile, detector=setup.detector,
+        elvis=setup.elvis,
+    )  # fmt: skip
+
+
+def in_force(setup: Setup, plan: TestPlan, utc_ns: int) -> TestPlan:
+    """Return a plan with the script of the chamber's profile that was in force at a time.
+
+    A version that is accepted later makes no difference to tests that were taken before. What was
+    taken before the first version is compared with that. Versions are read anew: one may be
+    accepted while tests are waited for.
+
+    Raises
+    ------
+    ConfigError
+        A version cannot be read.
+    """
+    profile = profile_at(setup.campaign.file.CHAMBER, utc_ns)
+    if profile == plan.profile:
+        return plan
+    planned = _planned(setup, plan.test, profile)
+    limits = _limits(planned, setup.campaign.limits_of(plan.test, plan.handle))
+    return replace(plan, planned=planned, profile=profile, limits=limits)
 
 
 def _task(handle: str, load: Any) -> Task | None:

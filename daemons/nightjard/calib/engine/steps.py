@@ -88,7 +88,7 @@ def provenance_of(context: Context, plan: TestPlan, ingested: Ingested) -> dict[
     first, last = ingested.dataset.obsid_range
     return {
         "program": f"nightjar {__version__}", "block": context.setup.block,
-        "chamber": context.setup.profile.name, "profile_version": context.setup.profile.version,
+        "chamber": plan.profile.name, "profile_version": plan.profile.version,
         "elvis": context.setup.elvis, "detector": context.setup.detector.name,
         "obsid_first": first, "obsid_last": last,
         "config": digest(dict(plan.options), dict(plan.limits))[:16],

@@ -72,7 +72,7 @@ class Waiting:
         folders = tuple(dict.fromkeys(path for plan in self.plans for path in plan.days))
         follower = Follower(folders, self.context.setup.elvis)
         watcher = Watcher(
-            self.context.setup.detector, self.context.first_obsid, self.config, self._clock
+            self.context.setup, self.context.first_obsid, self.config, self._clock
         )
         progress_ns = self._clock.monotonic_ns()
         while self.open_plans():
@@ -150,7 +150,7 @@ class Waiting:
             self.context.tell(f"{plan.test}: {without}: did not come in time")
         note = "; ".join(filter(None, (seen.run.note, without)))
         self.state.tests[plan.test].lacking = list(seen.lacking)
-        self.process(replace(plan, obsids=seen.run.obsids, note=note, run=seen.run))
+        self.process(replace(seen.plan, obsids=seen.run.obsids, note=note, run=seen.run))
 
     def _note(self, plan: TestPlan, known: TestState, seen: Seen, problem: str) -> None:
         reason = seen.reason or (problem if seen.stage == "expected" else "")
@@ -159,6 +159,7 @@ class Waiting:
         ):
             self.context.log.write(f"{plan.test}: {seen.stage}{': ' if reason else ''}{reason}")
         known.stage, known.reason, known.frames = seen.stage, reason, seen.frames
+        known.wanted = seen.plan.script.frames
         if seen.run.is_complete:
             known.obsids = seen.run.obsids
 
