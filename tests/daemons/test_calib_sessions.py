@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from nightjar.errors import Refused
@@ -103,6 +104,31 @@ def test_durations_are_told(place, capsys):
     assert not (place / "SEQ").exists()
     assert build() == 0
     assert "D11: 46 frames, 73.48 min" in capsys.readouterr().err
+
+
+def test_durations_are_those_of_the_detector_of_the_scripts(place, capsys):
+    write_scripts(place / "Small", handles=("FOCUS00",), detector="ccd273-8th")
+    inventory = (place / "Small" / "TESTS_INVENTORY_01Apr19.txt").read_text()
+    assert "FOCUS00_800: 9 [3.66 min]" in inventory
+    sessions = {"D00": ["FOCUS00_800"]}
+    assert build(inpath="Small", sessions=sessions) == 0
+    assert "D00: 9 frames, 3.66 min" in capsys.readouterr().err
+    assert main(["sessions", "deliver", "SEQ", "--to", "There", "--mail-draft", "draft.eml"]) == 0
+    assert "FOCUS00_800         9 frames     3.66 min" in (place / "draft.eml").read_text()
+    # a builder that says otherwise is obeyed, and told
+    assert build("--dry-run", inpath="Small", sessions=sessions, detector="ccd273") == 0
+    assert "written for ccd273-8th; the durations are those of ccd273" in capsys.readouterr().err
+    # one that nobody knows here
+    scheduler = next((place / "Small").glob("TESTS_SCHEDULER_*.xlsx"))
+    book = openpyxl.load_workbook(scheduler)
+    book["Meta"]["B11"] = "our-own"
+    book.save(scheduler)
+    assert build("--dry-run", inpath="Small", sessions=sessions) == 2
+    assert "no detector 'our-own'" in capsys.readouterr().err
+    # scripts that do not tell
+    scheduler.unlink()
+    assert build("--dry-run", inpath="Small", sessions=sessions) == 0
+    assert "D00: 9 frames, 4.89 min" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def make_scripts(path: Path, *, date: str | None = None, out: Path | None = None
     _stop_at(faults)
     scripts = _expand(inputs, catalogue, profile, detector, path)
     tests, contents = _files(scripts, detector, utc_ns)
-    contents |= _summaries(tests, utc_ns, folder)
+    contents |= _summaries(tests, utc_ns, folder, detector)
     return ScriptSet(folder, contents, tuple(tests), utc_ns, profile)
 
 
@@ -325,7 +325,9 @@ def _files(
     return tests, contents
 
 
-def _summaries(tests: list[WrittenTest], utc_ns: int, folder: Path) -> dict[str, bytes]:
+def _summaries(
+    tests: list[WrittenTest], utc_ns: int, folder: Path, detector: Detector
+) -> dict[str, bytes]:
     day = date_stamp(utc_ns)
     sums = f"CHECK_SUMS_{day}.txt"
     frames = sum(test.script.frames for test in tests)
@@ -338,7 +340,7 @@ def _summaries(tests: list[WrittenTest], utc_ns: int, folder: Path) -> dict[str,
     meta: list[list[Any]] = [[]] * 4 + [
         ["date", time_stamp(utc_ns)], ["checksumfile", sums],
         ["version", f"nightjar {__version__}"], ["path", folder.name], ["Nframes", frames],
-        ["Total_duration", f"{minutes:.2f}"],
+        ["Total_duration", f"{minutes:.2f}"], ["detector", detector.name],
     ]  # fmt: skip
     rows: list[list[Any]] = [["Test", "Ncols", "Nframes", "Duration_min"]]
     rows += [

@@ -19,11 +19,12 @@ from typing import Any
 from pydantic import Field
 
 from nightjar.calibration.catalogue import Catalogue, load_catalogue, meant
-from nightjar.calibration.detector import Detector, load_detector
+from nightjar.calibration.detector import Detector
 from nightjar.calibration.script import Script
 from nightjar.calibration.script_book import parse_script_name, read_script
 from nightjar.config.load import StrictModel, load
 from nightjar.errors import ConfigError, NightjarError, Refused, StorageError
+from nightjard.calib.script_detector import detector_of
 from nightjard.calib.staging import Published, publish, read_folder
 
 MANIFEST = "SESSIONS.json"
@@ -39,7 +40,9 @@ class SessionBuilder(StrictModel):
     sessions: dict[str, list[str]] = Field(
         min_length=1, description="Session -> specific names of its tests, in order."
     )
-    detector: str = Field("ccd273", description="For the durations.")
+    detector: str = Field(
+        "", description="For the durations; empty: that for which the scripts were written."
+    )
     camptype: str = Field("Full", description="Catalogue that knows which test needs which.")
 
 
@@ -172,7 +175,7 @@ def make_sessions(path: Path, *, out: Path | None = None) -> SessionSet:
         fault with the session and test, and what there is.
     """
     builder = load(path, SessionBuilder)
-    source = _open_source(Path(builder.inpath), load_detector(builder.detector))
+    source = _open_source(path, builder)
     catalogue = load_catalogue(builder.camptype)
     faults = [
         f"{path}: sessions.{name}: not a name for a session: letters, digits, - and _"
@@ -203,18 +206,19 @@ def make_sessions(path: Path, *, out: Path | None = None) -> SessionSet:
 # --- finding scripts ----------------------------------------------------------------------------
 
 
-def _open_source(folder: Path, detector: Detector) -> _Source:
+def _open_source(path: Path, builder: SessionBuilder) -> _Source:
+    folder = Path(builder.inpath)
     if not folder.is_dir():
         raise ConfigError(
             f"inpath: {folder} is not a folder; write the scripts first: calib scripts",
             path=str(folder),
         )
     by_test: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("*.xlsx")):
-        named = parse_script_name(path.name)
+    for book in sorted(folder.glob("*.xlsx")):
+        named = parse_script_name(book.name)
         if named:
-            by_test.setdefault(named[0], []).append(path.name)
-    warnings: list[str] = []
+            by_test.setdefault(named[0], []).append(book.name)
+    detector, warnings = detector_of(folder, builder.detector, path)
     sums = read_sums(folder)
     if not sums:
         warnings.append(f"{folder} has no CHECK_SUMS: the scripts are taken as they are")
