@@ -14,11 +14,13 @@ from astropy.io import fits
 
 from kit.calib_bench import flags_of, run_all, take, values_of
 from kit.depth import counts
+from nightjar.calibration.catalogue import load_catalogue
 from nightjar.calibration.detector import load_detector
 from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Recipe, prepared
 from nightjard.calib.science.illumination import box_medians, illumination
 from nightjard.calib.science.pixel_response import odd_pixels, response_of
+from nightjard.calib.task import load_task
 from nightjard.simulators.detector.pixels import response
 from nightjard.simulators.detector.truth import Defects, Truth
 
@@ -107,6 +109,12 @@ def test_odd_pixels_are_masked(flat: tuple[Any, Found, Truth]) -> None:
     seen = EIGHTH.sector(EIGHTH.canonical(mask, "H"), "image") != 0
     np.testing.assert_array_equal(seen, expected)
     assert values_of(found["prmask"], "odd_pixels")[1, "E"] == (0, None)
+
+
+@pytest.mark.parametrize("handle", ["FLAT01", "FLAT02"])
+def test_flats_of_several_fluences_are_analysed_to_the_end(handle: str) -> None:
+    asked = load_catalogue("Full").definition(handle).subtasks
+    assert list(asked) == [one.name for one in load_task(handle).subtasks]
 
 
 def test_the_drift_of_the_lamp_is_told(flat: tuple[Any, Found, Truth]) -> None:
