@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import nightjar
 from kit.calib_engine import DAY, FIRST, Site
 from nightjard.calib.command import main
 
@@ -50,7 +52,7 @@ def test_checks_of_a_session(site: Site, capsys: pytest.CaptureFixture[str]) -> 
     code, out, _ = call(capsys, "status", site.path)
     assert code == 0
     row = next(line for line in out.splitlines() if "BIAS01" in line).split()
-    assert row[:5] == ["D11", "BIAS01", "processed", "3/3", f"{FIRST}-{FIRST + 2}"]
+    assert row[:6] == ["D11", "BIAS01", "processed", "3/3", f"{FIRST}-{FIRST + 2}", "2/5"]
 
     code, out, _ = call(capsys, "run", site.path, "-R", "D11", "--dry-run", "-k", "--json")
     tests = json.loads(out)["tests"]
@@ -66,6 +68,45 @@ def test_json_is_one_document(site: Site, capsys: pytest.CaptureFixture[str]) ->
     code, out, _ = call(capsys, "status", site.path, "-R", "D11", "--json")
     (session,) = json.loads(out)["sessions"]
     assert session["tests"][0]["obsids"] == [FIRST + 3, FIRST + 5]
+
+
+def test_status_tells_steps_and_room(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(only: str) -> dict[str, Any]:
+        code, out, _ = call(capsys, "status", site.path, "-R", "D11", "--json")
+        assert code == 0
+        (session,) = json.loads(out)["sessions"]
+        found: dict[str, Any] = next(one for one in session["tests"] if one["test"] == only)
+        return found
+
+    call(capsys, "run", site.path, "-R", "D11", "-T")
+    ingested = told("BIAS02")
+    assert ingested["steps"] == dict.fromkeys(("check", "prep", "basic", "meta"), "off") | {
+        "init": "done"
+    }
+    files = [
+        path
+        for path in (site.results / "D11" / "BIAS02").rglob("*")
+        if path.is_file() and not any(one.is_symlink() for one in (path, *path.parents))
+    ]
+    assert ingested["bytes"] == sum(path.stat().st_size for path in files) > 0
+    twin = site.results / "D11" / "BIAS02" / "attempt-02"
+    twin.mkdir()
+    os.link(max(files, key=lambda one: one.stat().st_size), twin / "shared")
+    assert told("BIAS02")["bytes"] == ingested["bytes"]
+    (twin / "more").write_bytes(bytes(1000))
+    assert told("BIAS02")["bytes"] == ingested["bytes"] + 1000
+    (site.results / "D11" / "BIAS02" / "current" / "results.json").write_text("spoilt")
+    assert told("BIAS02")["steps"] == {}
+
+
+def test_version_tells_where_it_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--version")
+    place = Path(nightjar.__file__).parents[1]
+    assert (code, out) == (
+        0, f"calib {nightjar.__version__}, of {place}, by {sys.executable}\n"
+    )  # fmt: skip
+    code, out, _ = call(capsys, "run", "--version", "--json")
+    assert (code, json.loads(out)["installed"]) == (0, str(place))
 
 
 def test_a_failed_test_is_exit_code_1(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -201,14 +201,14 @@ def test_check_config_json(site: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert finding["message"].startswith('gain: "high"')
 
 
-@pytest.mark.parametrize("program", configured.PROGRAMS)
+@pytest.mark.parametrize("program", [*configured.PROGRAMS, *configured.FILES])
 def test_schema_is_json_and_names_every_key(
     program: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = _run(capfd, "schema", program)
     assert code == 0
     schema = json.loads(out)
-    models = configured.spec_of(program).config_models
+    models = configured.models_of(program)
     kinds = [schema] if len(models) == 1 else [
         schema["$defs"][kind["$ref"].split("/")[-1]] for kind in schema["anyOf"]
     ]

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+import nightjar
 from nightjar import __version__
 from nightjar.cli.session import Session, write
 from nightjar.errors import Code
@@ -48,8 +49,17 @@ def _set_no_color(context: click.Context, _parameter: click.Parameter, value: bo
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    """Say which version this is and where it lies: several may be installed on one machine."""
     if value and not context.resilient_parsing:
-        write(f"{context.find_root().info_name} {__version__}")
+        name = context.find_root().info_name or ""
+        about = {
+            "program": name, "version": __version__,
+            "installed": os.path.dirname(os.path.dirname(os.path.abspath(nightjar.__file__))),
+            "python": sys.executable,
+        }  # fmt: skip
+        _session(context).result(
+            about, f"{name} {__version__}, of {about['installed']}, by {about['python']}"
+        )
         context.exit()
 
 
@@ -76,7 +86,7 @@ def _shared_options() -> list[click.Option]:
         ),
         click.Option(
             ["--version"], is_flag=True, expose_value=False, is_eager=True,
-            callback=_show_version, help="Print the version and exit.",
+            callback=_show_version, help="Print the version, where it is installed, and exit.",
         ),
     ]  # fmt: skip
 

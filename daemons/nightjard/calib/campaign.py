@@ -190,7 +190,7 @@ class CampaignFile(StrictModel):
     datapath: str = Field("data", description="Parent of the day folders, below `dataroot`.")
     cdppath: str = Field("calproducts", description="Folder of calibration products.")
     resroot: str = Field(description="Folder of results.")
-    BLOCKID: Name
+    BLOCKID: Name = Field(description="Name of the block that is tested.")
     CHAMBER: Name = Field(description="Profile of the test chamber.")
     detector: str = Field("ccd273", min_length=1, description="Name or path of its description.")
     elvis: Name = Field("7.5.X", description="Version of the acquisition software.")
@@ -203,7 +203,9 @@ class CampaignFile(StrictModel):
     doReport: bool = Field(True, description="Write reports.")  # noqa: N815
     executor: ExecutorConfig = ExecutorConfig()
     wait: WaitConfig = WaitConfig()
-    waivers: tuple[Waiver, ...] = Field((), strict=False)
+    waivers: tuple[Waiver, ...] = Field(
+        (), strict=False, description="Flags that are known and accepted until a day."
+    )
     waived_keys: tuple[str, ...] = Field(
         ("motr_siz",), strict=False,
         description="Columns of the log that are not compared with the script.",

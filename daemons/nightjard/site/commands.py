@@ -11,7 +11,7 @@ import click
 
 from nightjar.cli.frame import Seconds, group
 from nightjar.cli.session import Session, write
-from nightjard.site.configured import PROGRAMS
+from nightjard.site.configured import FILES, PROGRAMS
 
 pass_session = click.make_pass_decorator(Session)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -176,13 +176,13 @@ def check_config(
 
 
 @nightjar.command()
-@click.argument("daemon", type=click.Choice(PROGRAMS))
+@click.argument("program", type=click.Choice([*PROGRAMS, *FILES]))
 @pass_session
-def schema(session: Session, daemon: str) -> None:
-    """Print the JSON schema of a daemon's configuration, for editors."""
+def schema(session: Session, program: str) -> None:
+    """Print the JSON schema of a daemon's configuration, or of a campaign of calib, for editors."""
     from nightjard.site.simulate import schema_text
 
-    write(schema_text(daemon))
+    write(schema_text(program))
 
 
 @nightjar.group()

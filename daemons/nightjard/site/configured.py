@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nightjar.config.load import StrictModel
 from nightjar.config.paths import config_names, config_root, read_json
 from nightjar.daemon import Spec
 from nightjar.errors import ConfigError, InvalidArgument
@@ -24,6 +25,9 @@ PROGRAMS = (
     "obslogd", "archived", "camd", "fitslogd", "streamlinkd", "rotd", "telogd", "merged", "dasd",
 )
 """Daemon programs in the order in which they start; they stop the other way round."""
+
+FILES = {"calib": ("nightjard.calib.campaign", "CampaignFile")}
+"""Programs that are no daemons and read a file of their own: where its model is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +149,32 @@ def spec_of(program: str) -> Spec[Any]:
     """
     if program not in PROGRAMS:
         raise InvalidArgument(f"no daemon program {program!r}; there are: {', '.join(PROGRAMS)}")
+    spec: Spec[Any] = _load(program, f"nightjard.{program}.__main__", "daemons").SPEC
+    return spec
+
+
+def models_of(program: str) -> tuple[type[StrictModel], ...]:
+    """Return the models of the files that a program reads, a daemon or one of :data:`FILES`.
+
+    Raises
+    ------
+    InvalidArgument
+        No such program.
+    ConfigError
+        Its packages are not installed.
+    """
+    if program in FILES:
+        module, name = FILES[program]
+        model: type[StrictModel] = getattr(_load(program, module, "calibration"), name)
+        return (model,)
+    return tuple(spec_of(program).config_models)
+
+
+def _load(program: str, module: str, extra: str) -> Any:
     try:
-        module = importlib.import_module(f"nightjard.{program}.__main__")
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{program} cannot be loaded: package {error.name} is missing; "
-            f"pip install 'nightjar[daemons]'"
+            f"pip install 'nightjar[{extra}]'"
         ) from error
-    spec: Spec[Any] = module.SPEC
-    return spec

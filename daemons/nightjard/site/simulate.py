@@ -15,7 +15,7 @@ from typing import Any
 from nightjar.config.paths import read_json
 from nightjar.errors import Refused
 from nightjar.files import write_durably
-from nightjard.site.configured import spec_of
+from nightjard.site.configured import models_of
 
 ENVIRONMENT_FILE = "env"
 FULL_SIZE = (9600, 6422)
@@ -240,4 +240,4 @@ def schema_text(program: str) -> str:
     """Return the JSON schema of a program's configuration, of all its kinds."""
     from nightjar.config.load import schema
 
-    return json.dumps(schema(*spec_of(program).config_models), indent=2)
+    return json.dumps(schema(*models_of(program)), indent=2)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,18 @@ import click
 from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session
 from nightjar.cli.text import table
+from nightjar.units import bytes_text
 
-_HEADINGS = ("SESSION", "TEST", "STATE", "FRAMES", "OBSIDS", "ERR", "WARN", "INFO", "WAIVED",
-             "FLAGS")  # fmt: skip
+_HEADINGS = ("SESSION", "TEST", "STATE", "FRAMES", "OBSIDS", "STEPS", "SIZE", "ERR", "WARN", "INFO",
+             "WAIVED", "FLAGS")  # fmt: skip
 _COLORS = {"processed": "green", "failed": "red", "over-acquired": "yellow"}
 
 
 @click.command(
     "status", cls=FrameCommand,
-    help="Tell how far the tests of a campaign are, and which flags they raised.",
+    help="Tell how far the tests of a campaign are, and which flags they raised.\n\n"
+    "STEPS: how many of the sub-tasks are done, reading in among them. SIZE: what all attempts "
+    "take on the disk; calib clear -n tells what of it can be made again.",
 )  # fmt: skip
 @click.argument("campaign", type=click.Path(path_type=Path))
 @click.option("-R", "--run", "session", metavar="RUN", help="Only this session.")
@@ -37,17 +43,22 @@ def command(shell: Session, campaign: Path, session: str | None) -> None:
     for name in names:
         kept = read_state(loaded.results_root / name)
         tests = [state_of(one) for one in kept.get("tests", ())]
-        sessions.append({"run": name, "updated": kept.get("updated"), "tests": kept.get("tests")})
+        told = []
         if not tests:
-            rows.append([name, "-", "not begun", None, None, None, None, None, None, ""])
-        for one in tests:
+            rows.append([name, "-", "not begun", *[None] * 8, ""])
+        for one, values in zip(tests, kept.get("tests", ()), strict=True):
+            folder = loaded.results_root / name / one.test
+            steps, size = _steps(folder), _size(folder)
+            told.append({**values, "steps": steps, "bytes": size})
             counts = [one.severities.get(key, 0) for key in ("error", "warning", "info", "waived")]
             obsids = None if one.obsids == (-1, -1) else f"{one.obsids[0]}-{one.obsids[1]}"
             rows.append([name, one.test, one.stage, f"{one.frames}/{one.wanted}", obsids,
-                         *counts, " ".join(one.flags)])  # fmt: skip
+                         f"{sum(map(_is_done, steps.values()))}/{len(steps)}" if steps else None,
+                         bytes_text(size), *counts, " ".join(one.flags)])  # fmt: skip
             if one.reason:
                 reasons.append(f"{one.test}: {one.reason}")
-    lines = table(_HEADINGS, rows, right=(3, 5, 6, 7, 8))
+        sessions.append({"run": name, "updated": kept.get("updated"), "tests": told})
+    lines = table(_HEADINGS, rows, right=(3, 5, 6, 7, 8, 9, 10))
     painted = [
         next(
             (
@@ -59,3 +70,30 @@ def command(shell: Session, campaign: Path, session: str | None) -> None:
         for line in lines
     ]  # fmt: skip
     shell.result({"campaign": str(campaign), "sessions": sessions}, [*painted, *reasons])
+
+
+def _is_done(status: str) -> bool:
+    return status == "done"
+
+
+def _steps(folder: Path) -> dict[str, str]:
+    """Return what became of each sub-task of a test; empty where nothing can be read."""
+    try:
+        found = json.loads((folder / "current" / "results.json").read_text(encoding="utf-8"))
+        return {str(one["name"]): str(one["status"]) for one in found["steps"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of a folder; a file that attempts share counts once, links do not."""
+    sizes: dict[tuple[int, int], int] = {}
+    for where, _folders, names in os.walk(folder, followlinks=False):
+        for name in names:
+            try:
+                about = os.lstat(os.path.join(where, name))
+            except FileNotFoundError:
+                continue  # cleared meanwhile
+            if stat.S_ISREG(about.st_mode):
+                sizes[about.st_dev, about.st_ino] = about.st_size
+    return sum(sizes.values())
