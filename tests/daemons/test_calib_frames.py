@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from kit.depth import examples
 from nightjar.calibration.detector import Detector, load_detector
 from nightjar.errors import StorageError
+from nightjar.fits.cards import Card
 from nightjard.calib.frames import open_frame
 from nightjard.calib.metrics import (
     clipped_std_of,
@@ -29,6 +32,7 @@ from nightjard.calib.metrics import (
     moving_bits,
     stuck_bits,
 )
+from nightjard.calib.results import fits_bytes
 
 NAME = "EUC_17210_210280D012345T_ROE1_CCD2.fits"
 EIGHTH = load_detector("ccd273-8th")
@@ -278,3 +282,27 @@ def test_no_bit_is_called_stuck_that_is_not(seed: int) -> None:
     ]
     codes = np.rint(np.concatenate(values)).clip(1, 65534).astype(np.int64)
     assert stuck_bits(np.bincount(codes, minlength=65536)) == []
+
+
+# --- products ---
+
+
+def test_a_product_is_written_in_little_memory_and_leaves_its_planes_alone() -> None:
+    planes = {"FLAT": np.arange(3e6, dtype=np.float32).reshape(1500, 2000)}
+    planes["EFLAT"] = planes["FLAT"][::-1] / 7
+    for one in planes.values():
+        one.flags.writeable = False  # as those read from a file
+    kept = {name: one.copy() for name, one in planes.items()}
+    tracemalloc.start()
+    data = fits_bytes({**planes, "MASK": kept["FLAT"] > 5}, [Card("NCOMB", 3, "frames")], {"a": 1})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # What is returned, and the unit that is being made, twice.
+    assert peak < 2.2 * len(data)
+    with fits.open(io.BytesIO(data), checksum=True) as units:
+        assert [unit.name for unit in units] == ["PRIMARY", "FLAT", "EFLAT", "MASK"]
+        assert (units[0].header["NCOMB"], units[0].header["PROV A"]) == (3, 1)
+        for name, one in kept.items():
+            np.testing.assert_array_equal(units[name].data, one)
+            np.testing.assert_array_equal(planes[name], one)
+        assert all({"DATASUM", "CHECKSUM"} <= set(unit.header) for unit in units)

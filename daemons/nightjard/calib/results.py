@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
     from matplotlib.figure import Figure
 
+_FITS_BLOCK = 2880
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,120}\Z")
 
 
@@ -248,23 +249,27 @@ def fits_bytes(
     for key, value in provenance.items():
         if isinstance(value, (str, int, float, bool)):
             primary.header["HIERARCH PROV " + key.upper()] = value
-    units: list[Any] = [primary]
+    out = io.BytesIO()
+    # Unit by unit: two planes of 61 Mpx at once, each several times, would be 2 GB.
+    fits.HDUList([_summed(primary)]).writeto(out, checksum=False)
     for name, plane in planes.items():
         array = np.asarray(plane)
         if array.dtype == bool:
             array = array.astype(np.uint8)
         elif array.dtype.kind == "f":
-            array = array.astype(np.float32)
-        units.append(fits.ImageHDU(np.ascontiguousarray(array), name=name))
-    data = io.BytesIO()
-    fits.HDUList(units).writeto(data, checksum=False)
-    # Checksums without the date in their comments: the same input gives the same bytes.
-    whole = fits.open(io.BytesIO(data.getvalue()))
-    for unit in whole:
-        unit.add_checksum(when="data unit")
-    out = io.BytesIO()
-    whole.writeto(out, checksum=False)
+            array = array.astype(np.float32, copy=False)
+        unit = _summed(fits.ImageHDU(np.ascontiguousarray(array), name=name))
+        alone = io.BytesIO()
+        fits.HDUList([fits.PrimaryHDU(), unit]).writeto(alone, checksum=False)
+        with alone.getbuffer() as view:
+            out.write(view[_FITS_BLOCK:])
     return out.getvalue()
+
+
+def _summed(unit: Any) -> Any:
+    """Give a unit checksums without the date in their comments: the same input, the same bytes."""
+    unit.add_checksum(when="data unit")
+    return unit
 
 
 def digest(*parts: Any) -> str:
