@@ -244,7 +244,7 @@ def test_a_test_that_is_acquired_again_after_it_was_processed(site: Site) -> Non
 
 def test_some_more_frames_of_a_processed_test_are_told(site: Site) -> None:
     source = Source(site)
-    obsids = source.take("BIAS01", "BIAS01", "BIAS02")
+    obsids = source.take("BIAS01") + source.take("BIAS01", "BIAS02", pause_s=30)
     source.give(obsids[:3])
     stages: list[str] = []
     source.steps = [

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from kit.calib_engine import DAY, FIRST, PLAIN, Site, Source, check, with_subtask
+from nightjar.calibration.explog import read_explogs
 from nightjar.errors import TimedOut
+from nightjard.calib.engine.runs import exposures_of, latest_run
 from nightjard.calib.work import Work
 
 
@@ -137,9 +139,78 @@ def test_a_single_column_submitted_again_at_once(site: Site) -> None:
     assert site.state("BIAS01")["obsids"] == [FIRST + 2, FIRST + 4]
 
 
+def two_submissions(source: Source, pause_s: float = 30.0) -> list[int]:
+    """Take two frames of BIAS01 and, after a pause too short for a break, all three."""
+    return source.take("BIAS01")[1:] + source.take("BIAS01", pause_s=pause_s)
+
+
+def test_a_single_column_that_is_whole_is_not_waited_for(site: Site) -> None:
+    """As many frames as the script has, at an even pace: complete as soon as the files are."""
+    source = Source(site)
+    obsids = source.take("BIAS01")
+    source.give(obsids)
+    for number, obsid in enumerate(obsids):  # written as slowly as the log says
+        _date(source, obsid, number * 94)
+    site.write_campaign(tests=[["BIAS01"]], wait={"sleep_s": 20})
+    site.run(is_wait=True)
+    assert site.clock.slept == 1
+    assert processed(site) == ["BIAS01"]
+
+
+def test_a_pause_tells_two_submissions_of_a_single_column(site: Site) -> None:
+    """Two frames of an aborted one and the first of another: three, but not one test."""
+    source = Source(site)
+    obsids = two_submissions(source)
+    for number, obsid in enumerate(obsids):
+        _date(source, obsid, number * 94)
+    source.give(obsids[:3])
+    site.write_campaign(tests=[["BIAS01"]], wait={"sleep_s": 20})
+    at(site, {4: lambda: source.give(obsids[:4]), 7: lambda: source.give(obsids)})
+    site.run(is_wait=True)
+    assert processed(site) == ["BIAS01"]
+    assert site.state("BIAS01")["obsids"] == obsids[2::2]
+    assert site.clock.slept == 8  # the last three follow a pause: sure at once
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_two_submissions_that_nothing_tells_are_put_right(site: Site, is_last: bool) -> None:
+    """Three frames are taken for the test; then two more come, and the last three are."""
+    site.write_campaign(
+        tests=[["BIAS01"]] if is_last else [["BIAS01"], ["BIAS02"]],
+        wait={"sleep_s": 20},
+    )
+    source = Source(site)
+    obsids = two_submissions(source, pause_s=0)
+    source.give(obsids[:3])
+
+    def more(work: Work) -> None:
+        source.give(obsids)  # while it is processed
+        check(work)
+
+    at(site, {30: lambda: source.give([*obsids, *source.take("BIAS02")])})
+    site.run(is_wait=True, task=with_subtask("check", more))
+    assert processed(site)[:2] == ["BIAS01", "BIAS01"]
+    assert site.state("BIAS01")["obsids"] == obsids[2::2]
+    assert any("more of it came after OBSID" in line for line in site.said)
+
+
+def test_steps_of_the_focus_tell_where_a_run_begins(tmp_path: Path) -> None:
+    """One frame of an aborted FOCUS00 and eight of the next: each mirror one step off."""
+    site = Site(tmp_path, ccds=1, camptype="Full")
+    site.acquire("FOCUS00_800", faults=["aborted:frames=1"])
+    (log,) = (tmp_path / "data" / DAY).glob("EXP_LOG_*")
+    exposures = exposures_of(read_explogs([log], "7.5.X"))
+    (script,) = site.scripts("FOCUS00_800")
+    assert len(exposures) == 10
+    assert not latest_run(script, exposures[:9], site.detector).is_sure
+    whole = latest_run(script, exposures, site.detector)
+    assert whole.is_sure
+    assert whole.obsids == (FIRST + 1, FIRST + 9)
+
+
 def test_a_single_column_is_sure_once_another_test_has_begun(site: Site) -> None:
     source = Source(site)
-    obsids = source.take("BIAS01", "BIAS02")
+    obsids = two_submissions(source)[:3] + source.take("BIAS02")
     seen: list[str] = []
     source.give(obsids[:3])
     site.write_campaign(tests=[["BIAS01"]], wait={"sleep_s": 20})

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nightjar.calibration.dayfolder import Day, list_days
@@ -51,6 +51,8 @@ class Seen:
         The exposures that would be taken for it.
     frames
         Exposures in the log, those of aborted runs included.
+    last_obsid
+        Of the exposures in the log; -1 without any.
     lacking
         What it is done without, having been waited for long enough; files complete only.
     """
@@ -59,6 +61,7 @@ class Seen:
     plan: TestPlan
     run: Run
     frames: int
+    last_obsid: int
     reason: str = ""
     lacking: tuple[str, ...] = ()
 
@@ -195,23 +198,24 @@ class Watcher:
             chosen.rows, chosen.strange, chosen.note, chosen.exposures
         )  # fmt: skip
         count = len(exposures)
+        newest = exposures[-1].obsid if exposures else -1
         self._unchanged_s(plan.test, "log", len(found))
         if not run.is_complete:
             reason = f"{strange} rows were taken with another filter" if strange else note
-            return Seen("acquiring" if count else "expected", plan, run, count, reason)
+            return Seen("acquiring" if count else "expected", plan, run, count, newest, reason)
         lacking: list[str] = []
         ccds = len(self.setup.detector.ccd_numbers)
         partial = [one.obsid for one in run.exposures if len(one.rows) < ccds]
         if partial:
             text = f"rows of a CCD are missing for OBSID {', '.join(map(str, partial))}"
             if self._unchanged_s(plan.test, "log", len(found)) < self.config.files_s:
-                return Seen("acquiring", plan, run, count, text)
+                return Seen("acquiring", plan, run, count, newest, text)
             lacking.append(text)
         is_followed = any(
             row.obsid > run.obsids[1] and row.test != plan.log_name for row in here
         )
-        return self._complete(plan, run, day, Seen("files complete", plan, run, count), lacking,
-                              is_followed=is_followed)  # fmt: skip
+        return self._complete(plan, run, day, Seen("files complete", plan, run, count, newest),
+                              lacking, is_followed=is_followed)  # fmt: skip
 
     def _choose(self, plan: TestPlan, rows: list[LogRow], chosen: _Chosen) -> Run:
         first, last = plan.obsids or (self.first_obsid, None)
@@ -249,11 +253,11 @@ class Watcher:
             if max(log_s, age_s) < max(still_s, self.config.sleep_s):
                 return self._waits(seen, "waits whether more of it comes: its exposures may be "
                                    "those of two submissions")  # fmt: skip
-        return Seen(seen.stage, plan, run, seen.frames, lacking=tuple(lacking))
+        return replace(seen, lacking=tuple(lacking))
 
     @staticmethod
     def _waits(seen: Seen, reason: str) -> Seen:
-        return Seen("log complete", seen.plan, seen.run, seen.frames, reason)
+        return replace(seen, stage="log complete", reason=reason)
 
     def _files(self, run: Run, day: Day) -> _Files:
         files = _Files()

@@ -4,8 +4,9 @@
 A test that was aborted and submitted again has more exposures than its script. What counts is the
 latest complete run: as many consecutive exposures as the script has frames, whose columns are
 those of the script. A single-column test does not show by its values where a run begins; OBSIDs
-that jump and pauses longer than a frame takes do. Submitted again at once it shows nothing at all:
-such a run is sure only when no more of it comes.
+that jump and an unsteady pace do: nobody submits a script as evenly as it takes its frames. Where
+neither tells, as many exposures as the script has are the test; where there are more, the run is
+sure only when no more of it comes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from nightjar.calibration.detector import Detector
 from nightjar.calibration.explog import LogRow
 from nightjar.calibration.script import Script, expected_log_rows, frame_seconds
 from nightjar.times import NS_PER_S
-from nightjard.calib.structure import agrees, obsid_text
+from nightjard.calib.structure import ABSOLUTE, agrees, obsid_text
 
 _PAUSE_S = 60.0
 _SLOW = 2.0
+_JITTER_S = 10.0  # of frames that follow each other by themselves
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class Run:
     is_complete
         There are as many as the script has frames.
     is_sure
-        They are consecutive, without a pause, and their columns, of which there are several, are
-        those of the script. Where this is not so, more may be coming.
+        They are consecutive, without a pause, and their columns are those of the script; where
+        it has one column only, they are at an even pace, and all that was taken since the last
+        pause. Where this is not so, more may be coming.
     note
         What was left out and why; empty where nothing was.
     """
@@ -112,6 +115,8 @@ def latest_run(script: Script, exposures: Sequence[Exposure], detector: Detector
     keys = _telling(script)
     matches = _matches(script, exposures, keys)
     breaks = _breaks(script, exposures, detector)
+    if not keys:
+        breaks = [a or b for a, b in zip(breaks, _jolts(exposures), strict=True)]
     best, key = 0, (-1, False, -1)
     for start in range(len(exposures) - wanted + 1):
         good = sum(matches[start])
@@ -119,7 +124,8 @@ def latest_run(script: Script, exposures: Sequence[Exposure], detector: Detector
         if (good, gapless, start) > key:
             best, key = start, (good, gapless, start)
     chosen = tuple(exposures[best : best + wanted])
-    is_sure = key[0] == wanted and key[1] and (bool(keys) or wanted == 1)
+    is_whole = (best == 0 or breaks[best]) and best + wanted == len(exposures)
+    is_sure = key[0] == wanted and key[1] and (bool(keys) or wanted == 1 or is_whole)
     others = [one.obsid for one in (*exposures[:best], *exposures[best + wanted :])]
     note = ""
     if others:
@@ -149,7 +155,7 @@ def _matches(
     return [
         [
             all(
-                agrees(wanted[key], rows[start + frame][key])
+                agrees(wanted[key], rows[start + frame][key], ABSOLUTE.get(key))
                 for key in varying
                 if key in rows[start + frame]
             )
@@ -185,6 +191,15 @@ def _breaks(
         jumps = exposures[index + 1].obsid != exposures[index].obsid + 1
         breaks.append(jumps or taken > _SLOW * pace * expected_s[index] + _PAUSE_S)
     return breaks
+
+
+def _jolts(exposures: Sequence[Exposure]) -> list[bool]:
+    """Return whether each exposure of equal ones comes later than the pace of the others says."""
+    taken_ns = [later.utc_ns - earlier.utc_ns for earlier, later in itertools.pairwise(exposures)]
+    if not taken_ns:
+        return [False]
+    usual_ns = statistics.median_low(taken_ns)
+    return [False, *(taken > usual_ns + _JITTER_S * NS_PER_S for taken in taken_ns)]
 
 
 def quiet_s(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from nightjar.cli.session import is_terminal
 from nightjar.clock import NS_PER_S, Clock
@@ -49,6 +49,11 @@ class Waiting:
         Runs a test, and records in `state` what became of it.
     ask
         ``ask("Give up?", seconds)`` tells whether to go on waiting.
+
+    Attributes
+    ----------
+    _coming
+        Tests that were processed and of which a later run is being acquired.
     """
 
     context: Context
@@ -57,6 +62,7 @@ class Waiting:
     config: WaitConfig
     process: Process
     ask: Ask = ask_person
+    _coming: set[str] = field(default_factory=set)
 
     @property
     def _clock(self) -> Clock:
@@ -75,15 +81,20 @@ class Waiting:
             self.context.setup, self.context.first_obsid, self.config, self._clock
         )
         progress_ns = self._clock.monotonic_ns()
-        while self.open_plans():
+        is_open = bool(self.open_plans())
+        while is_open:
             if self._look(follower, watcher):
                 progress_ns = self._clock.monotonic_ns()
-                continue
+                continue  # a last look after the last test: more of one may have come meanwhile
+            is_open = bool(self.open_plans())
             waited_s = (self._clock.monotonic_ns() - progress_ns) / NS_PER_S
-            if waited_s >= self.config.give_up_s:
+            if is_open and waited_s >= self.config.give_up_s:
                 if not self._goes_on(waited_s):
                     return False
                 progress_ns = self._clock.monotonic_ns()
+            is_open = is_open or (bool(self._coming) and waited_s < self.config.give_up_s)
+            if not is_open:
+                break
             self.context.log.write(f"Pipeline sleeping for {self.config.sleep_s:.0f} seconds...")
             self.context.progress.clear()
             self._clock.sleep(self.config.sleep_s)
@@ -129,6 +140,7 @@ class Waiting:
             self.context.log.write(f"line of a log left out: {problem}")
         watcher.claims = claims_of(self.context.folder)
         ready: list[tuple[TestPlan, Seen]] = []
+        self._coming.clear()
         for plan in self.plans:
             known = self.state.tests[plan.test]
             seen = watcher.see(plan, day, rows)
@@ -168,17 +180,18 @@ class Waiting:
         last = known.obsids[1]
         if not seen.run.exposures or seen.run.obsids[1] < last:
             return False
+        if seen.last_obsid > last and known.stage != "over-acquired":
+            known.stage = "over-acquired"
+            known.reason = f"more of it came after OBSID {last}"
+            self.context.tell(f"{plan.test}: {known.reason}")
         if seen.run.obsids[1] == last:
             has_come = seen.stage == "files complete" and len(seen.lacking) < len(known.lacking)
             if has_come:
                 self.context.tell(f"{plan.test}: what was missing has come; it is done again")
             return has_come
-        if known.stage != "over-acquired":
-            known.stage = "over-acquired"
-            known.reason = f"more of it came after OBSID {last}"
-            self.context.tell(f"{plan.test}: {known.reason}")
         known.frames = seen.frames
-        if seen.stage != "files complete" or seen.run.obsids[0] <= last:
+        if seen.stage != "files complete":
+            self._coming.add(plan.test)
             return False
         self.context.tell(
             f"{plan.test} was acquired again: {obsid_text(range_of(seen))} takes the place of "
