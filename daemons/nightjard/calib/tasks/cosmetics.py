@@ -68,14 +68,14 @@ def masks(work: Work) -> None:
         for ccd in work.dataset.ccds
     }
     recipes = {ccd: Recipe("median") for ccd in work.dataset.ccds}
-    dark_stacks = stack_ccds(work, darks, recipes, name="dark")
-    flat_stacks = stack_ccds(work, flats, recipes, name="flat")
-    for ccd in work.dataset.ccds:
-        for kind, stacks in (("DK", dark_stacks), ("FL", flat_stacks)):
+    # One kind after the other: stacks of both, of 61 Mpx each, would be in memory together.
+    for kind, what, frames in (("DK", "bias", darks), ("FL", "flat", flats)):
+        stacks = stack_ccds(work, frames, recipes, name="dark" if kind == "DK" else "flat")
+        for ccd in work.dataset.ccds:
             if ccd in stacks:
-                _write_mask(work, ccd, kind, _defects(work, stacks[ccd], kind, options), options)
+                found = _defects(work, stacks.pop(ccd), kind, options)
+                _write_mask(work, ccd, kind, found, options)
             else:
-                what = "bias" if kind == "DK" else "flat"
                 work.results.flag("MISSDATA", cause=f"CCD{ccd}: no usable {what}", ccd=ccd)
 
 
