@@ -113,6 +113,30 @@ def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
+class AlikeCcds:
+    """A bench whose CCDs all show what the first one shows: made in a fraction of the time.
+
+    For programs that measure how long an analysis takes, which does not depend on it.
+    """
+
+    def __init__(self, bench: Bench, ccds: int) -> None:
+        self.detector = bench.detector.model_copy(update={"ccds": ccds})
+        self.truth = bench.truth
+        self._bench = bench
+
+    def expose(
+        self, obsid: int, values: Mapping[str, Any], time_ns: int
+    ) -> dict[int, NDArray[np.uint16]]:
+        """Return the frames of all CCDs, see :meth:`Bench.expose`."""
+        (frame,) = self._bench.expose(obsid, values, time_ns).values()
+        return dict.fromkeys(self.detector.ccd_numbers, frame)
+
+    @property
+    def last(self) -> Any:
+        """What the last exposure was made of."""
+        return self._bench.last
+
+
 @dataclass
 class Block:
     """A block on the simulated bench, and the campaign that analyses its tests.
@@ -127,6 +151,8 @@ class Block:
         How many it has; None: all of the description.
     effects, overrides
         Of the truth, see `Truth.default`.
+    is_alike
+        Whether all CCDs show the same, see :class:`AlikeCcds`.
     """
 
     folder: Path
@@ -139,6 +165,7 @@ class Block:
     has_report: bool = False
     products: dict[str, Any] = field(default_factory=dict)
     start_obsid: int = 1000
+    is_alike: bool = False
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
@@ -149,8 +176,10 @@ class Block:
         (self.folder / "detector.json").write_text(detector.model_dump_json())
         self.profile = load_profile(CHAMBER)
         self.catalogue = load_catalogue("Full")
-        self.truth = Truth.default(detector, BLOCK, self.seed, self.effects, self.overrides)
-        self.bench = Bench(detector, self.truth, self.profile)
+        made = detector.model_copy(update={"ccds": 1}) if self.is_alike else detector
+        self.truth = Truth.default(made, BLOCK, self.seed, self.effects, self.overrides)
+        bench = Bench(made, self.truth, self.profile)
+        self.bench = AlikeCcds(bench, detector.ccds) if self.is_alike else bench
         self.planned: dict[str, PlannedTest] = {}
         self.obsids: dict[str, tuple[int, int]] = {}
         self._next = (self.start_obsid, START_NS)

@@ -223,7 +223,7 @@ def run_tests(tests: list[str], options: Any, folder: Path) -> list[dict[str, An
     for number, test in enumerate(tests):
         if block is None:
             block = Block(folder / str(number), options.scale, workers=options.workers,
-                          has_report=True)  # fmt: skip
+                          has_report=True, is_alike=not options.unlike)  # fmt: skip
         owner = block.catalogue.surrogate_of(test) or test
         start = time.monotonic()
         if owner not in block.obsids:
@@ -251,6 +251,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--profile", action="store_true", help="tell where the time goes")
+    parser.add_argument("--unlike", action="store_true",
+                        help="simulate each CCD, not one for all; takes three times as long")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     tests = list(SEED) if options.tests == ["all"] else options.tests
