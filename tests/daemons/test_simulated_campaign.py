@@ -19,6 +19,7 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 from kit.calibration import simulated_test
+from nightjar.calibration.chamber import load_profile
 from nightjar.calibration.dayfolder import Day, list_day, list_days, parse_image_name
 from nightjar.calibration.detector import Detector, load_detector
 from nightjar.calibration.elvis import parse_stamp
@@ -31,11 +32,13 @@ from nightjar.calibration.script import (
     expected_log_rows,
     frame_seconds,
 )
+from nightjar.calibration.script_book import script_bytes, script_name
 from nightjar.clock import ManualClock
 from nightjar.errors import Cancelled, ConfigError, Refused, StorageError
 from nightjar.fits.verify import verify_image
 from nightjar.times import NS_PER_S, iso, parse_iso
 from nightjard.calib.command import calib
+from nightjard.calib.simulating import catalogue_scripts
 from nightjard.simulators.detector.campaign import Acquired, acquire_session
 from nightjard.simulators.detector.faults import FAULTS, parse_fault
 from nightjard.simulators.detector.recording import Exposure
@@ -506,6 +509,27 @@ def test_the_command_makes_day_folders_of_a_real_bench(tmp_path: Path) -> None:
     truth = told["exposures"][0]["truth"]["channels"]["1E"]
     quadrant = load_detector("ccd273-8th").canonical(frame, "E")
     assert np.median(quadrant[:258]) == pytest.approx(truth["offset_adu"], abs=1.0)
+
+
+def test_the_log_names_the_scripts_of_a_session(tmp_path: Path) -> None:
+    folder = tmp_path / "D11"
+    folder.mkdir()
+    written_ns = parse_iso("2019-04-01T00:00:00")
+    (script,) = catalogue_scripts(
+        ["BIAS01"], detector=load_detector("ccd273-8th"),
+        profile=load_profile("B_NOSTROMO", at_ns=written_ns), camptype="Full", elvis="7.5.X",
+    )  # fmt: skip
+    name = script_name("BIAS01", written_ns, "7.5.X")
+    (folder / name).write_bytes(script_bytes(script, written_ns))
+    (folder / "TEST_SEQUENCE_D11.txt").write_text(f"{name}\n")
+    result = simulate(
+        "-s", str(folder), "-o", str(tmp_path), "--date", "2019-04-02T10:00:00", "--max-frames",
+        "1", "--effects", "none",
+    )  # fmt: skip
+    assert result.exception is None
+    day = list_day(tmp_path / "02_Apr_19")
+    rows = read_explogs(day.logs, "7.5.X")
+    assert [row["calscrpt"] for row in rows] == ["vis_CalCamp_BIAS01_01Apr19_v7.5.X.xlsx"] * 3
 
 
 @pytest.mark.parametrize(

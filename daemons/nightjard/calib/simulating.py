@@ -45,6 +45,8 @@ class Simulation:
         ``standard``, ``plain``, ``none``, or changes to the standard: ``no-crosstalk,pickup``.
     speed
         Times as fast as life; None: as fast as frames can be made.
+    script_names
+        Session -> test -> file name of its script, for the log; where there are files.
     """
 
     sessions: Mapping[str, tuple[Script, ...]]
@@ -60,6 +62,7 @@ class Simulation:
     faults: tuple[str, ...] = ()
     speed: float | None = None
     split_days: bool = False
+    script_names: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def frames(self) -> int:
@@ -176,6 +179,7 @@ def simulate(
             bench, scripts, simulation.out / day_folder_name(start_ns), start_obsid=obsid,
             start_time_ns=start_ns, elvis=simulation.elvis, faults=faults[name], clock=clock,
             seed=simulation.seed, split_days=simulation.split_days, on_exposure=tell, stop=stop,
+            script_names=simulation.script_names.get(name),
         )  # fmt: skip
         done += sum(script.frames for script in scripts)
         obsid = acquired.next_obsid

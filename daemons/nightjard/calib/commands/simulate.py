@@ -126,10 +126,13 @@ def _simulation(
         raise InvalidArgument(f"--date: {error}") from None
     described = load_detector(detector or simulating.SCALES[scale])
     profile = profile_at(chamber, start_ns)
+    names: dict[str, dict[str, str]] = {}
     if sessions:
-        scripts = {
-            path.name: tuple(script for _, script in session_books(path)) for path in sessions
-        }
+        scripts = {}
+        for path in sessions:
+            books = session_books(path)
+            scripts[path.name] = tuple(script for _, script in books)
+            names[path.name] = {script.test: name for name, script in books}
         if len(scripts) < len(sessions):
             raise InvalidArgument("two sessions have the same name")
     else:
@@ -144,5 +147,5 @@ def _simulation(
     start_ns -= start_ns % 10**9
     return simulating.Simulation(
         sessions=scripts, detector=described, profile=profile, elvis=elvis, start_ns=start_ns,
-        **more,
+        script_names=names, **more,
     )  # fmt: skip

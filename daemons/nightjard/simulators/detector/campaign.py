@@ -111,6 +111,7 @@ def acquire_session(
     unit: str = UNIT,
     prefix: str = PREFIX,
     split_days: bool = False,
+    script_names: Mapping[str, str] | None = None,
     hk_period_s: float = 1.0,
     temperature_c: float = -120.0,
     truth_folder: Path | None = None,
@@ -141,6 +142,8 @@ def acquire_session(
         Of the names of files.
     split_days
         Go on in a new day folder after midnight, in place of the same.
+    script_names
+        Test -> file name of its script, for the log; without one, what it would be but the date.
     hk_period_s
         Between rows of housekeeping.
     temperature_c
@@ -170,8 +173,9 @@ def acquire_session(
     _require_free(folder, range(start_obsid, start_obsid + plan.obsids))
     truth = truth_folder or folder.with_name(folder.name + "_truth")
     files_of_day = DayRecorder(
-        folder, elvis=plan.version or elvis, unit=unit, prefix=prefix, split_days=split_days
-    )
+        folder, elvis=plan.version or elvis, unit=unit, prefix=prefix, split_days=split_days,
+        script_names=script_names,
+    )  # fmt: skip
     acquired = Acquired([], truth, next_obsid=start_obsid, end_ns=start_ns)
     session = _Session(bench, plan, files_of_day, HkSimulator(elvis, seed, hk_period_s), clock)
     session.temperature_c = temperature_c

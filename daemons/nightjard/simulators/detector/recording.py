@@ -80,11 +80,13 @@ class DayRecorder:
     """Writes exposures into a day folder; see `campaign.acquire_session`."""
 
     def __init__(
-        self, folder: Path, *, elvis: str, unit: str, prefix: str, split_days: bool
-    ) -> None:
+        self, folder: Path, *, elvis: str, unit: str, prefix: str, split_days: bool,
+        script_names: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self._version = load_elvis(elvis)
         self._unit, self._prefix = unit, prefix
         self._split_days = split_days
+        self._scripts = dict(script_names or {})
         self._first = folder
         self._date: Any = None
         self._log: ExpLogWriter | None = None
@@ -173,7 +175,9 @@ class DayRecorder:
         flush_s = float(executed.get("siflsh_p", 0)) * 1e-3 if executed.get("siflsh") else 0.0
         executed |= {
             "con_file": CON_FILE,
-            "calscrpt": f"vis_CalCamp_{exposure.test}_v{self._version.version}.xlsx",
+            "calscrpt": self._scripts.get(
+                exposure.test, f"vis_CalCamp_{exposure.test}_v{self._version.version}.xlsx"
+            ),
             "fl_rdout": round(exposure_s + flush_s, 6),
             "ci_rdout": round(exposure_s, 6) if executed.get("chinj") else 0.0,
             "spw_clk": 0, "cdpu_clk": 0, "fpga_ver": "2AC", "egse_ver": self._version.version,
