@@ -188,6 +188,18 @@ def test_a_frame_that_cannot_be_read_is_told_and_the_others_are_measured(tmp_pat
     assert "CCD1: its file is missing" in problems[2]
 
 
+def test_the_inventory_tells_the_problems_of_all_ccds(tmp_path: Path) -> None:
+    work = bias(tmp_path)
+    first = dataclasses.replace(work.dataset.frames[0], path=None)
+    second = dataclasses.replace(first, ccd=2, problem="cut short")
+    work.dataset = dataclasses.replace(
+        work.dataset, frames=(first, second, *work.dataset.frames[1:])
+    )
+    run(work, "check", checked)
+    problem = work.table("check", "inventory")["problem"][0]
+    assert problem == "CCD1: its file is missing; CCD2: cut short"
+
+
 def test_columns_that_saturate_by_design_are_exempt(tmp_path: Path) -> None:
     truth = Truth.default(EIGHTH, effects="plain")
     work = take(tmp_path, "PTC01", truth, frames={f"col{n:03d}": 0 for n in range(1, 11)} | {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.calib_engine import FIRST, Site, with_subtask
+from kit.calib_engine import DAY, FIRST, Site, with_subtask
 from nightjar import __version__
 from nightjar.clock import ManualClock
 from nightjar.errors import StorageError
@@ -94,9 +94,48 @@ def test_a_whole_log(tmp_path: Path) -> None:
         "Task BIAS01 exited with Errors: False",
     ]  # fmt: skip
     assert records[-1].count(HASHES) == 2
+    assert text.count(HASHES) == 2  # one block after the only test, none more at the end
     assert f"OBSIDs range = [{FIRST},{FIRST + 2}]\nRaised Flags = ['RON_OOL']" in records[-1]
     assert all(len(line) <= 80 for one in records for line in one.splitlines()
                if " " in line.strip())  # fmt: skip
+
+
+def test_what_all_tests_of_a_session_lack_is_told_once(tmp_path: Path) -> None:
+    site = Site(tmp_path, ccds=1)
+    schedule = [["BIAS01"], ["BIAS02"]]
+    site.write_campaign(tests=schedule)
+    site.run(log_folder=tmp_path, tag="_none")
+    reason = "cannot list the day folder"
+    log = " ".join(next(tmp_path.glob("*_none.log")).read_text().split())
+    assert log.count(reason) == 1
+    assert sum(reason in line for line in site.said) == 1
+    assert "BIAS02 failed: as BIAS01" in site.said
+    assert "BIAS02 failed: as BIAS01" in log
+    assert reason in site.state("BIAS02")["reason"]
+    site.acquire("BIAS01", "BIAS02")
+    site.write_campaign(
+        test_specifics={"D12": {"datapath": [DAY, "13_Mar_19"], "schedule": schedule}}
+    )
+    site.run("D12", log_folder=tmp_path, tag="_some")
+    log = " ".join(next(tmp_path.glob("*_some.log")).read_text().split())
+    assert log.count("no day folder") == 1
+
+
+def test_paths_are_told_without_steps_up(tmp_path: Path) -> None:
+    site = Site(tmp_path / "one", ccds=1)
+    site.acquire("BIAS01")
+    (site.root / "results").mkdir()
+    (tmp_path / "one" / "atdata").symlink_to(tmp_path / "one" / "data")
+    day = tmp_path / "one" / "results" / ".." / "data" / DAY
+    site.write_campaign(
+        tests=[["BIAS01"]], resroot="../one/atdata/../results", datapath=str(day.parent)
+    )
+    site.run(log_folder=tmp_path)
+    log = next(tmp_path.glob("*.log")).read_text()
+    assert "/../" not in log
+    assert f"datapath = ['{tmp_path}/one/data/{DAY}']" in " ".join(log.split())
+    site.run(asked={"days": (day,)}, log_folder=tmp_path, tag="_again")
+    assert "/../" not in next(tmp_path.glob("*_again.log")).read_text()
 
 
 def test_a_log_on_a_full_disk_ends_and_the_analyses_go_on(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_files_that_are_missing_or_cut_short(tmp_path: Path) -> None:
     structure = seen.cause("MISSDATA")
     assert "CCD2: no file for OBSID 1000" in structure
     assert "OBSID 1001 CCD3: " in structure
+    flags = [one["name"] for one in seen.results()["flags"] if one["severity"] == "error"]
+    assert (flags.count("MISSDATA"), flags.count("BADDATA")) == (1, 1)  # told once each
     assert any("OBSID 1002 has no housekeeping" in one for one in told(seen, "MISSDATA"))
     assert "cut short" in seen.cause("BADDATA")
     assert "OBSID 1001 CCD3" in seen.cause("BADDATA")

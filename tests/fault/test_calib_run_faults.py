@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from kit.calib_engine import FIRST, Site
 from kit.calib_run import pipeline
 from kit.executor_tasks import PYTHONPATH
 from kit.small_disk import prove
+from nightjard.calib.command import main
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -67,14 +69,30 @@ def calls(site: Site) -> list[str]:
     return (site.root / "calls").read_text().split("\n")[:-1]
 
 
-def test_killed_in_the_middle_it_goes_on_with_what_was_done(site: Site) -> None:
+def test_killed_in_the_middle_it_goes_on_with_what_was_done(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told() -> tuple[str, str]:
+        capsys.readouterr()
+        assert main(["status", str(site.path)]) == 0
+        row, *more = capsys.readouterr().out.splitlines()[1:]
+        return row.split()[2], " ".join(more)
+
     sign = site.root / "sign"
     with running(site, "hang") as process:
         until(lambda: sign.exists() and sign.read_text())
+        assert told() == ("processing", "")
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     worker = int(sign.read_text())
     until(lambda: is_gone(worker))
+    assert told() == (
+        "interrupted", "D11: no process is at work on it; BIAS01 was interrupted; to go on: "
+        f"calib run {site.path} -R D11",
+    )  # fmt: skip
+    assert main(["status", str(site.path), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["sessions"]
+    assert (found["is_running"], found["interrupted"]) == (False, ["BIAS01"])
     assert site.state("BIAS01")["stage"] == "processing"
     assert calls(site) == ["BIAS01 check"]
     checked = site.results / "D11" / "BIAS01" / "attempt-01" / "subtasks" / "check.json"
@@ -88,6 +106,7 @@ def test_killed_in_the_middle_it_goes_on_with_what_was_done(site: Site) -> None:
     ]
     assert not list(site.results.rglob("*.tmp"))
     assert site.state("BIAS01")["obsids"] == [FIRST, FIRST + 2]
+    assert told() == ("processed", "")
 
 
 def test_a_worker_that_is_killed_costs_nothing_but_its_time(site: Site) -> None:

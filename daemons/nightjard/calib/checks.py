@@ -31,6 +31,7 @@ from nightjard.calib import metrics
 from nightjard.calib.checks_housekeeping import check_housekeeping, draw_housekeeping
 from nightjard.calib.checks_judging import judge_metrics
 from nightjard.calib.dataset import CcdFrame
+from nightjard.calib.results import read_subtask
 from nightjard.calib.work import Work
 
 if TYPE_CHECKING:
@@ -82,17 +83,23 @@ def _key(outcome: dict[str, Any]) -> tuple[int, int]:
 
 
 def inventory(work: Work) -> None:
-    """Leave the table of the exposures: what they are, which CCDs have a usable frame."""
+    """Leave the table of the exposures: what they are, which CCDs have a usable frame.
+
+    Files that are missing or unusable raise flags, unless the ingestion has raised them.
+    """
     from astropy.table import Table
 
     dataset = work.dataset
+    is_told = read_subtask(work.folder, "init") is not None
     rows: dict[int, dict[str, Any]] = {}
     for frame in dataset.frames:
         row = rows.setdefault(frame.obsid, _inventory_row(frame))
         row["ccds"] += str(frame.ccd) if frame.is_usable else "-"
         if not frame.is_usable and not work.is_drill:  # a drill has no frames
             reason = frame.problem or "its file is missing"
-            row["problem"] = f"CCD{frame.ccd}: {reason}"
+            row["problem"] += f"{'; ' if row['problem'] else ''}CCD{frame.ccd}: {reason}"
+            if is_told:
+                continue
             work.results.flag(
                 "MISSDATA" if frame.path is None else "BADDATA", cause=f"OBSID {frame.obsid}, "
                 f"CCD{frame.ccd}: {reason}", obsid=frame.obsid, ccd=frame.ccd,

@@ -40,6 +40,8 @@ class Ingested:
         The acquisition beside the script; missing files are among its messages.
     unusable
         Why files that are there cannot be used.
+    shared
+        Those of the notes that are about folders and logs: true of all their tests.
     """
 
     plan: TestPlan
@@ -47,6 +49,7 @@ class Ingested:
     structure: Structure
     notes: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ def ingest(plan: TestPlan, setup: Setup, first: int | None = None) -> Ingested:
             for one in run.exposures if one.obsid in logged.day.hk and one.obsid in hk
         },
     )  # fmt: skip
-    return Ingested(plan, dataset, structure, notes, unusable)
+    return Ingested(plan, dataset, structure, notes, unusable, logged.notes)
 
 
 def frames_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from nightjar.units import bytes_text
 
 _HEADINGS = ("SESSION", "TEST", "STATE", "FRAMES", "OBSIDS", "STEPS", "SIZE", "ERR", "WARN", "INFO",
              "WAIVED", "FLAGS")  # fmt: skip
-_COLORS = {"processed": "green", "failed": "red", "over-acquired": "yellow"}
+_COLORS = {"processed": "green", "failed": "red", "interrupted": "red",
+           "over-acquired": "yellow"}  # fmt: skip
 
 
 @click.command(
@@ -33,17 +35,23 @@ _COLORS = {"processed": "green", "failed": "red", "over-acquired": "yellow"}
 def command(shell: Session, campaign: Path, session: str | None) -> None:
     """Print the states that are kept beside the results."""
     from nightjard.calib.campaign import load_campaign
+    from nightjard.calib.engine.layout import is_held
     from nightjard.calib.engine.state import read_state, state_of
 
     loaded = load_campaign(campaign)
     names = [loaded.require_session(session)] if session else loaded.file.sessions
     sessions: list[dict[str, Any]] = []
     rows: list[list[Any]] = []
-    reasons: list[str] = []
+    reasons: dict[str, list[str]] = {}
+    stopped: list[str] = []
     for name in names:
         kept = read_state(loaded.results_root / name)
         tests = [state_of(one) for one in kept.get("tests", ())]
         told = []
+        is_running = is_held(loaded.results_root / name) if tests else False
+        killed = [one.test for one in tests if one.stage == "processing" and is_running is False]
+        if is_running is False and not all(one.has_ended for one in tests):
+            stopped.append(_resume(campaign, name, kept, killed))
         if not tests:
             rows.append([name, "-", "not begun", *[None] * 8, ""])
         for one, values in zip(tests, kept.get("tests", ()), strict=True):
@@ -52,12 +60,16 @@ def command(shell: Session, campaign: Path, session: str | None) -> None:
             told.append({**values, "steps": steps, "bytes": size})
             counts = [one.severities.get(key, 0) for key in ("error", "warning", "info", "waived")]
             obsids = None if one.obsids == (-1, -1) else f"{one.obsids[0]}-{one.obsids[1]}"
-            rows.append([name, one.test, one.stage, f"{one.frames}/{one.wanted}", obsids,
+            stage = "interrupted" if one.test in killed else one.stage
+            rows.append([name, one.test, stage, f"{one.frames}/{one.wanted}", obsids,
                          f"{sum(map(_is_done, steps.values()))}/{len(steps)}" if steps else None,
                          bytes_text(size), *counts, " ".join(one.flags)])  # fmt: skip
             if one.reason:
-                reasons.append(f"{one.test}: {one.reason}")
-        sessions.append({"run": name, "updated": kept.get("updated"), "tests": told})
+                reasons.setdefault(one.reason, []).append(one.test)
+        sessions.append({
+            "run": name, "updated": kept.get("updated"), "is_running": is_running,
+            "interrupted": killed, "tests": told,
+        })  # fmt: skip
     lines = table(_HEADINGS, rows, right=(3, 5, 6, 7, 8, 9, 10))
     painted = [
         next(
@@ -69,7 +81,18 @@ def command(shell: Session, campaign: Path, session: str | None) -> None:
         )
         for line in lines
     ]  # fmt: skip
-    shell.result({"campaign": str(campaign), "sessions": sessions}, [*painted, *reasons])
+    why = [f"{', '.join(tests)}: {reason}" for reason, tests in reasons.items()]
+    shell.result({"campaign": str(campaign), "sessions": sessions}, [*painted, *why, *stopped])
+
+
+def _resume(campaign: Path, name: str, kept: dict[str, Any], killed: list[str]) -> str:
+    """Return what to do about a session whose run is gone and whose tests have not all ended."""
+    words = ["calib", "run", str(campaign), "-R", name]
+    words += [
+        option for option, key in (("-W", "is_wait"), ("-k", "is_check_only")) if kept.get(key)
+    ]
+    what = f"; {', '.join(killed)} was interrupted" if killed else ""
+    return f"{name}: no process is at work on it{what}; to go on: {shlex.join(words)}"
 
 
 def _is_done(status: str) -> bool:

@@ -37,6 +37,8 @@ class Context:
         Shows a figure that was written; interactive runs only.
     drawer
         Draws figures beside the analysis; None: they are drawn where they are made.
+    told
+        What is true of several tests and was told: with the first of them.
     """
 
     setup: Setup
@@ -55,6 +57,7 @@ class Context:
     clears_intermediate: bool = False
     on_figure: Callable[[Path], None] | None = None
     drawer: Drawer | None = None
+    told: dict[str, str] = field(default_factory=dict)
 
     def tell(self, text: str) -> None:
         """Print a line and log it."""

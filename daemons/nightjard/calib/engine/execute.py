@@ -90,12 +90,14 @@ def _fail(context: Context, plan: TestPlan, outcome: Outcome, error: Exception) 
     outcome.severities = {"error": 1, "warning": 0, "info": 0, "waived": 0}
     if isinstance(error, NightjarError):
         outcome.reason = error.message
-        context.log.write(f"{plan.test} failed: {error.message}")
+        first = context.told.setdefault(error.message, plan.test)
+        text = error.message if first == plan.test else f"as {first}"
+        context.log.write(f"{plan.test} failed: {text}")
     else:
-        outcome.reason = f"{type(error).__name__}: {error}"
+        outcome.reason = text = f"{type(error).__name__}: {error}"
         context.log.write([f"{plan.test} failed:", *traceback.format_exc().splitlines()])
     context.progress.clear()
-    context.say(f"{plan.test} failed: {outcome.reason}")
+    context.say(f"{plan.test} failed: {text}")
 
 
 def _input_lines(context: Context, plan: TestPlan) -> list[str]:
@@ -168,7 +170,8 @@ def _log_ingestion(context: Context, plan: TestPlan, ingested: Ingested) -> None
              *ingested.structure.messages]
         )  # fmt: skip
     for note in ingested.notes:
-        context.log.write(note)
+        if note not in ingested.shared or context.told.setdefault(note, plan.test) == plan.test:
+            context.log.write(note)
 
 
 def _finish(

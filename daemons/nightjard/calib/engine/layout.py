@@ -7,6 +7,7 @@ that another has followed stays as it is: ``current`` points to the one in force
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from pathlib import Path
@@ -21,6 +22,36 @@ CURRENT = "current"
 LOCK = ".calib.lock"
 _ATTEMPT = re.compile(r"attempt-(\d{2,})\Z")
 _LINKED = ("figs", "products", "results.json", "flags.json")
+
+
+def is_held(run_folder: Path) -> bool | None:
+    """Tell whether a process is at work in a session's folder; None where that cannot be told."""
+    try:
+        descriptor = os.open(run_folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        # Shared, for a moment: whoever else only looks is no process at work.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def plain(path: Path) -> Path:
+    """Return a path without steps up; links stay where they are no part of one."""
+    if ".." not in path.parts:
+        return path
+    whole = path.absolute()
+    short = Path(os.path.normpath(whole))
+    # Beyond a link, a step up leads elsewhere than the text says.
+    return short if short.resolve() == whole.resolve() else whole.resolve()
 
 
 def require_room(campaign: Campaign, needed: int) -> None:

@@ -119,7 +119,7 @@ class Pipeline:
         self._progress = ProgressLine(stream, clock)
         self._id = pipeline_id(clock.now_ns(), options.tag, is_debug=options.is_debug)
         name = options.run + (DRILL if options.is_drill else "")
-        self.folder = setup.campaign.results_root / name
+        self.folder = layout.plain(setup.campaign.results_root / name)
         self.log_path = (
             None if options.log_folder is None else options.log_folder / f"Calib_{self._id}.log"
         )
@@ -199,7 +199,8 @@ class Pipeline:
     def _run(self, context: Context) -> dict[str, Any]:
         context.log.write(["_", "Starting FM Calib. Pipeline", *self._header().lines()])
         context.log.write(f"  Results will be saved in: {self.folder}/")
-        state = RunState(self.folder, self._about())
+        asked = {"is_wait": self.options.is_wait, "is_check_only": self.options.is_check_only}
+        state = RunState(self.folder, {**self._about(), **asked})
         for plan in self.plans:
             state.expect(plan.test, plan.handle, plan.script.frames)
         state.save(self._clock.now_ns())
@@ -223,7 +224,9 @@ class Pipeline:
             context.log.write(f"the run ends: {error.message}")
             raise
         finally:
-            context.log.write(summary_lines(self._header(), self.done))
+            block = summary_lines(self._header(), self.done)
+            if context.log.last != block:  # the last test's may stand there
+                context.log.write(block)
         record.write_session(self.folder, state, self._about())
         self._session_page(context)
         if not is_done:

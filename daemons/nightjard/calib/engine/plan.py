@@ -16,6 +16,7 @@ from nightjar.calibration.script import Script
 from nightjar.config.load import parse
 from nightjar.errors import ConfigError
 from nightjard.calib.campaign import Campaign, ScheduledTest, meant
+from nightjard.calib.engine import layout
 from nightjard.calib.engine.runs import Run
 from nightjard.calib.limits import fault_of
 from nightjard.calib.profiles import profile_at
@@ -267,7 +268,7 @@ def _plan(
         test, handle, planned, setup.profile, owner.is_colour_blind,
         tuple({**dict.fromkeys(owner.waived), **dict.fromkeys(campaign.file.waived_keys)}),
         None if first is None or last is None else (first, last),
-        _subtasks(entry, task, asked, where), days or folders,
+        _subtasks(entry, task, asked, where), tuple(layout.plain(path) for path in days or folders),
         _options(definition.options, entry.options, task, where),
         _limits(planned, campaign.limits_of(test, handle)),
         (entry.todo or {}).get("report", True) and not asked.is_test,

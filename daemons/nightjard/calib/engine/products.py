@@ -10,6 +10,7 @@ from typing import Any
 
 from nightjar.errors import ConfigError
 from nightjard.calib.campaign import Campaign
+from nightjard.calib.engine.layout import plain
 from nightjard.calib.engine.plan import TestPlan
 from nightjard.calib.work import Inputs
 
@@ -34,7 +35,7 @@ def inputs_of(campaign: Campaign, plan: TestPlan) -> tuple[Inputs, dict[str, Pat
     missing: list[str] = []
 
     def take(role: str, text: str) -> Path | None:
-        path = campaign.resolved(text, campaign.products_root)
+        path = plain(campaign.resolved(text, campaign.products_root))
         if not path.is_file():
             missing.append(f"inCDPs: {role}: no file {path}: the analysis goes on without it")
             return None

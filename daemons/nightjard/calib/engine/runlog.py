@@ -90,6 +90,11 @@ class RunLog:
         Gets the text of every record.
     complain
         Told once that the log cannot be written any more: the analyses go on without it.
+
+    Attributes
+    ----------
+    last
+        Lines of the last record.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class RunLog:
         self._listener = listener
         self._complain = complain
         self._file: int | None = None
+        self.last: list[str] = []
         if path is not None:
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -113,7 +119,7 @@ class RunLog:
 
     def write(self, text: str | Sequence[str]) -> None:
         """Write a record; of several lines the first stands beside the time."""
-        lines = [text] if isinstance(text, str) else list(text)
+        lines = self.last = [text] if isinstance(text, str) else list(text)
         wrapped = [part for line in lines for part in _wrap(line)]
         stamp = iso(self._clock.now_ns(), 3).replace("T", " ").replace(".", ",")
         record = f"{stamp} - INFO - " + "\n".join(wrapped) + "\n\n"
