@@ -281,6 +281,16 @@ def test_packets_before_the_last_one_were_moved_less_often() -> None:
     assert inefficiency(edge, 258).cti == pytest.approx(6e-6, rel=2e-3)
 
 
+def test_the_curve_of_the_converter_is_in_the_error_of_a_trail_without_noise() -> None:
+    light = np.full((DETECTOR.image_rows, 30), 32e3)
+    profile = transferred(light, 0, 20, 6e-6, 5.0).mean(axis=1)
+    for curve in (-0.004, 0.004):  # of the signal; a few ADU are read as they are
+        edge = Edge(profile[-30:-20] * (1 + curve), profile[-20:], np.full(20, 1e-4), 30)
+        found = inefficiency(edge, 258)
+        assert abs(found.cti - 6e-6) < 2 * found.error
+        assert found.error < 0.005 * 6e-6
+
+
 def test_no_trail_is_compatible_with_none_and_dark_frames_have_no_edge() -> None:
     pulls = []
     for seed in range(12):

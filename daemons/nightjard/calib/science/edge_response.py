@@ -30,6 +30,9 @@ from nightjard.calib.science.robust import (
 EDGE = 10  # last pixels of the image that are the signal
 BASE = 3  # last pixels of the overscan, for the plain hard-edge response
 _UNSEEN_ADU = 1.0  # that an offset may change across a quadrant without being seen
+#: Of the signal, read at 10 000 to 50 000 ADU, against a trail of some ADU: the curve of the
+#: converter, which is straight to some tenths of a percent.
+_CURVE = 0.003
 _TAILS = np.geomspace(0.25, 8.0, 61)  # lengths of the tail that are tried, px
 
 
@@ -186,7 +189,8 @@ class Inefficiency:
     Attributes
     ----------
     cti, error
-        Share of the charge left behind in one transfer, 1 sigma: of the first pixel.
+        Share of the charge left behind in one transfer, 1 sigma: of the first pixel. What the
+        converter's curve does to the signal, but not to the trail, is in the error.
     deferred, deferred_error
         Sum of the whole trail instead, beyond the overscan too; NaN where the tail is not seen.
     tail_px
@@ -234,6 +238,7 @@ def inefficiency(edge: Edge, transfers: int) -> Inefficiency:
     error = math.hypot(math.sqrt(max(float(gradient @ full @ gradient), 0.0)),
                        float(gradient @ bias))  # fmt: skip
     sigma = math.hypot(math.sqrt(max(float(full[1, 1]), 0.0)), float(bias[1]))
+    sigma, error = math.hypot(sigma, _CURVE * amplitude), math.hypot(error, _CURVE * total)
     return Inefficiency(amplitude / per, sigma / per, total / per, error / per, tail, base)
 
 
