@@ -15,6 +15,7 @@ from nightjard.calib.work import Work
 from nightjard.simulators.detector.truth import Truth
 
 SMALL = "ccd273-8th"
+EIGHTH_FULL = load_detector(SMALL).adc_full_scale
 LIGHT = {"only": True, "photon_noise": True, "read_noise": True, "pattern": True, "lamp": True}
 
 
@@ -64,6 +65,16 @@ def test_a_full_detector_is_near_its_profile(tmp_path: Path, test: str, seconds:
     value, error = values_of(found["check"], "saturation_time")[()]
     assert value == pytest.approx(seconds, abs=4 * error)
     assert "FLUX_OOL" not in flags_of(found["check"])
+
+
+def test_light_that_saturates_before_the_shutter_closes_is_not_too_little(tmp_path: Path) -> None:
+    # 0.08 s are commanded of the 0.1 s to saturation; the shutter makes 0.105 s of them.
+    truth = Truth.default(load_detector(SMALL))
+    work = take(tmp_path, "FLATFLUX00_2000", truth)
+    found = run_all(work)["check"]
+    top = work.table("check", "fluence")
+    assert max(top["fluence"]) < 0.95 * EIGHTH_FULL
+    assert flags_of(found) == {}
 
 
 def test_no_light_is_told(tmp_path: Path) -> None:

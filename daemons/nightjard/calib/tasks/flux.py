@@ -120,6 +120,9 @@ def judge_flats(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> Non
         expected = min(float(np.median(one["exptime"])) / nominal, 1.0) * full
         limit = limits.of("fluence", label) or Limit(0.9 * expected, 1.1 * expected)
         limit = spot_judging.as_open(limit, one)
+        if limit.low is not None and limit.low > 0.9 * full:
+            # A shutter that is slower than the light saturates: there is no more than full.
+            limit = limit._replace(low=0.9 * full)
         work.results.compliance(
             "fluence",
             float(np.median(one["fluence"])),
