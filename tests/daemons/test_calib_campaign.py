@@ -44,6 +44,8 @@ def test_the_shipped_example_is_the_walk_through_of_the_training_block() -> None
         ("CHINJ01", 36, (17293, 17328)), ("CHINJ02", 26, (17329, 17354)),
         ("TP01", 50, (17355, 17404)),
     ]  # fmt: skip
+    # What works on prepared frames has them prepared.
+    assert all("prep" in plan.subtasks for plan in d11 if "basic" in plan.subtasks)
     (focus,) = plans_of(setup, Asked("D00"), lambda _handle: PLAIN_LIKE)
     assert (focus.test, focus.script.frames, focus.obsids) == ("FOCUS00_800", 9, None)
     assert focus.days[0].name == "12_Mar_19"
