@@ -206,3 +206,35 @@ def test_interactive_needs_a_display(
     assert code == 3
     assert "--interactive needs a display" in error
     assert not site.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("run {campaign} -R ", {"D11"}),
+        ("run -R D11 -y {campaign} --only ", {"BIAS01", "BIAS02"}),
+        ("status {campaign} -R X", set()),
+        ("run missing.json -R ", set()),
+        ("simulate --camptype Mi", {"Mini"}),
+        ("simulate FOCUS00_8", {"FOCUS00_800", "FOCUS00_880"}),
+        ("simulate --camptype Mini FOCUS00_8", {"FOCUS00_800"}),
+        ("simulate --fault hk-st", {"hk-stale", "hk-stuck", "hk-stuck-bit"}),
+        ("init NOSTROMO --detector ccd", {"ccd273", "ccd273-8th"}),
+        ("profile show B", {"B_NOSTROMO"}),
+        ("acquire D11 --chamber C", {"CAMD"}),
+        ("run {campaign} -v 7", {"7.2.X", "7.5.X"}),
+    ],
+)
+def test_names_are_completed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str,
+    offered: set[str],
+) -> None:  # fmt: skip
+    line = "calib " + words.format(campaign=site.path)
+    monkeypatch.setenv("CALIB_CONFIG_ROOT", str(site.root / "none"))
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+    monkeypatch.setenv("_CALIB_COMPLETE", "bash_complete")
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 0
+    assert {one.partition(",")[2] for one in capsys.readouterr().out.split()} == offered

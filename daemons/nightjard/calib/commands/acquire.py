@@ -13,6 +13,7 @@ from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session, is_terminal, write
 from nightjar.errors import Cancelled
 from nightjar.times import duration_text
+from nightjard.calib import completing
 
 if TYPE_CHECKING:
     from nightjard.calib.acquire import Step
@@ -37,8 +38,10 @@ The camera needs a control for every key that a script commands. What a camera c
     help="Parent of the day folders of the block.",
 )
 @click.option("--day", metavar="NAME", help="Name of the day folder.  [default: that of today]")
-@click.option("--detector", default="ccd273", show_default=True, help="What the camera has.")
-@click.option("--chamber", default="B_NOSTROMO", show_default=True, metavar="PROFILE")
+@click.option("--detector", default="ccd273", show_default=True, help="What the camera has.",
+              shell_complete=completing.detectors)
+@click.option("--chamber", default="B_NOSTROMO", show_default=True, metavar="PROFILE",
+              shell_complete=completing.chambers)
 @click.option("--elvis", default="7.5.X", show_default=True, metavar="VERSION",
               help="Version whose log and housekeeping are written.")  # fmt: skip
 @click.option("-O", "--start-obsid", type=click.IntRange(0, 10**8),

@@ -12,6 +12,7 @@ import click
 from nightjar import __version__
 from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session
+from nightjard.calib import completing
 
 _HELP = """Make the work tree of a block: BLOCK/ANALYSIS, BLOCK/SCRIPTS, links to its data.
 
@@ -31,9 +32,12 @@ and the campaign file of calib run. What is there already stays as it is."""
 )
 @click.option("--results", default="results", show_default=True, metavar="NAME",
               help="Folder of the results in it: your own, where several work on one block.")
-@click.option("--chamber", default="B_NOSTROMO", show_default=True, help="Chamber profile.")
-@click.option("--detector", default="ccd273", show_default=True, help="Detector description.")
+@click.option("--chamber", default="B_NOSTROMO", show_default=True, help="Chamber profile.",
+              shell_complete=completing.chambers)
+@click.option("--detector", default="ccd273", show_default=True, help="Detector description.",
+              shell_complete=completing.detectors)
 @click.option("--camptype", default="Full", show_default=True, metavar="NAME",
+              shell_complete=completing.camptypes,
               help="Kind of campaign: its catalogue.")  # fmt: skip
 @click.option("--date", type=click.DateTime(["%Y-%m-%d"]), help="For the names.  [default: today]")
 @click.option("--roe", help="Serial of the read-out electronics.")

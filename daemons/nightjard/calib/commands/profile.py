@@ -10,6 +10,7 @@ import click
 
 from nightjar.cli.frame import FrameGroup
 from nightjar.cli.session import Session
+from nightjard.calib import completing
 
 pass_session = click.make_pass_decorator(Session)
 
@@ -42,7 +43,7 @@ def list_profiles(session: Session) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.chambers)
 @click.option("--number", type=int, metavar="N", help="This version, not the one in force.")
 @pass_session
 def show(session: Session, name: str, number: int | None) -> None:
@@ -78,7 +79,7 @@ def show(session: Session, name: str, number: int | None) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.chambers)
 @pass_session
 def history(session: Session, name: str) -> None:
     """Show all versions of the profile NAME, and what each changed."""
@@ -106,7 +107,8 @@ def history(session: Session, name: str) -> None:
               type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Of a test or of a session: FOCUS00, FLATFLUX00, PSFLUX00.")
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("-c", "--chamber", required=True, metavar="NAME", help="Profile to be changed.")
+@click.option("-c", "--chamber", required=True, metavar="NAME", help="Profile to be changed.",
+              shell_complete=completing.chambers)
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="File of the proposal.  [default: NAME-version-N.json in the current folder]",

@@ -15,6 +15,7 @@ import click
 from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session, write
 from nightjar.errors import Code, InvalidArgument
+from nightjard.calib import completing
 
 _PATH = click.Path(path_type=Path)
 
@@ -26,10 +27,12 @@ _PATH = click.Path(path_type=Path)
 @click.argument("campaign", type=_PATH, required=False)
 @click.option("-y", "-j", "--campaign", "other", type=_PATH,
               help="The campaign file; as the argument.")
-@click.option("-R", "--run", "session", metavar="RUN", help="Session: D00, D11 ...")
+@click.option("-R", "--run", "session", metavar="RUN", help="Session: D00, D11 ...",
+              shell_complete=completing.sessions)
 @click.option("-d", "--day", "days", type=_PATH, multiple=True,
               help="Day folder, instead of the campaign's; again for one that follows.")
-@click.option("-v", "--elvis", help="Version of the acquisition software.")
+@click.option("-v", "--elvis", help="Version of the acquisition software.",
+              shell_complete=completing.versions)
 @click.option("-W", "--wait", is_flag=True, help="Follow the acquisition.")
 @click.option("-k", "--check", is_flag=True, help="Only check the data (and find the spots).")
 @click.option("-l", "--log", is_flag=True, help="Keep a log, Calib_FM<date>_<time><tag>.log.")
@@ -44,7 +47,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("-i", "--interactive", is_flag=True, help="Show figures as they are made.")
 @click.option("-C", "--clear-intermediate", is_flag=True,
               help="Remove what can be made again once a test is done.")
-@click.option("--only", multiple=True, metavar="TEST", help="Only this test or handle.")
+@click.option("--only", multiple=True, metavar="TEST", help="Only this test or handle.",
+              shell_complete=completing.session_tests)
 @click.option("--sleep", type=click.FloatRange(0, min_open=True), metavar="S",
               help="Seconds between two looks (120).")
 @click.option("--give-up", type=click.FloatRange(0, min_open=True), metavar="S",

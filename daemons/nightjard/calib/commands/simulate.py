@@ -14,6 +14,7 @@ from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session, is_terminal, write
 from nightjar.errors import Cancelled, InvalidArgument
 from nightjar.times import duration_text, parse_iso
+from nightjard.calib import completing
 
 pass_session = click.make_pass_decorator(Session)
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -37,7 +38,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_wanted:
 
 
 @click.command("simulate", cls=FrameCommand, help=_HELP)
-@click.argument("tests", nargs=-1, metavar="[TEST]...")
+@click.argument("tests", nargs=-1, metavar="[TEST]...", shell_complete=completing.tests)
 @click.option(
     "-s", "--session", "sessions", multiple=True, type=click.Path(path_type=Path, exists=True),
     metavar="DIR", help="Folder of a session, as calib sessions makes it; may be repeated.",
@@ -46,12 +47,16 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_wanted:
               help="Where the day folders are made.")  # fmt: skip
 @click.option("--scale", type=click.Choice(["8th", "full"]), default="8th", show_default=True,
               help="Size of the image area.")  # fmt: skip
-@click.option("--detector", metavar="NAME", help="Another description; a name or a file.")
+@click.option("--detector", metavar="NAME", help="Another description; a name or a file.",
+              shell_complete=completing.detectors)
 @click.option("--block", default="NOSTROMO", show_default=True, metavar="NAME")
-@click.option("--chamber", default="B_NOSTROMO", show_default=True, metavar="PROFILE")
+@click.option("--chamber", default="B_NOSTROMO", show_default=True, metavar="PROFILE",
+              shell_complete=completing.chambers)
 @click.option("--camptype", default="Full", show_default=True, metavar="NAME",
+              shell_complete=completing.camptypes,
               help="Catalogue that knows the TESTs.")  # fmt: skip
-@click.option("--elvis", default="7.5.X", show_default=True, metavar="VERSION")
+@click.option("--elvis", default="7.5.X", show_default=True, metavar="VERSION",
+              shell_complete=completing.versions)
 @click.option("--date", metavar="TIME", help="UTC of the first exposure, ISO 8601.  [default: now]")
 @click.option("--start-obsid", type=click.IntRange(0, 10**8), default=1000, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of block, photons, noise.")
@@ -62,7 +67,8 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_wanted:
 @click.option("--speed", type=click.FloatRange(0, min_open=True), metavar="X",
               help="Times as fast as life; 1: as long as it takes.  "
               "[default: as fast as it goes]")  # fmt: skip
-@click.option("--fault", "faults", multiple=True, metavar="NAME[:KEY=VALUE,...]")
+@click.option("--fault", "faults", multiple=True, metavar="NAME[:KEY=VALUE,...]",
+              shell_complete=completing.faults)
 @click.option("--split-days", is_flag=True, help="A new day folder after midnight.")
 @click.option("--faults", "is_listing", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_faults, help="List the faults, with their keys.")  # fmt: skip

@@ -16,6 +16,7 @@ from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session
 from nightjar.cli.text import table
 from nightjar.units import bytes_text
+from nightjard.calib import completing
 
 _HEADINGS = ("SESSION", "TEST", "STATE", "FRAMES", "OBSIDS", "STEPS", "SIZE", "ERR", "WARN", "INFO",
              "WAIVED", "FLAGS")  # fmt: skip
@@ -30,7 +31,8 @@ _COLORS = {"processed": "green", "failed": "red", "interrupted": "red",
     "take on the disk; calib clear -n tells what of it can be made again.",
 )  # fmt: skip
 @click.argument("campaign", type=click.Path(path_type=Path))
-@click.option("-R", "--run", "session", metavar="RUN", help="Only this session.")
+@click.option("-R", "--run", "session", metavar="RUN", help="Only this session.",
+              shell_complete=completing.sessions)
 @click.pass_obj
 def command(shell: Session, campaign: Path, session: str | None) -> None:
     """Print the states that are kept beside the results."""
