@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from kit.calib_engine import DAY, FIRST, PLAIN, Site, Source, check, with_subtas
 from nightjar.calibration.explog import read_explogs
 from nightjar.errors import TimedOut
 from nightjard.calib.engine.runs import exposures_of, latest_run
+from nightjard.calib.task import Task
 from nightjard.calib.work import Work
 
 
@@ -302,6 +304,22 @@ def test_lines_of_a_log_that_are_no_rows_are_told_once(site: Site) -> None:
     site.run(is_wait=True, log_folder=site.root)
     text = " ".join(next(site.root.glob("*.log")).read_text().split())
     assert text.count("line of a log left out") == 1
+
+
+@pytest.mark.parametrize("others", [[], [["BIAS02"]]])
+def test_a_test_that_cannot_be_analysed_is_tried_once(site: Site, others: list[list[str]]) -> None:
+    def load(handle: str) -> Task:
+        if handle == "BIAS01":
+            raise ModuleNotFoundError("No module named 'nightjard.calib.tasks.bias'")
+        return PLAIN
+
+    site.acquire("BIAS01")
+    site.write_campaign(tests=[["BIAS01"], *others], wait={"give_up_s": 600})
+    site.answers = [False]
+    with pytest.raises(TimedOut) if others else nullcontext():
+        site.run(is_wait=True, task=load)
+    assert site.said.count("Running: BIAS01") == 1
+    assert site.state("BIAS01")["obsids"] == [FIRST, FIRST + 2]
 
 
 # --- the same name in two sessions ---

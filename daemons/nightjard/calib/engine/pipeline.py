@@ -279,7 +279,8 @@ class Pipeline:
     def _keep(self, known: Any, plan: TestPlan, outcome: Outcome) -> None:
         known.stage = "failed" if outcome.has_errors else "processed"
         known.reason = outcome.reason
-        known.obsids = outcome.obsids
+        # As it was seen: else a test whose data could not be read would look new for ever.
+        known.obsids = outcome.obsids if plan.run is None else plan.run.obsids
         known.flags, known.severities = outcome.flags, outcome.severities
         known.minutes, known.attempt = outcome.minutes, outcome.attempt or known.attempt
         known.script, known.days = outcome.script, days_of(plan)
