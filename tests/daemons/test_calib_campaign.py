@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from kit.calib_engine import PLAIN, Site
+from nightjar.calibration.catalogue import load_catalogue
 from nightjar.config.load import schema
 from nightjar.errors import ConfigError
 from nightjar.files import shipped_folder
 from nightjard.calib.campaign import CampaignFile, Waiver, load_campaign
 from nightjard.calib.engine.plan import Asked, TestPlan, plans_of, set_up
 from nightjard.calib.limits import Limits
+from nightjard.calib.task import load_task
 
 
 @pytest.fixture
@@ -179,3 +181,12 @@ def test_the_schema_is_plain_json_and_knows_all_keys() -> None:
     described = json.loads(json.dumps(schema(CampaignFile)))
     assert set(described["properties"]) == set(CampaignFile.model_fields)
     assert described["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("camptype", ["Full", "Mini", "MOT", "AsBuilt", "Camera"])
+def test_every_test_of_every_shipped_catalogue_has_its_analysis(camptype: str) -> None:
+    catalogue = load_catalogue(camptype)
+    for handle in catalogue.handles:
+        task = load_task(handle)
+        assert set(catalogue.definition(handle).subtasks) <= set(task.names), handle
+        assert "check" in task.names

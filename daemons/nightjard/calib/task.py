@@ -90,6 +90,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "FLAT01": ("flat", "FLAT"),
     "FLAT02": ("flat", "FLAT"),
     "FLAT_STB": ("flat", "FLAT"),
+    "MOT_FF": ("flat", "FLAT"),
     "CHINJ01": ("injection", "INJECTION_IG1"),
     "CHINJ02": ("injection", "INJECTION_IDL"),
     "TP01": ("pumping", "VERTICAL_PUMPING"),
