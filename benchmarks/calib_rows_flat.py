@@ -13,6 +13,7 @@ from calib_compare import Judge
 from calib_rows_dark import defect_map, plane_of
 from numpy.typing import NDArray
 
+from nightjard.calib.science.illumination import box_medians, illumination
 from nightjard.calib.science.linearity_curve import Curve
 from nightjard.simulators.detector import electronics, pixels
 from nightjard.simulators.detector.truth import channel
@@ -222,6 +223,9 @@ def response(judge: Judge, folder: Path) -> None:
             one = (1, quadrant)
             good = ~defect_map(block, one)
             map_of = pixels.response(block.detector, block.truth, channel(*one), wave)
+            # What is smooth on the scale of a box cannot be told from the light: no flat has it.
+            map_of /= illumination(box_medians(map_of, ~good), map_of.shape)
             match = float(np.corrcoef(plane[good], map_of[good])[0, 1])
             worst = min(worst, match)
-    judge.least("master flat beside the response, correlation", worst, 0.95, note="worst of 12")
+    judge.least("master flat beside the response, correlation", worst, 0.95,
+                note="worst of 12; both within boxes of 25 px")  # fmt: skip
