@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from reference_cli import CLIENTS, client_page
-from reference_config import configuration_page
+from reference_config import campaign_page, configuration_page
 from reference_markdown import TITLES, anchor, code, table
 
 from nightjar.api import (
@@ -323,7 +323,8 @@ def index_page() -> list[str]:
         *(f"- [{program}](configuration-{program}.md), the {TITLES[program]}"
           for program in TITLES),
         *(f"- [{program} with mode {mode}](configuration-{program}-{mode}.md)"
-          for program, mode in MODES), "",
+          for program, mode in MODES),
+        "- [campaign](campaign.md): the campaign file of calib", "",
         "## What daemons answer", "",
         "- [common commands](commands.md)",
         *(f"- [{program}](commands-{program}.md): commands and status" for program in TITLES),
@@ -344,6 +345,7 @@ def pages() -> dict[str, str]:
         "commands.md": ("nightjar/api/commands.py", common_commands_page),
         "codes.md": ("nightjar/errors.py", codes_page),
         "fits-header.md": ("nightjard/camd/header.py", header_page),
+        "campaign.md": ("nightjard/calib/campaign.py", campaign_page),
         "fits-cube.md": ("nightjard/fitslogd/cube_header.py", cube_page),
     }
     for program in PROGRAMS:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from reference_markdown import TITLES, anchor, code, table
 
 from nightjar.config.load import DaemonConfig
-from nightjard.site.configured import spec_of
+from nightjard.site.configured import models_of, spec_of
 
 KINDS = {
     "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false",
@@ -41,6 +41,8 @@ def type_text(schema: dict[str, Any], titles: dict[str, str]) -> str:
     if "$ref" in schema:
         title = titles[schema["$ref"].rsplit("/", 1)[-1]]
         return f"[{title}](#{anchor(title)})"
+    if schema.get("title") in titles:
+        return f"[{titles[schema['title']]}](#{anchor(titles[schema['title']])})"
     options = schema.get("anyOf") or schema.get("oneOf")
     if options:
         return " or ".join(type_text(option, titles) for option in options)
@@ -49,10 +51,14 @@ def type_text(schema: dict[str, Any], titles: dict[str, str]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(code(json.dumps(value)) for value in schema["enum"])
     kind = schema.get("type")
+    if isinstance(kind, list):
+        return " or ".join(type_text(schema | {"type": one}, titles) for one in kind)
     if kind == "null":
         return "`null`"
     if kind == "array":
         parts = schema.get("prefixItems")
+        if parts and any(part != parts[0] for part in parts):
+            return f"[{', '.join(type_text(part, titles) for part in parts)}]"
         if parts:
             return f"list of {len(parts)} {type_text(parts[0], titles)}s"
         items = type_text(schema.get("items", {}), titles)
@@ -174,8 +180,32 @@ def configuration_page(program: str, mode: str = "") -> list[str]:
         "## Keys that every daemon has", "", *keys_table(model, common, titles),
         f"## Keys of {program}", "", *keys_table(model, own, titles),
     ]  # fmt: skip
+    return lines + nested_tables(nested, titles)
+
+
+def nested_tables(nested: Iterable[type[BaseModel]], titles: dict[str, str]) -> list[str]:
+    """Return the sections of nested objects."""
+    lines: list[str] = []
     for one in nested:
         summary = (one.__doc__ or "").strip().splitlines()[0]
         lines += [f"## {titles[one.__name__]}", "", summary, ""]
         lines += keys_table(one, one.model_fields, titles)
     return lines
+
+
+def campaign_page() -> list[str]:
+    """Return the page of the campaign file of ``calib run``."""
+    (model,) = models_of("calib")
+    nested = nested_models(model)
+    titles = {one.__name__: title_of(one) for one in nested}
+    return [
+        "# The campaign file of calib", "",
+        "One JSON object without comments; `calib init` makes one, `calib run` reads it. An "
+        "unknown key, a wrong type or a value outside the limits is refused with the file, the "
+        "key, the value and what is allowed; `calib run FILE -R SESSION --dry-run` tells that "
+        "without doing anything. For an editor: `nightjar schema calib`.", "",
+        "How to: [check and analyse](../how-to/calibration-run.md). Limits include the values "
+        "given, except after *above* and *below*.", "",
+        "## Keys", "", *keys_table(model, model.model_fields, titles),
+        *nested_tables(nested, titles),
+    ]  # fmt: skip

@@ -183,7 +183,7 @@ def test_prep_records_recipes_and_offsets(tmp_path: Path) -> None:
     work.inputs.masks[1] = Path(mask)
     found = run(work, "prep", prep_subtask(is_debiased=True).function)
     assert recipes_of(work) == {1: Recipe(mask=mask)}
-    assert "CCD 1: prepared without master bias: none is configured" in found["notes"]
+    assert "CCD 1: prepared without master bias: there is none" in found["notes"]
     table = work.table("prep", "prep")
     assert len(table) == 3 * 4
     assert set(table["bad"]) == {ROWS}
@@ -200,7 +200,7 @@ def test_what_is_not_configured_is_left_out_and_told(tmp_path: Path) -> None:
     work = take(tmp_path, "BIAS01", Truth.default(EIGHTH), frames={"col001": 1})
     work.inputs.flats[800, 1] = tmp_path / "flat.fits"
     assert recipe_for(work, 1, wave_nm=800) == Recipe(flat=str(tmp_path / "flat.fits"))
-    assert work.results.notes == ["CCD 1: prepared without cosmetics mask: none is configured"]
+    assert work.results.notes == ["CCD 1: prepared without cosmetics mask: there is none"]
     assert recipe_for(work, 1, is_masked=False, wave_nm=590).flat is None
     assert "flat of 590 nm" in work.results.notes[-1]
     drill = dataclasses.replace(work, is_drill=True)

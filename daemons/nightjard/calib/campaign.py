@@ -36,12 +36,12 @@ Folders = Annotated[
 class DiffValues(StrictModel):
     """Values of all scripts that belong to the hardware: serials, who operates."""
 
-    operator: str = "unk"
-    sn_ccd1: str = ""
-    sn_ccd2: str = ""
-    sn_ccd3: str = ""
-    sn_roe: str = ""
-    sn_rpsu: str = ""
+    operator: str = Field("unk", description="Who operates; not compared with the log.")
+    sn_ccd1: str = Field("", description="Serial of CCD 1; empty: not compared.")
+    sn_ccd2: str = Field("", description="Serial of CCD 2.")
+    sn_ccd3: str = Field("", description="Serial of CCD 3.")
+    sn_roe: str = Field("", description="Serial of the read-out electronics.")
+    sn_rpsu: str = Field("", description="Serial of the power supply.")
 
 
 class InputProducts(StrictModel):
@@ -88,9 +88,9 @@ class WaitConfig(StrictModel):
 class Waiver(StrictModel):
     """A flag that is known and accepted for a while: told, but it alarms nobody."""
 
-    flag: str
+    flag: str = Field(description="Name of the flag.")
     test: str = Field("*", description="A test, a handle, or * for all.")
-    reason: str = Field(min_length=1, max_length=400)
+    reason: str = Field(min_length=1, max_length=400, description="Why.")
     expires: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="Last day, UTC: YYYY-MM-DD.")
 
     @model_validator(mode="after")
@@ -167,7 +167,9 @@ class Session(StrictModel):
     """What is to be done with the data of a session."""
 
     datapath: Folders = Field((), description="Day folder or folders, below `datapath`.")
-    schedule: tuple[Entry, ...] = Field((), strict=False)
+    schedule: tuple[Entry, ...] = Field(
+        (), strict=False, description="Tests in the order in which they are analysed."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Session:
@@ -195,14 +197,19 @@ class CampaignFile(StrictModel):
     detector: str = Field("ccd273", min_length=1, description="Name or path of its description.")
     elvis: Name = Field("7.5.X", description="Version of the acquisition software.")
     camptype: Name = Field("Full", description="Catalogue of tests.")
-    diffvalues: DiffValues = DiffValues()
-    inCDPs: InputProducts = InputProducts()  # noqa: N815 - the name that analysts know
+    diffvalues: DiffValues = Field(
+        DiffValues(), description="Serials and operator: what the log must say."
+    )
+    inCDPs: InputProducts = Field(  # noqa: N815 - the name that analysts know
+        InputProducts(), description="Calibration products that go in."
+    )
     perflimits: dict[Name, dict[str, Any]] = Field(
-        {}, description="Test or handle -> limits that replace those of the catalogue."
+        {}, description="Test or handle -> limits that replace those of the catalogue; null: "
+        "not judged."
     )
     doReport: bool = Field(True, description="Write reports.")  # noqa: N815
-    executor: ExecutorConfig = ExecutorConfig()
-    wait: WaitConfig = WaitConfig()
+    executor: ExecutorConfig = Field(ExecutorConfig(), description="Where analyses run.")
+    wait: WaitConfig = Field(WaitConfig(), description="When to look, when to give up.")
     waivers: tuple[Waiver, ...] = Field(
         (), strict=False, description="Flags that are known and accepted until a day."
     )

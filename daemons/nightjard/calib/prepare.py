@@ -83,7 +83,7 @@ def recipe_for(
         ) if wanted and path is None
     ]  # fmt: skip
     if missing:
-        work.results.note(f"CCD {ccd}: prepared without {', '.join(missing)}: none is configured")
+        work.results.note(f"CCD {ccd}: prepared without {', '.join(missing)}: there is none")
     return Recipe(offset, *(None if path is None else str(path) for path in (mask, bias, flat)))
 
 
