@@ -139,6 +139,10 @@ class Frame:
             pixels ^= _SIGN
         return pixels
 
+    def drop(self, quadrant: str) -> None:
+        """Let go of a converted quadrant."""
+        self._quadrants.pop(quadrant, None)
+
     def forget(self) -> None:
         """Let go of converted quadrants, and of the pages of the file that were read."""
         self._quadrants.clear()

@@ -330,18 +330,22 @@ def measure_frame(
         own measure, ``blake3``; or ``problem`` where the file cannot be read.
     """
     found: dict[str, Any] = {"obsid": obsid, "ccd": ccd}
+    own = None
+    if handle:
+        # By name: this module stands below the analyses.
+        own = importlib.import_module("nightjard.calib.task").load_task(handle).frame_check
     try:
         frame = open_frame(path, load_detector(detector))
         if is_hashed:
             found["blake3"] = frame.blake3()
-        found["quadrants"] = {
-            quadrant: measure_quadrant(frame, quadrant) for quadrant in frame.detector.names
-        }
+        found["quadrants"] = {}
+        for quadrant in frame.detector.names:
+            found["quadrants"][quadrant] = measure_quadrant(frame, quadrant)
+            if own is None:
+                # The next quadrant takes its memory: new pages cost as much as reading them.
+                frame.drop(quadrant)
     except StorageError as error:
         return {**found, "problem": error.message}
-    if handle:
-        # By name: this module stands below the analyses.
-        task = importlib.import_module("nightjard.calib.task").load_task(handle)
-        if task.frame_check is not None:
-            found["found"] = task.frame_check(frame, arguments or {})
+    if own is not None:
+        found["found"] = own(frame, arguments or {})
     return found
