@@ -278,6 +278,26 @@ def test_the_folder_of_tomorrow_may_be_named_today(site: Site) -> None:
     assert site.run()["failed"] == []
 
 
+def test_a_wrong_day_folder_takes_nothing_back(site: Site) -> None:
+    site.write_campaign(tests=[["BIAS01"], ["BIAS02"]])
+    site.acquire("BIAS01", "BIAS02")
+    site.run(is_wait=True)
+    before = [site.state(test) for test in ("BIAS01", "BIAS02")]
+    right = site.path.read_bytes()
+    site.write_campaign(**{"test_specifics": {"D11": {
+        "datapath": "14_Mar_19", "schedule": [["BIAS01"], ["BIAS02"]]
+    }}})  # fmt: skip
+    with pytest.raises(TimedOut, match="gave up waiting for BIAS01, BIAS02"):
+        site.run(is_wait=True)
+    assert any("BIAS01 (processed before; nothing of it is seen now)" in one for one in site.said)
+    assert [site.state(test) for test in ("BIAS01", "BIAS02")] == before
+    site.path.write_bytes(right)
+    site.clock.slept = 0
+    assert site.run(is_wait=True)["failed"] == []
+    assert [site.state(test) for test in ("BIAS01", "BIAS02")] == before
+    assert processed(site) == ["BIAS01", "BIAS02"]
+
+
 def test_a_log_that_is_copied_again_while_a_test_is_processed(site: Site) -> None:
     """Both tests were seen complete; the log is short while the second is taken."""
     site.write_campaign(tests=[["BIAS01"], ["BIAS02"]])

@@ -204,14 +204,16 @@ class Pipeline:
         for plan in self.plans:
             state.expect(plan.test, plan.handle, plan.script.frames)
         state.save(self._clock.now_ns())
-        is_done = True
+        missing: list[str] = []
         try:
             if self.options.is_wait:
                 self._tell_earlier(state)
-                is_done = Waiting(
+                waiting = Waiting(
                     context, self.plans, state, self.options.wait,
                     lambda plan: self._process(context, state, plan), self._ask,
-                ).until_done()  # fmt: skip
+                )  # fmt: skip
+                if not waiting.until_done():
+                    missing = [plan.test for plan in waiting.open_plans()]
             else:
                 claims = claims_of(self.folder)
                 for plan in self.plans:
@@ -229,12 +231,11 @@ class Pipeline:
                 context.log.write(block)
         record.write_session(self.folder, state, self._about())
         self._session_page(context)
-        if not is_done:
-            waiting = [name for name, one in state.tests.items() if not one.has_ended]
+        if missing:
             raise TimedOut(
-                f"gave up waiting for {', '.join(waiting)}; what was processed is in "
+                f"gave up waiting for {', '.join(missing)}; what was processed is in "
                 f"{self.folder}; the same command goes on from there",
-                waiting=waiting,
+                waiting=missing,
             )
         return self._result(state)
 

@@ -54,6 +54,9 @@ class Waiting:
     ----------
     _coming
         Tests that were processed and of which a later run is being acquired.
+    _anew
+        Tests that have ended and are awaited all the same: they failed, or other sub-tasks or days
+        are wanted. What is known of them stays until something of them is seen.
     """
 
     context: Context
@@ -63,6 +66,7 @@ class Waiting:
     process: Process
     ask: Ask = ask_person
     _coming: set[str] = field(default_factory=set)
+    _anew: set[str] = field(default_factory=set)
 
     @property
     def _clock(self) -> Clock:
@@ -70,7 +74,10 @@ class Waiting:
 
     def open_plans(self) -> list[TestPlan]:
         """Return the tests that are still awaited."""
-        return [plan for plan in self.plans if not self.state.tests[plan.test].has_ended]
+        return [plan for plan in self.plans if self._is_awaited(plan)]
+
+    def _is_awaited(self, plan: TestPlan) -> bool:
+        return plan.test in self._anew or not self.state.tests[plan.test].has_ended
 
     def until_done(self) -> bool:
         """Process all tests; False where the wait was given up."""
@@ -105,9 +112,9 @@ class Waiting:
             known = self.state.tests[plan.test]
             is_other = known.subtasks != wanted_of(plan) or known.days != days_of(plan)
             if known.stage == "failed" or (known.has_ended and is_other):
-                known.stage = "expected"
+                self._anew.add(plan.test)
         names = [f"{plan.test} ({plan.script.frames} frames)" for plan in self.open_plans()]
-        done = [plan.test for plan in self.plans if self.state.tests[plan.test].has_ended]
+        done = [plan.test for plan in self.plans if not self._is_awaited(plan)]
         self.context.tell(f"Awaited: {', '.join(names) or 'nothing'}")
         if done:
             self.context.tell(f"Processed before: {', '.join(done)}")
@@ -128,6 +135,8 @@ class Waiting:
 
     def _waits(self, plan: TestPlan, common: str) -> str:
         known = self.state.tests[plan.test]
+        if plan.test in self._anew:
+            return f"{plan.test} ({known.stage} before; nothing of it is seen now)"
         reason = f", {known.reason}" if known.reason and not common else ""
         return f"{plan.test} ({known.stage}, {known.frames} of {known.wanted} frames{reason})"
 
@@ -144,6 +153,11 @@ class Waiting:
         for plan in self.plans:
             known = self.state.tests[plan.test]
             seen = watcher.see(plan, day, rows)
+            if plan.test in self._anew:
+                if not seen.frames:
+                    continue
+                self._anew.discard(plan.test)
+                known.stage = "expected"
             if known.has_ended:
                 is_ready = self._again(plan, known, seen)
             else:
