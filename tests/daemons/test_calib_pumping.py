@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 
 from kit.calib_bench import run, run_all, take, values_of
 from nightjar.calibration.detector import load_detector
 from nightjar.errors import ConfigError
+from nightjard.calib.results import Results
 from nightjard.calib.task import load_task
 from nightjard.calib.tasks import pumping as task
-from nightjard.calib.tasks import pumping_traps
+from nightjard.calib.tasks import pumping_maps, pumping_traps
 from nightjard.calib.work import Work
 from nightjard.simulators.detector import pumping as simulated
 from nightjard.simulators.detector.truth import Truth
@@ -135,6 +137,44 @@ def test_dipoles_are_counted_by_mode_time_and_sense(vertical: Found) -> None:
     total = sum(value for value, _ in values_of(found["basic"], "dipoles").values())
     assert total == sum(summary["number"]) == len(work.table("extract", "RAWCAT"))
     assert {one["name"] for one in found["meta"]["figures"]} == {"heatmap"}
+
+
+@pytest.mark.parametrize("which", ["vertical", "serial"])
+def test_maps_of_pumped_frames_show_the_dipoles_that_were_found(
+    which: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    work, _ = request.getfixturevalue(which)
+    raw = work.table("extract", "RAWCAT")
+    again = dataclasses.replace(work, folder=tmp_path)
+    again.results = Results(tmp_path, work.dataset.test, "extract")
+    pumping_maps.leave_maps(again)
+    again.results.close()
+    pumped = [one for one in work.dataset.frames if pumping_maps.is_pumped(one.commanded)]
+    maps = {one.name: one for one in (tmp_path / "products").glob("*.fits")}
+    assert len(maps) == len(pumped)
+    obsids, counts = np.unique(raw["obsid"], return_counts=True)
+    frame = next(one for one in pumped if one.obsid == obsids[np.argmax(counts)])
+    (path,) = (one for name, one in maps.items() if f"_rawmap_{frame.obsid}_IDDLY_" in name)
+    assert path.name.endswith("_ROE1_CCD1.fits")
+    header = fits.getheader(path)
+    how = pumping_maps.pumping_of(frame.commanded)
+    assert (header["TPMODE"], header["TPTIME"]) == (how["mode"], how["time_us"])
+    whole = fits.getdata(path, "MAP")
+    mine = raw[raw["obsid"] == frame.obsid]
+    strong = mine[np.argsort(-mine["A"])[:20]]
+    quadrants = set()
+    for row in strong:
+        plane = DETECTOR.canonical(whole, str(row["quadrant"]))
+        x, y = int(row["x"]), int(row["y"])
+        if how["is_serial"]:
+            pair = np.nanmean(plane[:, x : x + 2], axis=0)
+        else:
+            pair = plane[y : y + 2, x]
+        assert pair[0] * pair[1] < 0
+        assert np.ptp(pair) / 2 == pytest.approx(row["A"], rel=0.1)
+        quadrants.add(row["quadrant"])
+    others = [DETECTOR.canonical(whole, name) for name in DETECTOR.names if name not in quadrants]
+    assert all(np.isnan(plane).all() for plane in others)
 
 
 def test_the_level_before_pumping_is_measured_with_its_noise(vertical: Found) -> None:

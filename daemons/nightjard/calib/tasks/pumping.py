@@ -23,30 +23,20 @@ from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Recipe, prepared
 from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask
 from nightjard.calib.results import plain
-from nightjard.calib.science import blank, dipoles, traps
+from nightjard.calib.science import blank, dipoles
 from nightjard.calib.task import Subtask, Task
 from nightjard.calib.tasks.injection import injected_frames, recipes_for, table_of
 from nightjard.calib.tasks.injection_check import check_arguments, check_frame, judge
+from nightjard.calib.tasks.pumping_maps import (
+    is_pumped,
+    leave_maps,
+    line_of,
+    map_frame,
+    pumping_of,
+    reference_of,
+)
 from nightjard.calib.tasks.pumping_traps import PumpingOptions, meta
 from nightjard.calib.work import Work
-
-
-def is_pumped(values: Mapping[str, Any]) -> bool:
-    """Charge was pumped in frames of this column."""
-    return bool(int(values.get("v_tpump", 0)) or int(values.get("s_tpump", 0)))
-
-
-def pumping_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return mode, time (us) and cycles of a column's pumping."""
-    if int(values.get("v_tpump", 0)):
-        return {"mode": str(values["v_tpmod"]), "time_us": float(values["toi_tp"]),
-                "cycles": float(values["v_tp_cnt"]), "is_serial": False}  # fmt: skip
-    return {
-        "mode": str(values["s_tpmod"]),
-        "time_us": float(values["dwell_s"]) + traps.SERIAL_STEP_US,
-        "cycles": float(values["s_tp_cnt"]), "is_serial": True,
-    }  # fmt: skip
-
 
 # --- injection: the level that is pumped ---
 
@@ -158,7 +148,7 @@ def extract_quadrant(
     """
     kind, how = load_detector(detector), Recipe.from_json(recipe)
     is_serial = pumped[0]["is_serial"]
-    line = None if not is_serial or reference is None else _line_of(reference, kind, quadrant, how)
+    line = None if not is_serial or reference is None else line_of(reference, kind, quadrant, how)
     if is_serial and line is None:
         return {"problem": "there is no frame that was injected but not pumped"}
     maps, bad, first_row, levels = [], None, 0, None
@@ -166,7 +156,7 @@ def extract_quadrant(
         bad = _blemishes(reference, kind, quadrant, how)
     for one in pumped:
         if line is not None:
-            its_line = _line_of(one["path"], kind, quadrant, how)
+            its_line = line_of(one["path"], kind, quadrant, how)
             ratio, levels = dipoles.serial_ratio(its_line, line)
             flat = dipoles.flatten(ratio[:, None], None, minimum_level=0.05)
         else:
@@ -201,18 +191,6 @@ def _levels_e(
         good = np.isfinite(stack)
         levels = np.where(good, stack, 0).sum(axis=0) / np.maximum(good.sum(axis=0), 1)
     return np.asarray(levels * gain_e_adu, np.float64)
-
-
-def _line_of(path: str, kind: Detector, quadrant: str, recipe: Recipe) -> NDArray[np.float64]:
-    """Return the mean of the rows of a quadrant's image area, bad pixels left out, ADU."""
-    frame = open_frame(path, kind)
-    pixels, bad = prepared(frame, quadrant, recipe)
-    area = (slice(frame.vstart, min(frame.vend, kind.image_rows)), kind.columns_of("image"))
-    values = np.where(bad[area], np.nan, pixels[area]).astype(np.float64)
-    middle = blank.median(values, axis=0)
-    spread = 1.4826 * blank.median(np.abs(values - middle), axis=0) + 1e-3
-    values[np.abs(values - middle) > 6 * spread] = np.nan
-    return np.asarray(blank.mean(values, axis=0))
 
 
 def _told(
@@ -260,7 +238,7 @@ def extract(work: Work) -> None:
             keys.append((ccd, quadrant))
             items.append({
                 "pumped": [_argument(one) for one in pumped],
-                "reference": _reference(frames), "detector": work.detector_name,
+                "reference": reference_of(frames), "detector": work.detector_name,
                 "quadrant": quadrant, "recipe": recipe.as_json(),
                 "gain_e_adu": work.gain_e_adu(ccd, quadrant),
                 "threshold": options.threshold_sigma, "tolerance_px": options.tolerance_px,
@@ -280,16 +258,14 @@ def extract(work: Work) -> None:
         else:
             kept[key] = one
     _leave_tables(work, kept)
+    if options.raw_maps:
+        leave_maps(work)
 
 
 def _argument(frame: CcdFrame) -> dict[str, Any]:
     how = pumping_of(frame.commanded)
     return {"path": str(frame.path), "obsid": frame.obsid,
             **{name: how[name] for name in ("mode", "time_us", "is_serial")}}  # fmt: skip
-
-
-def _reference(frames: Sequence[CcdFrame]) -> str | None:
-    return next((str(one.path) for one in frames if not is_pumped(one.commanded)), None)
 
 
 def _leave_tables(work: Work, outcomes: Mapping[tuple[int, str], Mapping[str, Any]]) -> None:
@@ -374,7 +350,7 @@ def basic(work: Work) -> None:
         work.results.value("dipoles", total, error=math.sqrt(total), ccd=ccd, quadrant=quadrant)
 
 
-WORKERS = (measure_level, extract_quadrant, measure_offsets)
+WORKERS = (measure_level, extract_quadrant, map_frame, measure_offsets)
 
 
 def _task(title: str) -> Task:

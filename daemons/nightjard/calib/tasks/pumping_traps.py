@@ -24,6 +24,7 @@ from nightjar.errors import ConfigError
 from nightjard.calib.preparing import is_dry
 from nightjard.calib.science import traps
 from nightjard.calib.tasks.injection import table_of
+from nightjard.calib.tasks.pumping_maps import pumping_of
 from nightjard.calib.work import Work
 
 _ZERO_C_K = 273.15
@@ -59,6 +60,7 @@ class PumpingOptions(StrictModel):
     """What a campaign may set for trap pumping."""
 
     threshold_sigma: float = Field(5.5, ge=3, le=100, description="Of the amplitude of a dipole.")
+    raw_maps: bool = Field(False, description="Keep a map (FITS) of every pumped frame.")
     tolerance_px: int = Field(1, ge=0, le=3, description="Of positions when dipoles are merged.")
     least_significance: float = Field(
         4.0, ge=0, description="Charge over its error that a trap must have."
@@ -85,8 +87,6 @@ def temperature_of(work: Work, ccd: int, options: PumpingOptions) -> tuple[float
 
 def meta(work: Work) -> None:
     """Fit time constants and charges of all traps; tell species, cross-sections and energies."""
-    from nightjard.calib.tasks.pumping import pumping_of
-
     if is_dry(work):
         return
     options = PumpingOptions.model_validate(dict(work.options))
