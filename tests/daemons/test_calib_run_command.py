@@ -149,6 +149,18 @@ def test_a_dry_run_writes_nothing(site: Site, capsys: pytest.CaptureFixture[str]
     assert not site.results.exists()
 
 
+def test_a_start_obsid_that_counts_for_nothing_is_told(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ("-O", FIRST + 3, "--dry-run")
+    site.write_campaign(tests=[["BIAS01", [FIRST, FIRST + 2]], ["BIAS02"]])
+    code, _, error = call(capsys, "run", site.path, "-R", "D11", *start)
+    assert code == 0
+    assert "warning: -O does not count for BIAS01: the schedule of D11" in error
+    site.write_campaign(tests=[["BIAS02"]])
+    assert "warning" not in call(capsys, "run", site.path, "-R", "D11", *start)[2]
+
+
 def test_a_drill_of_the_real_analysis(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = call(capsys, "run", site.path, "-R", "D11", "-r", "-m", 1, "--only", "BIAS01")
     assert code == 0, error

@@ -298,6 +298,13 @@ def test_delivery_with_mail_draft(place, capsys):
     assert "0 files copied to server/block and verified, 6 were there" in capsys.readouterr().out
 
 
+def test_the_draft_names_the_place_without_steps_up(place):
+    assert build() == 0
+    words = ("--to", "SEQ/../There", "--mail-draft", "draft.eml")
+    assert main(["sessions", "deliver", "SEQ", *words]) == 0
+    assert f"are in {place.resolve()}/There\n" in (place / "draft.eml").read_text()
+
+
 def test_one_session_is_delivered_alone(place):
     assert build() == 0
     assert deliver("-s", "D00") == 0

@@ -122,7 +122,7 @@ def deliver(source: Path, target: Path, only: Iterable[str] = ()) -> Delivered:
             path=str(target),
         ) from error  # fmt: skip
     return Delivered(
-        target.absolute(), list(sessions.values()), [name.as_posix() for name in missing], kept
+        target.resolve(), list(sessions.values()), [name.as_posix() for name in missing], kept
     )
 
 

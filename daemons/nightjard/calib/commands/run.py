@@ -90,6 +90,10 @@ def _run(shell: Session, given: dict[str, Any]) -> int:
         tuple(given["only"]),
     )  # fmt: skip
     plans = plans_of(setup, asked)
+    named = [plan.test for plan in plans if plan.obsids is not None]
+    if given["start_obsid"] is not None and named:
+        shell.note(f"warning: -O does not count for {', '.join(named)}: the schedule of "
+                   f"{asked.run} in {path} gives OBSIDs")  # fmt: skip
     if given["dry_run"]:
         folder = campaign.results_root / asked.run
         tests = [
