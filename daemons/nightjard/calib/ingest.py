@@ -6,6 +6,7 @@ Nothing of a pixel is read here: whether a file is whole is told by its size and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def readable_folders(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
     That of tomorrow may be named before midnight. Where none is there, all are returned: whoever
     lists them tells why that fails.
     """
-    there = [folder for folder in folders if folder.is_dir()]
+    there = [folder for folder in folders if os.path.isdir(folder)]  # whatever the error
     if not there:
         return list(folders), []
     return there, [f"no day folder {folder} yet" for folder in folders if folder not in there]

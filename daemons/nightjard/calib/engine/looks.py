@@ -11,6 +11,7 @@ times of files, and of these with when they came here (ctime): copies bring thei
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -128,7 +129,7 @@ class _Files:
     images, housekeeping
         Which are missing or cannot be used, in words.
     came_ns
-        UTC at which the last of those that are there came.
+        UTC at which the last of those that are there came; 0 where none is there.
     written_ns
         When the first image of each exposure was written; only where all are there.
     """
@@ -239,10 +240,12 @@ class Watcher:
         unchanged_s = self._unchanged_s(plan.test, "files", tuple(files.signature))
         age_s = self._age_s(files.came_ns)
         quiet = max(unchanged_s, age_s)
+        # What is missing was not due before the log told of it, however old the other files are.
+        missing_s = max(unchanged_s, self._age_s(max(files.came_ns, _log_came_ns(plan, day))))
         for missing, patience_s in (
             (files.images, self.config.files_s), (files.housekeeping, self.config.housekeeping_s)
         ):  # fmt: skip
-            if missing and quiet < patience_s:
+            if missing and missing_s < patience_s:
                 return self._waits(seen, f"waits for {some_of(missing)}")
             lacking += missing
         if quiet < self.config.sleep_s:
@@ -293,6 +296,16 @@ class Watcher:
         if known is None or (value is not None and known[0] != value):
             known = self._since[test, what] = (value, now_ns)
         return (now_ns - known[1]) / NS_PER_S
+
+
+def _log_came_ns(plan: TestPlan, day: Day) -> int:
+    """Return the UTC at which a log of a test's folders changed last; 0 where none is there."""
+    came_ns = 0
+    for path in day.logs:
+        if path.parent in plan.days:
+            with contextlib.suppress(OSError):
+                came_ns = max(came_ns, path.stat().st_ctime_ns)
+    return came_ns
 
 
 def _state(path: Path, files: _Files) -> os.stat_result | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from nightjar.cli.session import is_terminal
 from nightjar.clock import NS_PER_S, Clock
+from nightjar.errors import ConfigError
 from nightjar.times import duration_text
 from nightjard.calib.campaign import WaitConfig
 from nightjard.calib.engine.claims import claims_of
@@ -152,7 +153,11 @@ class Waiting:
         self._coming.clear()
         for plan in self.plans:
             known = self.state.tests[plan.test]
-            seen = watcher.see(plan, day, rows)
+            try:
+                seen = watcher.see(plan, day, rows)
+            except ConfigError as error:  # a version of the profile is being written: next time
+                self._tell_unseen(plan, known, error.message)
+                continue
             if plan.test in self._anew:
                 if not seen.frames:
                     continue
@@ -169,6 +174,15 @@ class Waiting:
         for plan, seen in ready:
             self._take(plan, seen)
         return bool(ready)
+
+    def _tell_unseen(self, plan: TestPlan, known: TestState, problem: str) -> None:
+        if not self._is_awaited(plan):
+            return
+        if plan.test not in self._anew:
+            known.reason = problem
+        if problem not in self.context.told:
+            self.context.told[problem] = plan.test
+            self.context.tell(f"{plan.test}: {problem}; it is looked at again")
 
     def _take(self, plan: TestPlan, seen: Seen) -> None:
         without = f"done without {some_of(seen.lacking)}" if seen.lacking else ""
@@ -194,7 +208,7 @@ class Waiting:
         last = known.obsids[1]
         if not seen.run.exposures or seen.run.obsids[1] < last:
             return False
-        if seen.last_obsid > last and known.stage != "over-acquired":
+        if seen.last_obsid > last and known.stage == "processed":  # failed stays failed
             known.stage = "over-acquired"
             known.reason = f"more of it came after OBSID {last}"
             self.context.tell(f"{plan.test}: {known.reason}")
