@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from kit.depth import examples
 from nightjar.calibration.detector import Detector, load_detector
 from nightjar.errors import StorageError
 from nightjar.fits.cards import Card
-from nightjard.calib.frames import open_frame
+from nightjard.calib.frames import _whole, open_frame
 from nightjard.calib.metrics import (
     clipped_std_of,
     count_values,
@@ -138,6 +139,17 @@ def test_the_header_says_what_it_is_before_the_name_does(tmp_path: Path) -> None
     assert open_frame(write(tmp_path / "a.fits", noise(EIGHTH), VEND=0), EIGHTH).vend == 278
 
 
+@pytest.mark.parametrize("value", ["--3", "\u00b2", math.inf, "north"])
+def test_a_row_number_that_is_none_is_left_out(value: object) -> None:
+    assert _whole(value, 7) == 7  # type: ignore[arg-type]
+
+
+def spoil_inside(path: Path) -> None:
+    data = bytearray(gzip.compress(path.read_bytes()))
+    data[10:14] = bytes([255] * 4)  # no block is of that kind
+    path.write_bytes(data)
+
+
 def cut(path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 20000)
@@ -153,6 +165,7 @@ def cut(path: Path) -> None:
         (lambda path: path.unlink(), "No such file"),
         (lambda path: (path.unlink(), path.mkdir()), "directory"),
         (lambda path: path.write_bytes(gzip.compress(path.read_bytes())[:9000]), "cannot read"),
+        (spoil_inside, "cannot read"),
         (lambda path: (path.unlink(), fits.PrimaryHDU().writeto(path)), "no image"),
         (lambda path: (path.unlink(), write(path, np.zeros((9, 7), np.uint16))), "7 x 9 pixels"),
     ],

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -125,6 +126,11 @@ def test_durations_are_those_of_the_detector_of_the_scripts(place, capsys):
     book.save(scheduler)
     assert build("--dry-run", inpath="Small", sessions=sessions) == 2
     assert "no detector 'our-own'" in capsys.readouterr().err
+    # one that is damaged inside
+    with zipfile.ZipFile(scheduler, "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types")
+    assert build("--dry-run", inpath="Small", sessions=sessions) == 2
+    assert f"{scheduler.name}: cannot be read" in capsys.readouterr().err
     # scripts that do not tell
     scheduler.unlink()
     assert build("--dry-run", inpath="Small", sessions=sessions) == 0

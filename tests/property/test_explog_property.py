@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -116,3 +117,17 @@ def test_any_bytes_of_housekeeping_are_read_or_refused(junk: bytes, has_head: bo
         except (ConfigError, NotHousekeeping) as error:
             told = error.message
     assert str(path) in told
+
+
+def test_a_log_whose_names_were_refused_is_read_from_its_names_again(tmp_path: Path) -> None:
+    """While it is copied, its beginning may be anything; what is strange in the end is refused."""
+    path = tmp_path / "EXP_LOG_120319.txt"
+    path.write_bytes(bytes(30) + b"\n")
+    reader = ExpLogReader(path, "7.5.X")
+    for _ in range(2):
+        with pytest.raises(NotExpLog):
+            reader.poll()
+    row = row_line({"ObsID": 7, "CCD": "CCD1", "date": "120319D100000T"}, VERSION)
+    path.write_bytes(HEAD + row.encode())
+    assert [one.obsid for one in reader.poll()] == [7]
+    assert reader.problems == []

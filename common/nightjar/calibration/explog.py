@@ -178,6 +178,8 @@ class ExpLogReader:
         end = data.rfind(b"\n") + 1
         self._rest = data[max(end, self.offset) :]
         rows = []
+        if not self.offset:  # also where the line of names was refused before
+            self._line = 0
         for line in data[self.offset : end].split(b"\n")[:-1]:
             self._line += 1
             if self._line == 1:

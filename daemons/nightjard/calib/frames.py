@@ -172,8 +172,8 @@ def open_frame(path: Path | str, detector: Detector) -> Frame:
         return frame
     with opened(path) as (read, name):
         units = list(walk(read, name, is_lenient=True))
+        size = path.stat().st_size
     last = units[-1]
-    size = path.stat().st_size
     if size < last.data_offset + last.data_bytes:
         raise StorageError(
             f"{path}: cut short: {size} bytes, its headers tell of {last.end}; copy it again",
@@ -209,9 +209,10 @@ def _is_plain(header: Header) -> bool:
 
 
 def _whole(value: Value, default: int) -> int:
-    if isinstance(value, str):
-        value = int(value) if value.strip().lstrip("-").isdigit() else None
-    return default if value is None else int(value)
+    try:
+        return default if value is None else int(value)
+    except (TypeError, ValueError, OverflowError):
+        return default
 
 
 def _unreadable(path: Path, error: Exception) -> StorageError:
@@ -238,11 +239,12 @@ def _is_compressed_file(path: Path) -> bool:
 def _unzipped_units(path: Path) -> list[Hdu]:
     """Return the units of a file that must be uncompressed as a whole first."""
     import gzip
+    import zlib
 
     try:
         with gzip.open(path) as file:
             whole = file.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from error
     with opened(whole) as (read, _name):
         return list(walk(read, str(path), is_lenient=True))
