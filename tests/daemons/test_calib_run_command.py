@@ -133,6 +133,16 @@ def test_wait_mode_with_its_options(site: Site, capsys: pytest.CaptureFixture[st
     assert site.state("BIAS02", "D00")["obsids"] == [FIRST + 3, FIRST + 5]
 
 
+def test_how_to_go_on_keeps_the_first_obsid(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write_campaign(tests=[["BIAS01"]], wait={"sleep_s": 0.01, "give_up_s": 0.02})
+    code, *_ = call(capsys, "run", site.path, "-R", "D11", "-W", "-O", FIRST + 900)
+    assert code == 6
+    _, out, _ = call(capsys, "status", site.path)
+    assert f"to go on: calib run {site.path} -R D11 -W -O {FIRST + 900}" in " ".join(out.split())
+
+
 def test_giving_up_is_exit_code_6(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = call(
         capsys, "run", site.path, "-R", "D11", "-W", "-T", "-O", FIRST + 3,

@@ -59,6 +59,23 @@ def test_a_log_that_comes_before_all_files_is_not_a_test_without_files(site: Sit
     assert site.clock.slept == 4
 
 
+def test_the_files_of_another_run_are_waited_for_as_long(site: Site) -> None:
+    """The files of an aborted run never came; those of the next are late, too."""
+    site.write_campaign(tests=[["BIAS01"]], wait={"files_s": 600})
+    source = Source(site)
+    first, later = source.take("BIAS01"), source.take("BIAS01", pause_s=1000)
+    source.log(first)
+    source.steps = [
+        lambda: None, lambda: None, lambda: source.log([*first, *later]), lambda: None,
+        lambda: None, lambda: None,
+        lambda: source.copy(*(f"*_{obsid}_*" for obsid in later)),
+    ]  # fmt: skip
+    site.run(is_wait=True)
+    assert processed(site) == ["BIAS01"]
+    assert site.state("BIAS01")["obsids"] == [later[0], later[-1]]
+    assert not any("done without" in line for line in site.said)
+
+
 def test_files_that_are_older_than_the_log_say_nothing_of_one_that_is_missing(site: Site) -> None:
     """All but one were copied long before; log and the last image come with the next copying."""
     source = Source(site)

@@ -93,6 +93,8 @@ def _resume(campaign: Path, name: str, kept: dict[str, Any], killed: list[str]) 
     words += [
         option for option, key in (("-W", "is_wait"), ("-k", "is_check_only")) if kept.get(key)
     ]
+    if kept.get("first_obsid") is not None:  # without it others could be taken
+        words += ["-O", str(kept["first_obsid"])]
     what = f"; {', '.join(killed)} was interrupted" if killed else ""
     return f"{name}: no process is at work on it{what}; to go on: {shlex.join(words)}"
 

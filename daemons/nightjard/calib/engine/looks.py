@@ -237,7 +237,8 @@ class Watcher:
     ) -> Seen:  # fmt: skip
         """Return how far a test is whose log is complete."""
         files = self._files(run, day)
-        unchanged_s = self._unchanged_s(plan.test, "files", tuple(files.signature))
+        # Of another run, too, none may be there yet.
+        unchanged_s = self._unchanged_s(plan.test, "files", (run.obsids, *files.signature))
         age_s = self._age_s(files.came_ns)
         quiet = max(unchanged_s, age_s)
         # What is missing was not due before the log told of it, however old the other files are.

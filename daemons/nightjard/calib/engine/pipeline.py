@@ -199,7 +199,8 @@ class Pipeline:
     def _run(self, context: Context) -> dict[str, Any]:
         context.log.write(["_", "Starting FM Calib. Pipeline", *self._header().lines()])
         context.log.write(f"  Results will be saved in: {self.folder}/")
-        asked = {"is_wait": self.options.is_wait, "is_check_only": self.options.is_check_only}
+        asked = {"is_wait": self.options.is_wait, "is_check_only": self.options.is_check_only,
+                 "first_obsid": self.options.first_obsid}  # fmt: skip
         state = RunState(self.folder, {**self._about(), **asked})
         for plan in self.plans:
             state.expect(plan.test, plan.handle, plan.script.frames)
