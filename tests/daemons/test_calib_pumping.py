@@ -152,6 +152,7 @@ def test_maps_of_pumped_frames_show_the_dipoles_that_were_found(
     pumped = [one for one in work.dataset.frames if pumping_maps.is_pumped(one.commanded)]
     maps = {one.name: one for one in (tmp_path / "products").glob("*.fits")}
     assert len(maps) == len(pumped)
+    assert not list(again.intermediate.glob("rawmap_*"))
     obsids, counts = np.unique(raw["obsid"], return_counts=True)
     frame = next(one for one in pumped if one.obsid == obsids[np.argmax(counts)])
     (path,) = (one for name, one in maps.items() if f"_rawmap_{frame.obsid}_IDDLY_" in name)

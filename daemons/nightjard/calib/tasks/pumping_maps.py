@@ -11,6 +11,7 @@ columns that pumping left it late.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,4 @@ def leave_maps(work: Work) -> None:
             {"MAP": np.load(item["out"], mmap_mode="r")}, cards,
             caption=f"OBSID {frame.obsid}, CCD{frame.ccd}: what pumping moved",
         )  # fmt: skip
+        Path(item["out"]).unlink()  # it is the product now: a test has hundreds
