@@ -164,6 +164,31 @@ def test_a_version_accepted_meanwhile_is_not_told_as_an_old_one(site: Site) -> N
     assert not any("today" in note for note in notes)
 
 
+def test_a_day_folder_that_goes_away_while_a_test_is_processed(site: Site) -> None:
+    """Both were seen complete; neither can be finished before the folder is back."""
+    site.write_campaign(tests=[["BIAS01"], ["BIAS02"]])
+    site.acquire("BIAS01", "BIAS02")
+    folder, away = site.root / "data", site.root / "away"
+    tries: list[str] = []
+
+    def lose(work: Work) -> None:
+        tries.append(work.dataset.test)
+        check(work)
+        if len(tries) == 1:
+            folder.rename(away)
+
+    def act() -> None:
+        if site.clock.slept == 4:
+            away.rename(folder)
+
+    site.clock.on_sleep = act
+    assert site.run(is_wait=True, task=with_subtask("check", lose))["failed"] == []
+    assert set(tries) == {"BIAS01", "BIAS02"}
+    assert site.clock.slept >= 4
+    assert any("has gone; it is done again when that is back" in line for line in site.said)
+    assert [site.state(test)["stage"] for test in ("BIAS01", "BIAS02")] == ["processed"] * 2
+
+
 def test_a_day_folder_that_is_away_for_a_while(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ What is known of each test is on the disk (:mod:`.state`), so that a restart goe
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from collections.abc import Callable
@@ -56,8 +57,9 @@ class Waiting:
     _coming
         Tests that were processed and of which a later run is being acquired.
     _anew
-        Tests that have ended and are awaited all the same: they failed, or other sub-tasks or days
-        are wanted. What is known of them stays until something of them is seen.
+        Tests that have ended and are awaited all the same: they failed before or as their folder
+        went away, or other sub-tasks or days are wanted. What is known of them stays until
+        something of them is seen.
     """
 
     context: Context
@@ -191,6 +193,12 @@ class Waiting:
         note = "; ".join(filter(None, (seen.run.note, without)))
         self.state.tests[plan.test].lacking = list(seen.lacking)
         self.process(replace(seen.plan, obsids=seen.run.obsids, note=note, run=seen.run))
+        folders = {row.datapath for one in seen.run.exposures for row in one.rows}
+        away = sorted(str(path) for path in folders if not os.path.isdir(path))
+        if away and self.state.tests[plan.test].stage == "failed":
+            self._anew.add(plan.test)
+            self.context.tell(f"{plan.test}: {', '.join(away)} has gone; it is done again when "
+                              "that is back")  # fmt: skip
 
     def _note(self, plan: TestPlan, known: TestState, seen: Seen, problem: str) -> None:
         reason = seen.reason or (problem if seen.stage == "expected" else "")
