@@ -277,3 +277,11 @@ def test_the_code_of_an_analysis_is_all_that_it_imports_of_ours() -> None:
     assert "nightjard.calib.results" not in found  # what carries results changes none
     # Within functions, too: the common check draws with what it imports there.
     assert "nightjard.calib.checks_housekeeping" in _modules_of("nightjard.calib.checks")
+
+
+def test_a_file_that_has_gone_is_told_with_the_reason(tmp_path: Path) -> None:
+    from nightjar.errors import StorageError
+    from nightjard.calib.engine.identity import hash_of
+
+    with pytest.raises(StorageError, match=r"cannot read .*gone\.txt: .*No such file"):
+        hash_of(tmp_path / "gone.txt")

@@ -60,7 +60,7 @@ def hash_of(path: Path) -> str:
     try:
         return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", path=str(path)) from error
+        raise StorageError(f"cannot read {path}: {error.strerror or error}", path=str(path)) from error
 
 
 class Inputs:
