@@ -60,7 +60,8 @@ def hash_of(path: Path) -> str:
     try:
         return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}", path=str(path)) from error
+        reason = error.strerror or error  # the library gives a text only
+        raise StorageError(f"cannot read {path}: {reason}", path=str(path)) from error
 
 
 class Inputs:
