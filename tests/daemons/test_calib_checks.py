@@ -18,7 +18,7 @@ from nightjar.executor.pool import PoolExecutor
 from nightjard.calib.checks import check, checked
 from nightjard.calib.limits import Limits
 from nightjard.calib.task import worker_functions
-from nightjard.calib.work import Work, WorkersMapper
+from nightjard.calib.work import Inputs, Work, WorkersMapper
 from nightjard.simulators.detector.truth import Truth
 
 EIGHTH = load_detector("ccd273-8th")
@@ -286,6 +286,20 @@ def test_housekeeping_out_of_limits_is_told(
     assert flags["HK_OOL"]["where"]["parameter"] == name
     assert ("CCDTEMP_OOL" in flags) == ("TEMP" in name)
     assert list(work.table("check", "hk_findings")["parameter"]) == [name]
+
+
+def test_voltages_are_judged_by_the_calibration_of_their_electronics(tmp_path: Path) -> None:
+    work = dataclasses.replace(bias(tmp_path), is_drill=True)
+    commanded = work.dataset.frames[0].commanded["IG1_3_B"]
+    read = {"CCD3_IG1_B": 0.31 + 1.02 * commanded}
+    flags = hk_flags(work, read)
+    assert flags["HK_OOL"]["where"]["parameter"] == "CCD3_IG1_B"
+    work.inputs = Inputs(voltages={"CCD3_IG1_B": (0.31, 1.02)})
+    # That exposure is well now; the others, which read the command itself, are not.
+    flags = hk_flags(work, read)
+    assert flags["HK_OOL"]["where"]["obsid"] == FIRST_OBSID
+    found = work.table("check", "hk_findings")
+    assert list(found["exposures"]) == [len(work.dataset.obsids) - 1]
 
 
 def test_missing_housekeeping_is_told_and_the_rest_judged(tmp_path: Path) -> None:

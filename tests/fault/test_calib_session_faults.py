@@ -173,6 +173,9 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
         ({"waivers": [{"flag": "RON_OL", "reason": "x", "expires": "2030-01-01"}]},
          ["RON_OL", "RON_OOL"]),
         ({"elvis": "7.6.X"}, ["7.6.X", "7.5.X"]),
+        ({"inCDPs": {"HK": {"CCD1_IG_T": [0.1, 1.0]}}},
+         ["inCDPs.HK: 'CCD1_IG_T' is no commanded voltage", "CCD1_IG1_T"]),
+        ({"inCDPs": {"HK": {"CCD1_TEMP_T": [0.1, 1.0]}}}, ["'CCD1_TEMP_T' is no commanded"]),
     ],
 )  # fmt: skip
 def test_a_campaign_file_that_is_wrong_is_refused_with_place_and_hint(

@@ -12,6 +12,7 @@ A value at an end of R or A is out of it, as earlier campaigns judged.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 from collections.abc import Mapping
@@ -39,6 +40,10 @@ class HkParameter(StrictModel):
     P: Limit
     S: Limit
     commanded: str | None = Field(None, description="Column of the log that commands it.")
+    reads: tuple[float, float] = Field(
+        (0.0, 1.0), strict=False,
+        description="Offset and gain of the electronics: offset + gain x command is read.",
+    )  # fmt: skip
     severity: tuple[int, int] = Field(
         (0, 0), strict=False,
         description="Of S at the low and high end: 0 told, 1 e-mail, 2 e-mail and SMS.",
@@ -72,7 +77,10 @@ class HkParameter(StrictModel):
         if limit[0] == "A":
             return limit[1], limit[2]
         base = commanded.get(self.commanded or "")
-        return None if base is None else (base + limit[1], base + limit[2])
+        if base is None:
+            return None
+        base = self.reads[0] + self.reads[1] * base
+        return base + limit[1], base + limit[2]
 
     def is_equality(self, level: Level) -> bool:
         """Whether a set asks for one value."""
@@ -126,6 +134,33 @@ class HkLimits(StrictModel):
             if isinstance(value, int | float) and math.isfinite(value):
                 found[str(parameter.commanded)] = float(value)
         return found
+
+    def with_voltages(self, reads: Mapping[str, tuple[float, float]]) -> HkLimits:
+        """Return these limits for electronics whose voltages are calibrated.
+
+        Parameters
+        ----------
+        reads
+            Parameter -> offset (V) and gain: ``offset + gain x command`` is read.
+
+        Raises
+        ------
+        ConfigError
+            There is no such parameter, or nothing commands it.
+        """
+        changed = dict(self.parameters)
+        for name, calibration in reads.items():
+            parameter = changed.get(name)
+            if parameter is None or parameter.commanded is None:
+                voltages = [one for one, its in self.parameters.items() if its.commanded]
+                near = difflib.get_close_matches(name, voltages, 3, 0.5)
+                raise ConfigError(
+                    f"{name!r} is no commanded voltage of ELVIS {self.elvis}"
+                    + (f"; did you mean {' or '.join(near)}?" if near else
+                       f"; there are: {', '.join(voltages)}")
+                )  # fmt: skip
+            changed[name] = parameter.model_copy(update={"reads": calibration})
+        return self.model_copy(update={"parameters": changed})
 
     def at_temperature(self, celsius: float, half_width: float = 1.0) -> HkLimits:
         """Return these limits with CCDs wanted at another temperature, set P only."""

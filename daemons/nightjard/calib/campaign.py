@@ -61,6 +61,10 @@ class InputProducts(StrictModel):
     offsets: dict[CcdKey, dict[str, float]] = Field(
         {}, description="Expected offset, ADU, by CCD and quadrant."
     )
+    HK: dict[Name, Annotated[tuple[float, float], Field(strict=False)]] = Field(
+        {}, description="Voltage calibration of the electronics: parameter of housekeeping -> "
+        "offset (V) and gain; offset + gain x command is what it should read.",
+    )  # fmt: skip
 
 
 class WaitConfig(StrictModel):

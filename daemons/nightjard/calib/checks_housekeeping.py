@@ -59,14 +59,16 @@ def check_housekeeping(work: Work) -> None:
 
 
 def limits_of(work: Work) -> HkLimits:
-    """Return the limits of housekeeping at the temperature of a test: of its limits or its name.
+    """Return the limits of housekeeping for a test.
+
+    At its temperature (of its limits, or its name), by the campaign's voltage calibration.
 
     Raises
     ------
     ConfigError
         There are none for its version of ELVIS.
     """
-    limits = HkLimits.load(work.dataset.script.elvis)
+    limits = HkLimits.load(work.dataset.script.elvis).with_voltages(work.inputs.voltages)
     wanted = Limits(work.limits).of("ccd_temperature")
     if wanted is not None and wanted.low is not None and wanted.high is not None:
         half = (wanted.high - wanted.low) / 2

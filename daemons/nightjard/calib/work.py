@@ -116,6 +116,8 @@ class Inputs:
         Path of a product NL_MODEL; None without.
     offsets
         (CCD, quadrant) -> expected offset, ADU.
+    voltages
+        Parameter of housekeeping -> offset (V) and gain of what it reads of a command.
     """
 
     masks: dict[int, Path] = field(default_factory=dict)
@@ -125,6 +127,7 @@ class Inputs:
     kernels: Path | None = None
     linearity: Path | None = None
     offsets: dict[tuple[int, str], float] = field(default_factory=dict)
+    voltages: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass

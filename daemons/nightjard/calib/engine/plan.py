@@ -12,6 +12,7 @@ from nightjar.calibration.catalogue import Catalogue, PlannedTest, load_catalogu
 from nightjar.calibration.chamber import ChamberProfile, load_profile
 from nightjar.calibration.detector import Detector, load_detector
 from nightjar.calibration.elvis import load_elvis
+from nightjar.calibration.housekeeping import HkLimits
 from nightjar.calibration.script import Script
 from nightjar.config.load import parse
 from nightjar.errors import ConfigError
@@ -65,10 +66,16 @@ def set_up(campaign: Campaign, elvis: str | None = None) -> Setup:
     Raises
     ------
     ConfigError
-        No such detector, chamber, catalogue or version, with what there is.
+        No such detector, chamber, catalogue, version or voltage, with what there is.
     """
     version = elvis or campaign.file.elvis
     load_elvis(version)
+    voltages = campaign.file.inCDPs.HK
+    if voltages:
+        try:
+            HkLimits.load(version).with_voltages(voltages)
+        except ConfigError as error:
+            raise ConfigError(f"{campaign.path}: inCDPs.HK: {error.message}") from error
     return Setup(
         campaign, load_detector(campaign.detector_source), load_profile(campaign.file.CHAMBER),
         load_catalogue(campaign.file.camptype), version,

@@ -62,6 +62,7 @@ def inputs_of(campaign: Campaign, plan: TestPlan) -> tuple[Inputs, dict[str, Pat
     else:
         found.gains = _by_quadrant(file.Gain)
     found.offsets = _by_quadrant(file.offsets)
+    found.voltages = dict(file.HK)
     return found, paths, missing
 
 

@@ -70,6 +70,7 @@ def keys_of(
         dict(plan.options), dict(plan.limits), is_drill,
         sorted([*map(list, products.gains.items())], key=str),
         sorted([*map(list, products.offsets.items())], key=str),
+        *([sorted(products.voltages.items())] if products.voltages else ()),
     )  # fmt: skip
     keys = {"init": digest("init", basis)}
     stale: list[str] = []
