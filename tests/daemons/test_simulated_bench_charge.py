@@ -23,10 +23,11 @@ from kit.simulated_detector import (
     measure,
     signal,
 )  # fmt: skip
+from nightjar.calibration.detector import load_detector
 from nightjard.simulators.detector import pixels
 from nightjard.simulators.detector.bench import Bench
 from nightjard.simulators.detector.profile import PlainProfile
-from nightjard.simulators.detector.truth import channels_of
+from nightjard.simulators.detector.truth import Truth, channels_of
 
 # --- light ---
 
@@ -196,10 +197,20 @@ def test_a_warm_test_is_a_ramp() -> None:
     values = BIAS | {"test": "MOT_WARM", "toi_ro": 500}
     profile = signal(made, 1, values).mean(axis=1)
     slope, start = np.polyfit(np.arange(1, 259), profile, 1)
-    assert profile[-1] == pytest.approx(0.5 * 210000 / GAIN, rel=0.01)
+    # Four transfers of 500 us and the pixels of a row at 70 kHz; 0.08 of full well a second.
+    line_s = 4 * 500e-6 + DETECTOR.quadrant_shape[1] / 70e3
+    assert profile[-1] == pytest.approx(0.08 * 210000 * 258 * line_s / GAIN, rel=0.01)
+    assert 6000 < profile[-1] < 12000
     assert start == pytest.approx(0.0, abs=1.0)
     assert slope == pytest.approx(profile[-1] / 258, rel=1e-3)
     assert signal(made, 1, values | {"rdmode": "rwd_bas_v"}).max() == 0
+
+
+def test_the_ramp_of_a_full_detector_ends_at_half_of_full_well() -> None:
+    full = load_detector("ccd273")
+    rate = Truth.default(full, seed=1).dark.warm_e_s
+    seconds = full.image_rows * (4 * 500e-6 + full.quadrant_shape[1] / 70e3)
+    assert rate * seconds == pytest.approx(0.5 * 210000, rel=0.01)
 
 
 def test_cosmic_rays_come_at_their_rate() -> None:
