@@ -9,10 +9,13 @@ manager does is to keep the state folder under /var/lib.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +66,21 @@ def cgroups_of_this_machine() -> tuple[str, list[str]]:
 
 
 def run_sandbox(unit_folder: Path, *command: str, timeout_s: float = 90) -> dict[str, Any]:
-    before = cgroups_of_this_machine()
-    done = subprocess.run(
-        [str(KIT / "systemd_sandbox.sh"), str(unit_folder), *command],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False,
-    )  # fmt: skip
+    # One at a time: each looks at what the machine has, and would see the other's.
+    with (Path(tempfile.gettempdir()) / f"nightjar-sandbox-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = cgroups_of_this_machine()
+        done = subprocess.run(
+            [str(KIT / "systemd_sandbox.sh"), str(unit_folder), *command],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
+            check=False,
+        )  # fmt: skip
+        after = cgroups_of_this_machine()
     if done.returncode == CANNOT:
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
     # The danger of the thing: our own processes and the tree of the machine stayed as they were.
-    assert cgroups_of_this_machine() == before
+    assert after == before
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return facts
 
