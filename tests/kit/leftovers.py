@@ -58,7 +58,12 @@ def _look(pid: int, token: str) -> Leftover | None:
         if state in "ZX":
             return None
         environment = (folder / "environ").read_bytes().split(b"\0")
-        command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        for _ in range(20):
+            words = (folder / "cmdline").read_bytes()
+            command = words.replace(b"\0", b" ").decode(errors="replace")
+            if command:
+                break
+            time.sleep(0.005)  # in the middle of exec it has none
     except OSError:
         return None  # ended meanwhile, or another user's
     if parent != os.getpid() and f"{TOKEN_NAME}={token}".encode() not in environment:
