@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.calib_engine import FIRST, START_NS, Site, Source, with_subtask
+from kit.calib_engine import FIRST, START_NS, Site, Source, processed, with_subtask
 from kit.terminal import Terminal
 from nightjar.clock import NS_PER_S
 from nightjar.errors import TimedOut
@@ -21,13 +21,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     site = Site(tmp_path)
     site.write_campaign(tests=[["BIAS01"], ["BIAS02"]])
     return site
-
-
-def processed(site: Site) -> list[str]:
-    """Return the tests whose check was done, in order."""
-    path = site.root / "calls"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [line.split()[0] for line in lines if line.endswith(" check")]
 
 
 def test_tests_are_processed_as_they_become_complete(site: Site) -> None:

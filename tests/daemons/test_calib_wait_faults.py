@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.calib_engine import DAY, FIRST, PLAIN, Site, Source, check, with_subtask
+from kit.calib_engine import DAY, FIRST, PLAIN, Site, Source, check, processed, with_subtask
 from nightjar.calibration.explog import read_explogs
 from nightjar.errors import TimedOut
 from nightjard.calib.engine.runs import exposures_of, latest_run
@@ -24,13 +24,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     site = Site(tmp_path)
     site.write_campaign(tests=[["BIAS01"]])
     return site
-
-
-def processed(site: Site) -> list[str]:
-    """Return the tests whose check was done, in order."""
-    path = site.root / "calls"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [line.split()[0] for line in lines if line.endswith(" check")]
 
 
 def at(site: Site, actions: dict[int, Callable[[], object]]) -> None:

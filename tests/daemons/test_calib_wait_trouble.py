@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.calib_engine import FIRST, START_NS, Site, Source, check, with_subtask
+from kit.calib_engine import FIRST, START_NS, Site, Source, check, processed, with_subtask
 from nightjar.calibration.chamber import load_profile
 from nightjar.clock import NS_PER_S
 from nightjar.errors import TimedOut
@@ -23,12 +23,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     site = Site(tmp_path)
     site.write_campaign(tests=[["BIAS01"]])
     return site
-
-
-def processed(site: Site) -> list[str]:
-    path = site.root / "calls"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [line.split()[0] for line in lines if line.endswith(" check")]
 
 
 def accept(site: Site, text: str) -> None:

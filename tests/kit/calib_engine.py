@@ -6,6 +6,7 @@ Day folders are the simulator's, so names, logs and housekeeping are what ELVIS 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -93,11 +94,13 @@ def fail_at(path: str, detector: str, obsid: int, at: int) -> dict[str, Any]:
 
 
 def hang_at(path: str, detector: str, obsid: int, at: int, sign: str) -> dict[str, Any]:
-    """Say that it came to a frame and stay there for ever."""
-    if obsid == at and not os.path.exists(sign):
-        Path(sign).write_text(str(os.getpid()))
-        while True:
-            time.sleep(1)
+    """Say that it came to a frame and stay there for ever; the first that comes there."""
+    if obsid == at:
+        with contextlib.suppress(FileExistsError), open(sign, "x") as file:
+            file.write(str(os.getpid()))
+            file.flush()
+            while True:
+                time.sleep(1)
     return measure(path, detector)
 
 
@@ -277,6 +280,13 @@ class Site:
             one for one in self.read(run, "state.json")["tests"] if one["test"] == test
         )
         return found
+
+
+def processed(site: Site) -> list[str]:
+    """Return the tests whose check was done, in order."""
+    path = site.root / "calls"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.split()[0] for line in lines if line.endswith(" check")]
 
 
 class SteppedClock(ManualClock):

@@ -12,7 +12,6 @@ A value at an end of R or A is out of it, as earlier campaigns judged.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from nightjar.calibration.catalogue import meant
 from nightjar.calibration.detector import described, described_names
 from nightjar.calibration.elvis import LATEST, load_elvis
 from nightjar.config.load import StrictModel, load
@@ -153,12 +153,10 @@ class HkLimits(StrictModel):
             parameter = changed.get(name)
             if parameter is None or parameter.commanded is None:
                 voltages = [one for one, its in self.parameters.items() if its.commanded]
-                near = difflib.get_close_matches(name, voltages, 3, 0.5)
                 raise ConfigError(
-                    f"{name!r} is no commanded voltage of ELVIS {self.elvis}"
-                    + (f"; did you mean {' or '.join(near)}?" if near else
-                       f"; there are: {', '.join(voltages)}")
-                )  # fmt: skip
+                    f"{name!r} is no commanded voltage of ELVIS {self.elvis}; "
+                    f"{meant(name, voltages)}"
+                )
             changed[name] = parameter.model_copy(update={"reads": calibration})
         return self.model_copy(update={"parameters": changed})
 

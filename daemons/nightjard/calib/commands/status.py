@@ -64,7 +64,7 @@ def command(shell: Session, campaign: Path, session: str | None) -> None:
             obsids = None if one.obsids == (-1, -1) else f"{one.obsids[0]}-{one.obsids[1]}"
             stage = "interrupted" if one.test in killed else one.stage
             rows.append([name, one.test, stage, f"{one.frames}/{one.wanted}", obsids,
-                         f"{sum(map(_is_done, steps.values()))}/{len(steps)}" if steps else None,
+                         f"{list(steps.values()).count('done')}/{len(steps)}" if steps else None,
                          bytes_text(size), *counts, " ".join(one.flags)])  # fmt: skip
             if one.reason:
                 reasons.setdefault(one.reason, []).append(one.test)
@@ -97,10 +97,6 @@ def _resume(campaign: Path, name: str, kept: dict[str, Any], killed: list[str]) 
         words += ["-O", str(kept["first_obsid"])]
     what = f"; {', '.join(killed)} was interrupted" if killed else ""
     return f"{name}: no process is at work on it{what}; to go on: {shlex.join(words)}"
-
-
-def _is_done(status: str) -> bool:
-    return status == "done"
 
 
 def _steps(folder: Path) -> dict[str, str]:

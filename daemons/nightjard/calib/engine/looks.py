@@ -141,20 +141,28 @@ class _Files:
     written_ns: list[int] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Chosen:
-    """What was chosen from, the last time.
+    """The run that is taken for a test, and what it was chosen from.
 
     Attributes
     ----------
+    rows, all_exposures
+        Of the test, those of aborted runs included.
     strange
         Rows that were left out for their filter.
     """
 
-    rows: list[LogRow] = field(default_factory=list)
-    exposures: list[Exposure] = field(default_factory=list)
-    strange: int = 0
-    note: str = ""
+    run: Run
+    rows: list[LogRow]
+    all_exposures: list[Exposure]
+    strange: int
+    note: str
+
+    @property
+    def exposures(self) -> Sequence[Exposure]:
+        """Those that are taken."""
+        return self.run.exposures
 
 
 @dataclass
@@ -191,25 +199,22 @@ class Watcher:
         """Return how far a test is."""
         folders = set(plan.days)
         here = [row for row in rows if row.datapath in folders]
-        chosen = _Chosen()
-        plan, run = with_its_script(
-            self.setup, plan, here, lambda one: self._choose(one, here, chosen)
+        plan, chosen = with_its_script(
+            self.setup, plan, here, lambda one: self._choose(one, here)
         )
-        found, strange, note, exposures = (
-            chosen.rows, chosen.strange, chosen.note, chosen.exposures
-        )  # fmt: skip
-        count = len(exposures)
-        newest = exposures[-1].obsid if exposures else -1
-        self._unchanged_s(plan.test, "log", len(found))
+        run, count = chosen.run, len(chosen.all_exposures)
+        newest = chosen.all_exposures[-1].obsid if count else -1
+        self._unchanged_s(plan.test, "log", len(chosen.rows))
         if not run.is_complete:
-            reason = f"{strange} rows were taken with another filter" if strange else note
+            strange = chosen.strange
+            reason = f"{strange} rows were taken with another filter" if strange else chosen.note
             return Seen("acquiring" if count else "expected", plan, run, count, newest, reason)
         lacking: list[str] = []
         ccds = len(self.setup.detector.ccd_numbers)
         partial = [one.obsid for one in run.exposures if len(one.rows) < ccds]
         if partial:
             text = f"rows of a CCD are missing for OBSID {', '.join(map(str, partial))}"
-            if self._unchanged_s(plan.test, "log", len(found)) < self.config.files_s:
+            if self._unchanged_s(plan.test, "log", len(chosen.rows)) < self.config.files_s:
                 return Seen("acquiring", plan, run, count, newest, text)
             lacking.append(text)
         is_followed = any(
@@ -218,18 +223,18 @@ class Watcher:
         return self._complete(plan, run, day, Seen("files complete", plan, run, count, newest),
                               lacking, is_followed=is_followed)  # fmt: skip
 
-    def _choose(self, plan: TestPlan, rows: list[LogRow], chosen: _Chosen) -> Run:
+    def _choose(self, plan: TestPlan, rows: list[LogRow]) -> _Chosen:
         first, last = plan.obsids or (self.first_obsid, None)
-        found, chosen.strange = rows_of_test(
+        found, strange = rows_of_test(
             rows, plan.log_name, waves=plan.waves, first=first, last=last
         )
-        chosen.note = ""
+        note = ""
         if first is None:
             found, others = unclaimed(found, plan, self.claims)
-            chosen.note = claims_text(plan, others)
-        chosen.rows = found
-        chosen.exposures = exposures_of(found)
-        return latest_run(plan.script, chosen.exposures, self.setup.detector)
+            note = claims_text(plan, others)
+        exposures = exposures_of(found)
+        run = latest_run(plan.script, exposures, self.setup.detector)
+        return _Chosen(run, found, exposures, strange, note)
 
     def _complete(
         self, plan: TestPlan, run: Run, day: Day, seen: Seen, lacking: list[str], *,

@@ -149,16 +149,17 @@ class Pipeline:
             log = RunLog(self.log_path, self._clock, complain=self._say)
             config = self._executor_config()
             workers = Workers(config, self._allowed)
-            drawer = Drawer(min(config.workers, _DRAWERS))
             is_beside = config.workers > 1 and self._on_figure is None
+            drawer = Drawer(min(config.workers, _DRAWERS)) if is_beside else None
             try:
-                return self._run(self._context(log, workers, drawer if is_beside else None))
+                return self._run(self._context(log, workers, drawer))
             except OSError as error:
                 if is_storage_full(error):
                     raise layout.storage_error(self.folder, error) from error
                 raise
             finally:
-                drawer.close()
+                if drawer is not None:
+                    drawer.close()
                 workers.close()
                 log.close()
 

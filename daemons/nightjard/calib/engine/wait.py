@@ -91,24 +91,24 @@ class Waiting:
             self.context.setup, self.context.first_obsid, self.config, self._clock
         )
         progress_ns = self._clock.monotonic_ns()
-        is_open = bool(self.open_plans())
-        while is_open:
+        if not self.open_plans():
+            return True
+        while True:
             if self._look(follower, watcher):
                 progress_ns = self._clock.monotonic_ns()
                 continue  # a last look after the last test: more of one may have come meanwhile
-            is_open = bool(self.open_plans())
             waited_s = (self._clock.monotonic_ns() - progress_ns) / NS_PER_S
-            if is_open and waited_s >= self.config.give_up_s:
+            is_too_long = waited_s >= self.config.give_up_s
+            if not self.open_plans():
+                if is_too_long or not self._coming:
+                    return True
+            elif is_too_long:
                 if not self._goes_on(waited_s):
                     return False
                 progress_ns = self._clock.monotonic_ns()
-            is_open = is_open or (bool(self._coming) and waited_s < self.config.give_up_s)
-            if not is_open:
-                break
             self.context.log.write(f"Pipeline sleeping for {self.config.sleep_s:.0f} seconds...")
             self.context.progress.clear()
             self._clock.sleep(self.config.sleep_s)
-        return True
 
     def _begin(self) -> None:
         for plan in self.plans:

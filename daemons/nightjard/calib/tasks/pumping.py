@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from nightjar.calibration.detector import Detector, load_detector
 from nightjard.calib import checks
 from nightjard.calib.dataset import CcdFrame
-from nightjard.calib.frames import open_frame
-from nightjard.calib.prepare import Recipe, prepared
+from nightjard.calib.prepare import Recipe
 from nightjard.calib.preparing import is_dry, measure_offsets, prep_subtask
 from nightjard.calib.results import plain
 from nightjard.calib.science import blank, dipoles
@@ -28,6 +27,7 @@ from nightjard.calib.task import Subtask, Task
 from nightjard.calib.tasks.injection import injected_frames, recipes_for, table_of
 from nightjard.calib.tasks.injection_check import check_arguments, check_frame, judge
 from nightjard.calib.tasks.pumping_maps import (
+    image_of,
     is_pumped,
     leave_maps,
     line_of,
@@ -54,10 +54,8 @@ def measure_level(
         less 1).
     """
     kind = load_detector(detector)
-    frame = open_frame(path, kind)
-    pixels, bad = prepared(frame, quadrant, Recipe.from_json(recipe))
-    area = (slice(frame.vstart, min(frame.vend, kind.image_rows)), kind.columns_of("image"))
-    values = np.where(bad[area], np.nan, pixels[area])
+    pixels, bad, _ = image_of(path, kind, quadrant, Recipe.from_json(recipe))
+    values = np.where(bad, np.nan, pixels)
     medians = blank.median(values[:: max(len(values) // 300, 1)], axis=0)
     x = np.linspace(-1, 1, len(values), dtype=np.float32)
     design = np.stack((np.ones_like(x), x, x * x), axis=1)
@@ -160,12 +158,10 @@ def extract_quadrant(
             ratio, levels = dipoles.serial_ratio(its_line, line)
             flat = dipoles.flatten(ratio[:, None], None, minimum_level=0.05)
         else:
-            frame = open_frame(one["path"], kind)
-            pixels, its_bad = prepared(frame, quadrant, how)
-            first_row = frame.vstart
-            area = (slice(first_row, min(frame.vend, kind.image_rows)), kind.columns_of("image"))
-            bad = its_bad[area] if bad is None else bad | its_bad[area]
-            flat = dipoles.flatten(pixels[area], its_bad[area])
+            pixels, its_bad, rows = image_of(one["path"], kind, quadrant, how)
+            first_row = rows.start
+            bad = its_bad if bad is None else bad | its_bad
+            flat = dipoles.flatten(pixels, its_bad)
         maps.append(dipoles.Pumped(one["mode"], float(one["time_us"]), flat))
     cat = dipoles.catalogue(maps, threshold=threshold, bad=bad, tolerance_px=tolerance_px)
     level_e = _levels_e(maps, levels, gain_e_adu)
@@ -176,10 +172,8 @@ def extract_quadrant(
 
 def _blemishes(path: str, kind: Detector, quadrant: str, how: Recipe) -> NDArray[np.bool_]:
     """Return pixels of the image area that are no traps; both of a pair must be none of them."""
-    frame = open_frame(path, kind)
-    pixels, bad = prepared(frame, quadrant, how)
-    area = (slice(frame.vstart, min(frame.vend, kind.image_rows)), kind.columns_of("image"))
-    return bad[area] | dipoles.blemishes(dipoles.flatten(pixels[area], bad[area]))
+    pixels, bad, _ = image_of(path, kind, quadrant, how)
+    return bad | dipoles.blemishes(dipoles.flatten(pixels, bad))
 
 
 def _levels_e(

@@ -49,12 +49,25 @@ def reference_of(frames: Sequence[CcdFrame]) -> str | None:
     return next((str(one.path) for one in frames if not is_pumped(one.commanded)), None)
 
 
-def line_of(path: str, kind: Detector, quadrant: str, recipe: Recipe) -> NDArray[np.float64]:
-    """Return the mean of the rows of a quadrant's image area, bad pixels left out, ADU."""
+def image_of(
+    path: str, kind: Detector, quadrant: str, recipe: Recipe
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], slice]:
+    """Return the prepared image area of a quadrant, ADU, its bad pixels, and which rows it has."""
     frame = open_frame(path, kind)
     pixels, bad = prepared(frame, quadrant, recipe)
-    area = (slice(frame.vstart, min(frame.vend, kind.image_rows)), kind.columns_of("image"))
-    values = np.where(bad[area], np.nan, pixels[area]).astype(np.float64)
+    rows = slice(frame.vstart, min(frame.vend, kind.image_rows))
+    area = (rows, kind.columns_of("image"))
+    return pixels[area], bad[area], rows
+
+
+def line_of(path: str, kind: Detector, quadrant: str, recipe: Recipe) -> NDArray[np.float64]:
+    """Return the mean of the rows of a quadrant's image area, bad pixels left out, ADU."""
+    pixels, bad, _ = image_of(path, kind, quadrant, recipe)
+    return _mean_line(np.where(bad, np.nan, pixels).astype(np.float64))
+
+
+def _mean_line(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of rows without what is far out; `values` is spoilt."""
     middle = blank.median(values, axis=0)
     spread = 1.4826 * blank.median(np.abs(values - middle), axis=0) + 1e-3
     values[np.abs(values - middle) > 6 * spread] = np.nan
@@ -78,21 +91,20 @@ def map_frame(
         By quadrant: path of the frame that was injected but not pumped.
     """
     kind, how = load_detector(detector), Recipe.from_json(recipe)
-    frame = open_frame(path, kind)
     planes = {}
     for quadrant in kind.names:
         plane = np.full(kind.quadrant_shape, np.nan, np.float32)
         reference = references.get(quadrant)
         if quadrant in quadrants and not (is_serial and reference is None):
-            pixels, bad = prepared(frame, quadrant, how)
-            area = (slice(frame.vstart, min(frame.vend, kind.image_rows)), kind.columns_of("image"))
-            values = np.where(bad[area], np.float32(np.nan), pixels[area])
+            pixels, bad, lines = image_of(path, kind, quadrant, how)
+            values = np.where(bad, np.float32(np.nan), pixels)
             if is_serial and reference is not None:
-                line = line_of(path, kind, quadrant, how)
+                line = _mean_line(values.astype(np.float64))
                 _, level = dipoles.serial_ratio(line, line_of(reference, kind, quadrant, how))
             else:
                 level = blank.median(values, axis=0)
-            plane[area] = values / np.where(level > 1, level, np.nan).astype(np.float32) - 1
+            scale = np.where(level > 1, level, np.nan).astype(np.float32)
+            plane[lines, kind.columns_of("image")] = values / scale - 1
         planes[quadrant] = plane
     np.save(out, kind.assemble(planes))
 

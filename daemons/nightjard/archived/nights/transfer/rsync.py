@@ -167,7 +167,7 @@ _ENDS: dict[int, tuple[bool, type[NightjarError], str]] = {
     1: (False, ConfigError, "rsync does not know an option: both sides need rsync 3.2.4 or newer"),
     2: (False, ConfigError, "the two rsync do not understand each other: use one version"),
     5: (True, Unreachable, "rsync did not start on the far side"),
-    10: (True, Unreachable, "the connection failed"),
+    10: (True, Unreachable, "the connection failed; what arrived is kept"),
     11: (False, StorageError, "a file could not be written or read: is a disk full or failing?"),
     12: (True, Unreachable, "the connection was cut; what arrived is kept"),
     20: (True, NightjarError, "rsync was ended by a signal"),
