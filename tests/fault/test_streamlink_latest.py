@@ -166,6 +166,26 @@ def test_no_burst_after_a_stall(free_port, follower, stopped):
         assert follower.wrong == []
 
 
+def test_small_frames_outlast_a_moment_in_which_nobody_takes_them(free_port, monkeypatch):
+    # As when a machine holds up the thread of ZMQ: what the kernel would hold is kept small.
+    monkeypatch.setattr(zsockets, "_KERNEL_BYTES", 4096)
+    source = Source(shape=(64, 80))  # 10 kB: the sender may keep 25, the kernel holds few
+    with (
+        End(send_latest(free_port, rate=50.0)) as sender,
+        Process(receive_latest(free_port)) as receiver,
+        running(source, rate=100),
+    ):
+        eventually(lambda: receiver.told.get("frames", 0) > 10)
+        receiver.signal(signal.SIGSTOP)
+        sent = sender.told["frames"]
+        eventually(lambda: sender.told["frames"] >= sent + 18)
+        receiver.signal(signal.SIGCONT)
+        eventually(lambda: counter_of("far") > source.writer.counter - 20)
+        frames = receiver.told["frames"]
+        eventually(lambda: receiver.told["frames"] > frames + 20)
+        assert receiver.told["lost_on_wire"] == 0
+
+
 def test_geometry_of_the_source_is_followed(free_port, follower):
     source = Source()
     with End(send_latest(free_port)), End(receive_latest(free_port)):

@@ -40,6 +40,7 @@ from nightjard.camd.frames import (
     saving_job,
     stream_keywords,
 )  # fmt: skip
+from nightjard.camd.hostclock import HostClock
 from nightjard.camd.ring import FrameRing
 from nightjard.camd.settings import Observation
 from nightjard.camd.wheel import FilterWheel
@@ -48,7 +49,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.02  # longest pause between two looks at an exposure that is about to end
 SLOW_POLL_S = 0.1  # while much of a long exposure is left
-_CLOCK_STEP_S = 0.05
 
 
 @dataclass
@@ -67,7 +67,7 @@ class _Sequence:
     limit: int
     delay_s: float
     operation: Operation
-    clock_offset_ns: int
+    host_clock: HostClock
     taken: int = 0
     lost: int = 0
     invalid_before: int = 0
@@ -76,7 +76,8 @@ class _Sequence:
     invalid_in_row: int = 0
     buffer_waits: int = 0
     clock_step_s: float = 0.0
-    previous_start_ns: int | None = None  # monotonic
+    previous_start_ns: int | None = None  # monotonic, of the frame before
+    known_start_ns: int | None = None  # of the last frame of which it is known
     last_id: int | None = None
     not_before_ns: int = 0
     deadline_ns: int = 0
@@ -196,7 +197,7 @@ class Sequencer:
         self._observation, self._readout, self._crop, self._ring = observation, readout, crop, ring
         self._sequence = _Sequence(
             run=file_stamp(now_ns), limit=limit, delay_s=delay_s, operation=operation,
-            clock_offset_ns=now_ns - self._clock.monotonic_ns(),
+            host_clock=HostClock(self._clock),
         )  # fmt: skip
         self._phase = CameraState.WAITING
         # A new one: who still holds that of an earlier sequence cannot cancel this one's fetch.
@@ -432,11 +433,11 @@ class Sequencer:
         sequence.missing = 0
         if lost:
             self._lose(sequence, lost, "the camera reports them missing")
-        # The device's stamps on the monotonic clock. In a frame during which the host's clock was
-        # stepped they cannot be placed.
-        was_stepped = self._watch_clock(sequence)
-        start_ns = None if was_stepped else record.start_ns - sequence.clock_offset_ns
-        end_ns = None if was_stepped else record.end_ns - sequence.clock_offset_ns
+        # Spans of time are those of the monotonic clock.
+        self._watch_clock(sequence)
+        start_ns = sequence.host_clock.monotonic_ns(record.start_ns, sequence.known_start_ns)
+        sequence.known_start_ns = start_ns or sequence.known_start_ns
+        end_ns = sequence.host_clock.monotonic_ns(record.end_ns, sequence.known_start_ns)
         previous_ns, sequence.previous_start_ns = sequence.previous_start_ns, start_ns
         reading = self._cooler.reading
         context = FrameContext(
@@ -469,16 +470,12 @@ class Sequencer:
         sequence.invalid_in_row = sequence.invalid_before = sequence.lost_before = 0
         sequence.last_id, self._last_sample = record.hardware_id, sampled
 
-    def _watch_clock(self, sequence: _Sequence) -> bool:
-        """Tell whether the host's clock was stepped since the last frame."""
-        offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
-        step_s = (offset_ns - sequence.clock_offset_ns) / NS_PER_S
-        if abs(step_s) > _CLOCK_STEP_S:
+    def _watch_clock(self, sequence: _Sequence) -> None:
+        """Note whether the host's clock was stepped since the last frame."""
+        step_s = sequence.host_clock.look()
+        if step_s:
             sequence.clock_step_s += step_s
-            sequence.clock_offset_ns = offset_ns
             self._sinks.warn(f"the host's clock was stepped by {step_s:+.3f} s during a sequence")
-            return True
-        return False
 
     def _next(self, sequence: _Sequence) -> float:
         assert self._observation is not None

@@ -216,6 +216,8 @@ class Publisher:
             elif source.relink_now_and_then(now_ns):
                 lane.opened(now_ns)
             lane.look(now_ns)
+        largest = max((lane.octets() for lane in self._lanes), default=1)
+        zsockets.allow(self._socket, largest, len(self._lanes))
         self._bucket.set_rate(self._budget * 125e3, now_ns)
         busy = [lane for lane in self._lanes if lane.receivers and lane.source.reader is not None]
         demands = [

@@ -18,6 +18,8 @@ from nightjard.streamlinkd import net
 from nightjard.streamlinkd.wire import JSON_LIMIT
 
 _KERNEL_BYTES = 1 << 20  # enough for 500 Mbit/s over 16 ms, and no store of old pictures
+_QUEUE_BYTES = _KERNEL_BYTES // 4
+_QUEUE_MOST = 64  # messages
 _BEAT_MS, _DEAD_MS = 1000, 2500
 _AGAIN_MS, _AGAIN_MOST_MS = 100, 1000
 _PART_BYTES = 9  # of ZMQ's framing, at most
@@ -87,6 +89,22 @@ def subscriber(context: Any, interface: str | None, streams: int, largest: int) 
     sock.setsockopt(zmq.RECONNECT_IVL_MAX, _AGAIN_MOST_MS)
     sock.setsockopt(zmq.MAXMSGSIZE, largest)
     return sock
+
+
+def allow(sock: Socket, octets: int, streams: int) -> None:
+    """Set how many messages of a publisher wait for ZMQ's own thread, for all receivers of now.
+
+    Of large frames two, or one of each stream: more would be old pictures. Of small ones as many
+    as take a quarter of what the kernel holds anyway, or they would be lost whenever the machine
+    holds that thread up for a moment.
+
+    Parameters
+    ----------
+    octets
+        Of the largest message.
+    """
+    least = max(2, streams)
+    sock.setsockopt(zmq.SNDHWM, max(least, min(_QUEUE_MOST, _QUEUE_BYTES // max(1, octets))))
 
 
 def endpoint(address: net.Address) -> str:
