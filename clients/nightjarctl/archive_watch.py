@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,20 +46,24 @@ def _looks(
     session: app.Session, daemon: Connection, interval_s: float, until_idle: bool
 ) -> Iterator[tuple[Progress | None, str]]:
     """Return what is seen at each look, and why nothing is."""
-    began = time.monotonic()
+    end = math.inf if session.timeout_s is None else time.monotonic() + session.timeout_s
     while True:
         progress: Progress | None = None
         reason = ""
         try:
-            progress = daemon.call("nights_progress", is_safe=True)
+            # --timeout ends the watch; each look has the usual time.
+            progress = daemon.call(
+                "nights_progress", timeout_s=app.DEFAULT_TIMEOUT_S, is_safe=True
+            )
         except (Unreachable, TimedOut) as error:
             reason = error.message
         yield progress, reason
         if until_idle and progress == []:
             return
-        if session.timeout_s is not None and time.monotonic() - began >= session.timeout_s:
+        left_s = end - time.monotonic()
+        if left_s <= 0:
             return
-        time.sleep(interval_s)
+        time.sleep(min(interval_s, left_s))
 
 
 class _Teller:
