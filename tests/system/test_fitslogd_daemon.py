@@ -352,7 +352,7 @@ def test_prep_that_is_left_changes_nothing(site: FitslogSite) -> None:
 
 
 def test_top_on_a_terminal(site: FitslogSite) -> None:
-    site.ask("prep", cube_frames=30)
+    site.ask("prep", cube_frames=400)  # 2 s: what happens meanwhile is seen
     with Terminal("nightjarctl.fitslog", "top", "--filter", "vcam") as terminal:
         terminal.expect("ARMED")
         terminal.type(" ")
@@ -367,7 +367,7 @@ def test_top_on_a_terminal(site: FitslogSite) -> None:
         assert terminal.wait() == 0
         assert terminal.modes()[3] & termios.ECHO, "the terminal is as it was"
     assert site.streams()["vcam1"]["cube_frames"] == 40
-    assert site.streams()["vcam2"]["cube_frames"] == 30
+    assert site.streams()["vcam2"]["cube_frames"] == 400
 
 
 def test_top_without_a_daemon_waits_for_it(tmp_path: Path, free_port: int) -> None:
