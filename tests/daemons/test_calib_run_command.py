@@ -52,7 +52,7 @@ def test_checks_of_a_session(site: Site, capsys: pytest.CaptureFixture[str]) -> 
     code, out, _ = call(capsys, "status", site.path)
     assert code == 0
     row = next(line for line in out.splitlines() if "BIAS01" in line).split()
-    assert row[:6] == ["D11", "BIAS01", "processed", "3/3", f"{FIRST}-{FIRST + 2}", "2/5"]
+    assert row[:6] == ["D11", "BIAS01", "checked", "3/3", f"{FIRST}-{FIRST + 2}", "2/5"]
 
     code, out, _ = call(capsys, "run", site.path, "-R", "D11", "--dry-run", "-k", "--json")
     tests = json.loads(out)["tests"]

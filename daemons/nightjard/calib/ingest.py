@@ -19,7 +19,7 @@ from nightjar.calibration.housekeeping import hk_statistics, read_hk
 from nightjar.calibration.script import Script
 from nightjar.errors import ConfigError, NightjarError, Refused, StorageError
 from nightjard.calib.dataset import CcdFrame, Dataset
-from nightjard.calib.engine.claims import claims_text, unclaimed
+from nightjard.calib.engine.claims import share_out
 from nightjard.calib.engine.plan import Setup, TestPlan
 from nightjard.calib.engine.runs import Exposure, Run, exposures_of, latest_run, rows_of_test
 from nightjard.calib.engine.taken import profile_note, with_its_script
@@ -106,13 +106,13 @@ def find_run(
 ) -> tuple[TestPlan, Run]:
     """Return the exposures of a test: those of its OBSIDs, else its latest complete run.
 
-    Those that another session has processed count only where there are no others. The plan comes
-    back with the script as it was when they were taken.
+    Those of another session of the day do not count. The plan comes back with the script as it was
+    when they were taken.
 
     Raises
     ------
     Refused
-        There is none.
+        There is none; or there are several, and nothing tells which is which session's.
     """
     if plan.run is not None:
         return plan, plan.run
@@ -127,13 +127,11 @@ def _run_of(logged: Logged, plan: TestPlan, setup: Setup, first: int | None) -> 
         logged.rows, plan.log_name, waves=plan.waves, first=start, last=last
     )
     note = ""
-    if start is None and plan.claims:
-        mine, theirs = unclaimed(rows, plan, plan.claims)
-        note = claims_text(plan, theirs)
-        rows = mine or rows
+    if start is None and plan.claims is not None:
+        rows, note = share_out(rows, logged.rows, plan, setup, plan.claims, is_wait=False)
     exposures = exposures_of(rows)
     if not exposures:
-        raise Refused(_nothing(logged, plan, strange))
+        raise Refused(f"{plan.test}: {note}" if note else _nothing(logged, plan, strange))
     if plan.obsids is not None:
         return Run(tuple(exposures), len(exposures) == plan.script.frames, True)
     run = latest_run(plan.script, exposures, setup.detector)

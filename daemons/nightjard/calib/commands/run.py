@@ -96,9 +96,10 @@ def _run(shell: Session, given: dict[str, Any]) -> int:
                    f"{asked.run} in {path} gives OBSIDs")  # fmt: skip
     if given["dry_run"]:
         folder = campaign.results_root / asked.run
+        claims = claims_of(setup, asked.run, folder)
         tests = [
             foreseen(
-                setup, replace(plan, claims=claims_of(folder)), folder, load_task,
+                setup, replace(plan, claims=claims), folder, load_task,
                 given["start_obsid"],
             )
             for plan in plans

@@ -1,64 +1,278 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tests of the same name in two sessions of one day: what one session has processed is its own.
+"""Tests of the same name in two sessions of one day: which exposures are whose.
 
-BIAS02 is taken in several sessions, and the log does not say in which. Exposures that another
-session beside this one has processed do not count here, unless OBSIDs are given.
+BIAS02 is taken in several sessions, and the log does not say in which. Its place in the log does: a
+run lies beside other tests of its session, after those that the session's schedule has before it.
+Where the place tells nothing, what a session has processed is its own. Where OBSIDs are given,
+these hold, and nothing is asked here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import bisect
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nightjar.calibration.explog import LogRow
-from nightjar.errors import StorageError
-from nightjard.calib.engine.plan import TestPlan
-from nightjard.calib.engine.state import FILE, read_state, state_of
+from nightjar.errors import ConfigError, Refused, StorageError
+from nightjard.calib.engine.plan import Setup, TestPlan, session_tests
+from nightjard.calib.engine.runs import Exposure, exposures_of, latest_run
+from nightjard.calib.engine.state import DONE, FILE, read_state, state_of
+from nightjard.calib.structure import obsid_text
 
-#: Test -> (session, first OBSID, last OBSID, day folders) of others that have it.
-Claims = Mapping[str, list[tuple[str, int, int, frozenset[Path]]]]
-_ENDED = ("processed", "over-acquired")
+_BY_PLACE = "belong by their place in the log to session"
+_PROCESSED = "were processed as session"
 
 
-def claims_of(run_folder: Path) -> Claims:
-    """Return what the other sessions beside a session's folder have processed."""
+@dataclass(frozen=True)
+class Planned:
+    """What the campaign file says of a session.
+
+    Attributes
+    ----------
+    names
+        What the log calls its tests, in the order of its schedule; those with frames of their own.
+    obsids, days
+        By these names: limits of OBSID, where they are given; day folders.
+    """
+
+    names: tuple[str, ...]
+    obsids: Mapping[str, tuple[int, int]]
+    days: Mapping[str, frozenset[Path]]
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What sessions of a campaign plan and have processed.
+
+    Attributes
+    ----------
+    run
+        The session that asks.
+    sessions
+        All, this one included.
+    processed
+        Test -> (session, first OBSID, last OBSID, day folders); this session first.
+    """
+
+    run: str
+    sessions: Mapping[str, Planned]
+    processed: Mapping[str, Sequence[tuple[str, int, int, frozenset[Path]]]]
+
+
+def claims_of(setup: Setup, run: str, run_folder: Path) -> Claims:
+    """Return what the sessions of a campaign plan, and what those beside a folder have done."""
     found: dict[str, list[tuple[str, int, int, frozenset[Path]]]] = {}
-    for path in sorted(run_folder.parent.glob(f"*/{FILE}")):
-        if path.parent.name == run_folder.name or path.parent.is_symlink():
+    paths = sorted(run_folder.parent.glob(f"*/{FILE}"), key=lambda path: path.parent != run_folder)
+    for path in paths:
+        if path.parent.is_symlink():
             continue
         try:
             kept = read_state(path.parent)
         except StorageError:
             continue  # told when that session is run
         for one in map(state_of, kept.get("tests", ())):
-            if kept.get("is_drill") or one.stage not in _ENDED or one.obsids == (-1, -1):
+            if kept.get("is_drill") or one.stage not in DONE or one.obsids == (-1, -1):
                 continue
             days = frozenset(Path(day).resolve() for day in one.days)
             found.setdefault(one.test, []).append((path.parent.name, *one.obsids, days))
-    return found
+    sessions = {name: _planned(setup, name) for name in setup.campaign.file.sessions}
+    return Claims(run, sessions, found)
 
 
-def unclaimed(
-    rows: Iterable[LogRow], plan: TestPlan, claims: Claims
-) -> tuple[list[LogRow], dict[str, list[int]]]:
-    """Return the rows that no other session has processed, and by session the OBSIDs of others."""
+def _planned(setup: Setup, run: str) -> Planned:
+    campaign = setup.campaign
+    session = campaign.file.test_specifics.get(run)
+    entries = {entry.test: entry for entry in (session.schedule if session else ())}
+    names: list[str] = []
+    obsids: dict[str, tuple[int, int]] = {}
+    days: dict[str, frozenset[Path]] = {}
+    try:
+        tests = dict.fromkeys([*entries, *session_tests(setup, run)])
+        own = [test for test in tests if setup.catalogue.surrogate_of(test) is None]
+    except ConfigError:
+        own = []  # told when that session is run
+    for test in own:
+        entry = entries.get(test)
+        folders = (entry.datapath if entry else None) or (session.datapath if session else ())
+        names.append(test)
+        days[test] = frozenset(campaign.day_folder(text).resolve() for text in folders)
+        first, last = entry.obsids if entry else (None, None)
+        if first is not None and last is not None:
+            obsids[test] = (first, last)
+    return Planned(tuple(names), obsids, days)
+
+
+def share_out(
+    found: Sequence[LogRow], rows: Sequence[LogRow], plan: TestPlan, setup: Setup, claims: Claims,
+    *, is_wait: bool,
+) -> tuple[list[LogRow], str]:  # fmt: skip
+    """Return which rows of a test count for a session, and what is to be said about the others.
+
+    Parameters
+    ----------
+    found
+        Of the test.
+    rows
+        Of all tests of its day folders.
+    is_wait
+        More may come: what cannot be told is not refused, and without others none are taken.
+
+    Raises
+    ------
+    Refused
+        There are several runs, and nothing tells which is whose.
+    """
     days = {Path(day).resolve() for day in plan.days}
-    mine: list[LogRow] = []
-    theirs: dict[str, list[int]] = {}
-    ranges = [one for one in claims.get(plan.test, ()) if one[3] & days]
-    for row in rows:
-        owner = next((name for name, a, b, _ in ranges if a <= row.obsid <= b), None)
-        if owner is None:
-            mine.append(row)
+    rivals = {
+        name: one for name, one in claims.sessions.items()
+        if name != claims.run and one.days.get(plan.log_name, frozenset()) & days
+        and plan.log_name in claims.sessions[claims.run].names
+    }  # fmt: skip
+    owners = _owners(found, rows, plan, setup, claims.run, rivals | {
+        claims.run: claims.sessions[claims.run]}) if rivals else {}  # fmt: skip
+    ranges = [
+        one for one in claims.processed.get(plan.test, ())
+        if one[3] & days and (rivals or one[0] != claims.run)
+    ]
+    own: list[LogRow] = []
+    free: list[LogRow] = []
+    theirs: dict[tuple[str, str], list[LogRow]] = {}
+    for row in found:
+        by_place = owners.get(row.obsid)
+        name = by_place or next((who for who, a, b, _ in ranges if a <= row.obsid <= b), None)
+        if name is None:
+            free.append(row)
+        elif name == claims.run:
+            own.append(row)
         else:
-            theirs.setdefault(owner, []).append(row.obsid)
-    return mine, theirs
+            theirs.setdefault((name, _BY_PLACE if by_place else _PROCESSED), []).append(row)
+    notes = [
+        f"{_span(left)} of {plan.log_name} {how} {name}'s (give OBSIDs or --start-obsid to "
+        "take them all the same)"
+        for (name, how), left in theirs.items()
+    ]
+    have = {name for name, _ in theirs}
+    waiting = [name for name in rivals if name not in have]
+    if len(exposures_of(own)) >= plan.script.frames:
+        counted = own
+        if free:
+            notes.append(f"{_span(free)} of {plan.log_name} may be session "
+                         f"{_or([claims.run, *rivals])}'s: left out")  # fmt: skip
+    else:
+        counted = [*own, *free]
+        if free and waiting:
+            _doubt(free, plan, setup, [claims.run, *waiting], notes, is_wait=is_wait)
+    if not counted and not is_wait:  # what is another's only by what that session did before
+        counted = [row for (_, how), left in theirs.items() if how == _PROCESSED for row in left]
+    return counted, "; ".join(notes)
 
 
-def claims_text(plan: TestPlan, theirs: Mapping[str, list[int]]) -> str:
-    """Return which exposures belong to other sessions; empty without any."""
-    return "; ".join(
-        f"OBSIDs {min(obsids)}-{max(obsids)} of {plan.log_name} were processed as session {name}'s "
-        "(give OBSIDs or --start-obsid to take them all the same)"
-        for name, obsids in theirs.items()
-    )
+def _doubt(
+    free: Sequence[LogRow], plan: TestPlan, setup: Setup, names: Sequence[str], notes: list[str],
+    *, is_wait: bool,
+) -> None:  # fmt: skip
+    """Tell of exposures that may be several sessions'; refuse several runs of them."""
+    runs = [
+        run for run in _runs(plan, exposures_of(free), setup) if len(run) == plan.script.frames
+    ]
+    if len(runs) > 1 and not is_wait:
+        raise Refused(
+            f"{plan.test}: the log does not tell which run of {plan.log_name} is session "
+            f"{_or(names)}'s: OBSIDs "
+            f"{', '.join(f'{one[0].obsid}-{one[-1].obsid}' for one in runs)}; write the OBSIDs "
+            "into the schedule"
+        )
+    if runs:
+        notes.append(f"{_span(free)} of {plan.log_name} may be session {_or(names)}'s, "
+                     "the log does not tell: taken; if they are not, give OBSIDs")  # fmt: skip
+
+
+def _owners(
+    found: Sequence[LogRow], rows: Sequence[LogRow], plan: TestPlan, setup: Setup, own: str,
+    sessions: Mapping[str, Planned],
+) -> dict[int, str]:  # fmt: skip
+    """Return OBSID -> session, of the exposures whose place in the log tells it."""
+    name = plan.log_name
+    owners: dict[int, str] = {}
+    open_to: dict[str, Sequence[str]] = {}
+    for session, planned in sessions.items():
+        limits = planned.obsids.get(name)
+        if limits is None or session == own:
+            open_to[session] = planned.names
+        else:
+            owners |= {
+                row.obsid: session for row in found if limits[0] <= row.obsid <= limits[1]
+            }
+    known = {test for names in open_to.values() for test in names}
+    beside = sorted({row.obsid: row.test for row in rows
+                     if row.test in known and row.test != name}.items())  # fmt: skip
+    seen = {test for _, test in beside}
+    have_all_begun = all(seen.intersection(names) for names in open_to.values())
+    exposures = [one for one in exposures_of(found) if one.obsid not in owners]
+    for run, before, after in _placed(plan, exposures, beside, setup):
+        if len(open_to) > 1 and (owner := _owner(
+            name, before or ("" if have_all_begun else None), after, open_to
+        )):
+            owners |= {one.obsid: owner for one in run}
+    return owners
+
+
+def _placed(
+    plan: TestPlan, exposures: Sequence[Exposure], beside: Sequence[tuple[int, str]], setup: Setup
+) -> Iterator[tuple[Sequence[Exposure], str | None, str | None]]:
+    """Yield the runs of a test, each with the tests before and after it; None: there is none."""
+    obsids = [obsid for obsid, _ in beside]
+    for at, group in itertools.groupby(exposures, lambda one: bisect.bisect(obsids, one.obsid)):
+        runs = list(_runs(plan, list(group), setup))
+        for number, run in enumerate(runs):
+            before = plan.log_name if number else beside[at - 1][1] if at else None
+            after = beside[at][1] if at < len(beside) else None
+            yield run, before, plan.log_name if number + 1 < len(runs) else after
+
+
+def _runs(
+    plan: TestPlan, exposures: Sequence[Exposure], setup: Setup
+) -> Iterator[Sequence[Exposure]]:
+    """Yield the complete runs and what lies between them, in order."""
+    run = latest_run(plan.script, exposures, setup.detector)
+    if not exposures or not run.is_complete:
+        yield from [exposures] if exposures else []
+        return
+    start = exposures.index(run.exposures[0])
+    yield from _runs(plan, exposures[:start], setup)
+    yield run.exposures
+    yield from _runs(plan, exposures[start + len(run.exposures) :], setup)
+
+
+def _owner(
+    name: str, before: str | None, after: str | None, sessions: Mapping[str, Sequence[str]]
+) -> str | None:
+    """Return the session to which the tests beside a run point; None where they do not.
+
+    Nothing before it (empty) fits all sessions; None fits none: one of them may lie there whole.
+    """
+    points: dict[str, int] = {}
+    around = []
+    for session, names in sessions.items():
+        place = {test: index for index, test in enumerate(names)}
+        at = place[name]
+        others = {*names} - {name}
+        points[session] = (place.get(before or "", at) < at) + (place.get(after or "", at) > at)
+        # A schedule may have another order than the log.
+        if before in {"", *others} and after in others:
+            around.append(session)
+    best = [session for session, one in points.items() if one == max(points.values())]
+    if len(best) > 1:
+        best = around
+    return best[0] if len(best) == 1 else None
+
+
+def _span(rows: Sequence[LogRow]) -> str:
+    return obsid_text([row.obsid for row in rows])
+
+
+def _or(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"

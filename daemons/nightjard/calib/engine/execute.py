@@ -43,6 +43,7 @@ class Outcome:
     script: str = ""
     frames: int = 0
     wanted: int | None = None
+    is_whole: bool = True
 
 
 def run_test(context: Context, plan: TestPlan) -> Outcome:
@@ -189,6 +190,7 @@ def _finish(
     outcome.flags = record.names_of(flags)
     outcome.severities = record.severities_of(flags)
     outcome.has_errors = steps.crash is not None
+    outcome.is_whole = all(step.status != "off" for step in steps.steps)
     outcome.reason = str(steps.crash["cause"]) if steps.crash else ""
     found = record.write_results(
         attempt.folder, _about(context, plan, outcome, steps, inputs, now_ns), steps.steps, flags,

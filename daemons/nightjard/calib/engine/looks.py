@@ -22,7 +22,7 @@ from nightjar.calibration.explog import ExpLogReader, LogRow
 from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import StorageError
 from nightjard.calib.campaign import WaitConfig
-from nightjard.calib.engine.claims import Claims, claims_text, unclaimed
+from nightjard.calib.engine.claims import Claims, share_out
 from nightjard.calib.engine.plan import Setup, TestPlan
 from nightjard.calib.engine.runs import (
     Exposure,
@@ -182,7 +182,7 @@ class Watcher:
     first_obsid: int | None
     config: WaitConfig
     clock: Clock
-    claims: Claims = field(default_factory=dict)
+    claims: Claims | None = None
     _utc_ns: int = field(init=False, default=0)
     _since: dict[tuple[str, str], tuple[object, int]] = field(default_factory=dict)
     _good: set[tuple[str, int, int]] = field(default_factory=set)
@@ -229,9 +229,8 @@ class Watcher:
             rows, plan.log_name, waves=plan.waves, first=first, last=last
         )
         note = ""
-        if first is None:
-            found, others = unclaimed(found, plan, self.claims)
-            note = claims_text(plan, others)
+        if first is None and self.claims is not None:
+            found, note = share_out(found, rows, plan, self.setup, self.claims, is_wait=True)
         exposures = exposures_of(found)
         run = latest_run(plan.script, exposures, self.setup.detector)
         return _Chosen(run, found, exposures, strange, note)

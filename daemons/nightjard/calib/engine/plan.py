@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nightjar.calibration.catalogue import Catalogue, PlannedTest, load_catalogue
 from nightjar.calibration.chamber import ChamberProfile, load_profile
@@ -22,6 +22,9 @@ from nightjard.calib.engine.runs import Run
 from nightjard.calib.limits import fault_of
 from nightjard.calib.profiles import profile_at
 from nightjard.calib.task import Task, load_task
+
+if TYPE_CHECKING:
+    from nightjard.calib.engine.claims import Claims
 
 ALWAYS = ("init", "report")
 CHECKS = ("lock", "check")
@@ -109,7 +112,7 @@ class TestPlan:
     run
         Its exposures, where they were chosen already; the log is not read again then.
     claims
-        What other sessions have processed: :func:`nightjard.calib.engine.claims.claims_of`.
+        Of other sessions: :func:`nightjard.calib.engine.claims.claims_of`; None: there are none.
     """
 
     __test__ = False  # for pytest it looks like one
@@ -128,7 +131,7 @@ class TestPlan:
     has_report: bool = True
     note: str = ""
     run: Run | None = None
-    claims: Mapping[str, Any] = field(default_factory=dict)
+    claims: Claims | None = None
 
     @property
     def script(self) -> Script:
@@ -183,18 +186,16 @@ def plans_of(setup: Setup, asked: Asked, load: Any = load_task) -> list[TestPlan
     _check_limits(setup)
     session = campaign.file.test_specifics.get(run)
     scheduled = {entry.test: entry for entry in (session.schedule if session else ())}
-    names = campaign.file.tasks2execute.get(run)
     where = f"{campaign.path}: tasks2execute.{run}"
     for test in scheduled:
         _handle(setup, test, f"{campaign.path}: test_specifics.{run}.schedule")
-    tests: list[str] = []
-    for name in names if names is not None else scheduled:
-        tests += [test for test in _tests_of(setup, name, scheduled, where) if test not in tests]
+    tests = session_tests(setup, run)
     lost = [test for test in scheduled if test not in tests]
     if lost:
+        names = ", ".join(campaign.file.tasks2execute[run])
         raise ConfigError(
             f"{campaign.path}: test_specifics.{run}.schedule has {', '.join(lost)}, which is not "
-            f"among tasks2execute.{run}: {', '.join(names or ())}; add its handle or take it out",
+            f"among tasks2execute.{run}: {names}; add its handle or take it out",
             path=str(campaign.path),
         )
     folders = asked.days or tuple(
@@ -207,6 +208,24 @@ def plans_of(setup: Setup, asked: Asked, load: Any = load_task) -> list[TestPlan
     if not plans:
         raise ConfigError(f"{where}: no test is to be done")
     return plans
+
+
+def session_tests(setup: Setup, run: str) -> list[str]:
+    """Return the tests of a session, handles in the order of the file.
+
+    Raises
+    ------
+    ConfigError
+        A handle or test that does not exist.
+    """
+    file = setup.campaign.file
+    session = file.test_specifics.get(run)
+    scheduled = {entry.test: entry for entry in (session.schedule if session else ())}
+    where = f"{setup.campaign.path}: tasks2execute.{run}"
+    tests: list[str] = []
+    for name in file.tasks2execute.get(run, tuple(scheduled)):
+        tests += [test for test in _tests_of(setup, name, scheduled, where) if test not in tests]
+    return tests
 
 
 def _check_limits(setup: Setup) -> None:

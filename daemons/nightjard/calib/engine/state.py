@@ -8,8 +8,10 @@ log complete   all are in the log; files are missing, unreadable or growing
 files complete all is there and stays as it is
 processing     its analysis runs, or was killed
 processed      done
+checked        its data only, as was asked for (-k); not analysed
+ingested       read in only (-T)
 failed         done, with errors
-over-acquired  processed, and more of it came since
+over-acquired  done, and more of it came since
 ============== ================================================================
 """
 
@@ -28,9 +30,10 @@ from nightjard.calib.engine import layout
 
 Stage = Literal[
     "expected", "acquiring", "log complete", "files complete", "processing", "processed",
-    "failed", "over-acquired",
+    "checked", "ingested", "failed", "over-acquired",
 ]  # fmt: skip
-ENDED: tuple[Stage, ...] = ("processed", "failed", "over-acquired")
+DONE: tuple[Stage, ...] = ("processed", "checked", "ingested", "over-acquired")
+ENDED: tuple[Stage, ...] = (*DONE, "failed")
 FILE = "state.json"
 
 

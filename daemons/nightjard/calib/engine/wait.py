@@ -150,7 +150,7 @@ class Waiting:
         day, rows = follower.look()
         for problem in follower.take_problems():
             self.context.log.write(f"line of a log left out: {problem}")
-        watcher.claims = claims_of(self.context.folder)
+        watcher.claims = claims_of(self.context.setup, self.context.run, self.context.folder)
         ready: list[tuple[TestPlan, Seen]] = []
         self._coming.clear()
         for plan in self.plans:
@@ -216,7 +216,7 @@ class Waiting:
         last = known.obsids[1]
         if not seen.run.exposures or seen.run.obsids[1] < last:
             return False
-        if seen.last_obsid > last and known.stage == "processed":  # failed stays failed
+        if seen.last_obsid > last and known.stage not in ("failed", "over-acquired"):
             known.stage = "over-acquired"
             known.reason = f"more of it came after OBSID {last}"
             self.context.tell(f"{plan.test}: {known.reason}")
