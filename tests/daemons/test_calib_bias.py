@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -338,3 +339,37 @@ def test_charge_in_pixels_is_no_read_noise(tmp_path: Path) -> None:
     assert 100 < found["charged"] < 2000  # a column of 258 among them
     with np.load(tmp_path / "o.npz") as saved:
         assert saved["std_hor"].max() > 2 * value  # the profile of columns shows it
+
+
+def test_lost_frames_and_a_dead_quadrant_leave_all_others_what_they_are(tmp_path: Path) -> None:
+    def spoil(obsid: int, ccd: int, pixels: Any) -> None:
+        if ccd == 1:
+            EIGHTH.canonical(pixels, "F")[...] = 0
+        elif obsid == FIRST_OBSID + 3:
+            pixels[...] = 65535
+        # What all channels of a frame have in common: seen only where frames are paired rightly.
+        common = np.random.default_rng(obsid).normal(0.0, 2.0, EIGHTH.quadrant_shape)
+        for quadrant in EIGHTH.names:
+            own = EIGHTH.canonical(pixels, quadrant)
+            own[...] = np.where((own > 0) & (own < 65535), own + np.rint(common), own)
+
+    plain = Truth.default(EIGHTH, effects="plain")
+    work = take(tmp_path, "BIAS01", plain, ccds=(1, 2), frames={"col001": 6}, spoil=spoil)
+    frames = tuple(
+        one for one in work.dataset.frames if (one.ccd, one.obsid) != (1, FIRST_OBSID + 1)
+    )
+    work = dataclasses.replace(work, dataset=dataclasses.replace(work.dataset, frames=frames))
+    found = run_all(work, "prep", "basic", "meta", is_drawn=False)
+    ron, noise = values_of(found["basic"], "ron"), values_of(found["meta"], "masterbias_noise")
+    drift = values_of(found["basic"], "offset_drift")
+    assert ron.pop((1, "F"))[0] is noise.pop((1, "F"))[0] is drift.pop((1, "F"))[0] is None
+    for (ccd, quadrant), (value, error) in ron.items():
+        true = np.hypot(plain.electronics.read_noise_adu[f"{ccd}{quadrant}"], 2.0)
+        assert value == pytest.approx(true, abs=4 * error + 0.04)  # rounded twice
+        # Five frames of six are in the mean; half of the deviations are smaller than the noise.
+        assert noise[ccd, quadrant][0] == pytest.approx(value / math.sqrt(5), rel=0.03)
+        assert abs(drift[ccd, quadrant][0]) < 100  # a frame of 65535 would be 10^5
+    matrix = work.table("basic", "CORRELATION")
+    assert np.isnan(matrix["1F"]).all()
+    assert matrix["1E"][4] == pytest.approx(4.0 / (4.0 + 1.2), abs=0.1)  # with 2E
+    assert values_of(found["basic"], "largest_correlation")[()][0] > 0.6

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from kit.calib_bench import flags_of, run_all, take, values_of
+from kit.calib_bench import FIRST_OBSID, flags_of, run_all, take, values_of
 from nightjar.calibration.detector import load_detector
 from nightjard.calib.science.defects import dark_defects, events_in
 from nightjard.simulators.detector.truth import Truth
@@ -145,6 +145,29 @@ def test_light_in_the_dark_is_told_and_a_missing_bias_noted(tmp_path: Path) -> N
     assert any("no master bias is configured" in note for note in found["meta"]["notes"])
     notes = {one["note"] for one in found["meta"]["values"] if one["name"] == "dark_rate"}
     assert notes == {"with the structure of the bias"}
+
+
+def test_a_lost_frame_and_a_dead_quadrant_change_nothing_else(tmp_path: Path) -> None:
+    def spoil(obsid: int, _ccd: int, pixels: Any) -> None:
+        EIGHTH.canonical(pixels, "F")[...] = 0
+        if obsid == FIRST_OBSID + 1:
+            pixels[...] = 0
+
+    truth = Truth.default(EIGHTH, effects="plain")
+    work = take(tmp_path / "spoilt", "DARK01", truth, spoil=spoil)
+    found = run_all(work, "prep", "meta", is_drawn=False)
+    less = take(tmp_path / "less", "DARK01", truth)
+    kept = tuple(one for one in less.dataset.frames if one.obsid != FIRST_OBSID + 1)
+    less = dataclasses.replace(less, dataset=dataclasses.replace(less.dataset, frames=kept))
+    expected = run_all(less, "prep", "meta", is_drawn=False)
+    for name in ("dark_rate", "dark_rate_h", "cosmic_events", "cosmic_rate", "hot_pixels"):
+        values, wanted = (values_of(one["meta"], name) for one in (found, expected))
+        for channel in ((1, "E"), (1, "G"), (1, "H")):
+            for one, other in zip(values[channel], wanted[channel], strict=True):
+                assert one == (None if other is None else pytest.approx(other, rel=1e-6))
+    assert values_of(found["meta"], "dark_rate")[1, "F"] == (None, None)
+    assert values_of(found["meta"], "cosmic_rate")[1, "F"] == (None, None)
+    assert values_of(found["meta"], "hot_pixels")[1, "F"][0] == 258 * 256
 
 
 # --- cores ---

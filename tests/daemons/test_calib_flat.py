@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from kit.calib_bench import flags_of, run_all, take, values_of
+from kit.calib_bench import FIRST_OBSID, flags_of, run_all, take, values_of
 from kit.depth import counts
 from nightjar.calibration.catalogue import load_catalogue
 from nightjar.calibration.detector import load_detector
@@ -154,6 +154,52 @@ def test_a_lamp_that_fades_is_told(tmp_path: Path) -> None:
     assert "FLUENCE_OOL" in flags_of(found["check"])
     scatter = values_of(found["indivflats"], "lamp_scatter")
     assert scatter[1, "E", "col001"][0] > 5
+
+
+def test_a_lost_frame_and_a_dead_quadrant_change_nothing_else(tmp_path: Path) -> None:
+    def spoil(obsid: int, _ccd: int, pixels: Any) -> None:
+        EIGHTH.canonical(pixels, "F")[...] = 0
+        if obsid in lost:
+            pixels[...] = 65535
+
+    lost = [FIRST_OBSID + 1, FIRST_OBSID + 2]
+    truth = Truth.default(EIGHTH, effects={"persistence": False, "prnu": True})
+    taken = {}
+    for count in (5, 3):
+        place = tmp_path / str(count)
+        work = take(place, "FLAT_STB", truth, frames={"col001": 5}, spoil=spoil)
+        if count == 3:
+            kept = tuple(one for one in work.dataset.frames if one.obsid not in lost)
+            work = dataclasses.replace(
+                work, dataset=dataclasses.replace(work.dataset, frames=kept)
+            )
+        taken[count] = run_all(work, "prep", "indivflats", "masterflat", "prmask", is_drawn=False)
+    for step, name in (("masterflat", "prnu"), ("indivflats", "lamp_drift"),
+                       ("indivflats", "lamp_scatter"), ("prmask", "odd_pixels")):  # fmt: skip
+        spoilt, fewer = (values_of(one[step], name) for one in taken.values())
+        for (_ccd, quadrant, *_column), (value, _error) in spoilt.items():
+            if quadrant != "F":
+                assert value == pytest.approx(fewer[1, quadrant, *_column][0], rel=1e-6)
+            elif name != "odd_pixels":
+                assert value is None
+
+
+def test_noise_of_few_flats_is_measured_where_charge_lowers_it(tmp_path: Path) -> None:
+    truth = Truth.default(EIGHTH, effects={"persistence": False, "crosstalk": False})
+    work = take(tmp_path, "FLAT_STB", truth, frames={"col001": 6})
+    run_all(work, "prep", "indivflats", is_drawn=False)
+    frames = work.dataset.frames
+    prnu = {}
+    for count in (2, 3, 6):
+        few = dataclasses.replace(
+            work, dataset=dataclasses.replace(work.dataset, frames=frames[:count])
+        )
+        prnu[count] = values_of(run_all(few, "masterflat", is_drawn=False)["masterflat"], "prnu")
+    for channel, (value, error) in prnu[6].items():
+        # As much of the noise of few frames is taken away as there is of it: with what the gain
+        # says of the noise, 0.02 % too much.
+        for count in (2, 3):
+            assert prnu[count][channel][0] == pytest.approx(value, abs=2.5 * error)
 
 
 # --- cores ---

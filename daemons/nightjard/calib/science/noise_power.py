@@ -247,6 +247,8 @@ def binned(spectrum: Spectrum, bins: int = 200) -> tuple[NDArray[Any], NDArray[A
 def correlations(streams: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     """Return the correlation of channels with each other, and the error of one that is 0.
 
+    A channel that does not vary has none: NaN.
+
     Parameters
     ----------
     streams
@@ -257,5 +259,6 @@ def correlations(streams: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     for one in values:
         scale = 1.4826 * float(np.median(np.abs(one)))
         np.clip(one, -5.0 * scale, 5.0 * scale, out=one)
-    # Of a single channel numpy makes a plain number.
-    return np.atleast_2d(np.corrcoef(values)), 1.0 / math.sqrt(max(streams.shape[1], 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        matrix = np.atleast_2d(np.corrcoef(values))  # of a single channel it is a plain number
+    return matrix, 1.0 / math.sqrt(max(streams.shape[1], 1))

@@ -30,7 +30,8 @@ class Response(NamedTuple):
     noise_measured, noise_expected
         What noise of the flats is left in it: as the frames scatter; as the gain says.
     prnu
-        Without the measured noise (the expected one where too few frames scatter).
+        Without the measured noise (the expected one of a single frame, which knows nothing of how
+        the charge in pixels lowers it). NaN where no pixel counts.
     """
 
     total: Measured
@@ -49,6 +50,8 @@ def response_of(
     ----------
     flat, std
         Mean and deviation over frames of the image area, relative to the illumination.
+    frames
+        That are in the mean of most pixels: of what is lost there is no noise.
     fluence_adu
         Of one frame.
     """
@@ -62,11 +65,12 @@ def response_of(
         squares = np.square(own, dtype=np.float64)
         near = squares[squares < 20.0 * np.median(squares)]
         measured = math.sqrt(float(near.mean()) / frames)
-    variance = fluence_adu / gain_e_adu + read_noise_adu**2
-    expected = math.sqrt(variance / frames) / fluence_adu if fluence_adu > 0 else math.nan
-    noise = measured if frames >= 4 and math.isfinite(measured) else expected
+    variance = max(fluence_adu, 0.0) / gain_e_adu + read_noise_adu**2
+    is_lit = fluence_adu > 0 and frames > 0
+    expected = math.sqrt(variance / frames) / fluence_adu if is_lit else math.nan
+    noise = measured if math.isfinite(measured) else expected
     left = total.value**2 - noise**2
-    prnu = math.sqrt(left) if left > 0 else 0.0
+    prnu = math.nan if math.isnan(left) else math.sqrt(max(left, 0.0))
     return Response(
         total, measured, expected,
         Measured(prnu, total.error * total.value / prnu if prnu > 0 else total.error),

@@ -86,10 +86,16 @@ def noise_of_differences(frames: Sequence[Image], good: Bad | None = None) -> Me
 def drift_of(hours: Image, offsets: Image) -> tuple[Measured, Measured, float]:
     """Return level at the mean time, slope per hour, and the scatter about the line, ADU.
 
-    Errors follow from the scatter; NaN where there are fewer than three.
+    Offsets that are no numbers do not count. Errors follow from the scatter; NaN where there are
+    fewer than three.
     """
-    x = np.asarray(hours, float) - float(np.mean(hours))
     y = np.asarray(offsets, float)
+    known = np.isfinite(y)
+    if not known.any():
+        nothing = Measured(math.nan, math.nan)
+        return nothing, nothing, math.nan
+    x, y = np.asarray(hours, float)[known], y[known]
+    x = x - float(np.mean(x))
     if len(y) < 3 or not x.any():
         return Measured(float(y.mean()), math.nan), Measured(math.nan, math.nan), math.nan
     sxx = float((x * x).sum())

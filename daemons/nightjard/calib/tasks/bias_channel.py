@@ -46,6 +46,7 @@ _BYTES_OF_PIXEL = 60  # of a strip, beside four of every frame
 #: the differences that the noise is measured in, so that the choice makes no noise smaller.
 _CHARGED_SIGMA = 5.0
 _MOST_CHARGED = 0.2
+_MOST_LOST = 0.5  # share of bad pixels from which on a frame is lost
 
 
 def channel_strips(detector: Detector, frames: int) -> list[slice]:
@@ -80,9 +81,10 @@ def analyse_channel(
     dict
         ``levels`` of the sectors of each frame; ``ron`` of sectors from differences, ``ron_model``
         about a smooth model, [value, error], ADU; ``charged``, pixels of the image that hold charge
-        and do not count in its noise; ``lines``, ``converter``. Arrays are in `out`:
-        ``mean_hor``, ``std_hor``, ``mean_ver``, ``std_ver``, ``hertz``, ``power``, ``highest``,
-        ``stream``.
+        and do not count in its noise; ``lines``, ``converter``; ``used``, numbers of the frames
+        that are not lost: the others take no part. Arrays are in `out`: ``mean_hor``, ``std_hor``,
+        ``mean_ver``, ``std_ver``, ``hertz``, ``power``, ``highest``, ``stream`` (of the first used
+        frames, one each).
 
     Raises
     ------
@@ -96,28 +98,55 @@ def analyse_channel(
     strips: list[_Strip] = []
     arrays: dict[str, Any] = {}
     lines: list[dict[str, float]] = []
+    used: list[int] = []
     for rows in channel_strips(geometry, len(opened)):
-        frames, bad = [], np.zeros((rows.stop - rows.start, geometry.quadrant_shape[1]), bool)
-        for frame, own_levels in zip(opened, levels, strict=True):
-            pixels, own = prepared(frame, quadrant, wanted, rows)
-            own_levels.add(frame, quadrant, own, rows)
-            bad |= own
-            frames.append(pixels)
-            frame.forget()
+        frames, bad, used = _read(opened, levels, quadrant, wanted, rows, used)
         strips.append(_measured(geometry, frames, bad, rows, degree, box_px))
         if not arrays:
             arrays, lines = _noise_of_order(frames, line_s, spectrum_frames, most_lines)
-    np.savez(out, **arrays, **_profiles(strips, len(opened)))
-    models = [joined([strip.models[n] for strip in strips]) for n in range(len(opened))]
+    np.savez(out, **arrays, **_profiles(strips, len(used)))
+    models = [joined([strip.models[n] for strip in strips]) for n in range(len(used))]
+    of_frame = dict(zip(used, models, strict=True))
     hints = converter_hints(np.sum([one.converter for one in levels], axis=0))
     return {
         "ccd": ccd, "quadrant": quadrant,
-        "levels": _levels_of(geometry, levels, opened, quadrant),
+        "levels": _levels_of(geometry, levels, opened, quadrant, used), "used": used,
         "ron": {name: _plain(joined([strip.ron[name] for strip in strips])) for name in _SECTORS},
         "charged": sum(strip.charged for strip in strips),
-        "ron_model": _plain(_averaged(models)), "ron_models": [_plain(one)[0] for one in models],
+        "ron_model": _plain(_averaged(models)),
+        "ron_models": [
+            _plain(of_frame[n])[0] if n in of_frame else None for n in range(len(opened))
+        ],
         "lines": lines, "converter": hints._asdict(), "out": out,
     }  # fmt: skip
+
+
+def _read(
+    frames: list[Frame], levels: list[_Levels], quadrant: str, recipe: Recipe, rows: slice,
+    used: list[int],
+) -> tuple[list[Floats], Bad, list[int]]:
+    """Return a strip of the used frames, which of its pixels are bad in any, the frames' numbers.
+
+    A frame that is lost (most of it 0 or saturated) would make every pixel bad, and its offset is
+    a jump: the first strip tells. Where all are lost, the first stands for them.
+    """
+    taken: dict[int, Floats] = {}
+    bad: Bad | None = None
+    lost: tuple[int, Floats, Bad] | None = None
+    for number, (frame, own_levels) in enumerate(zip(frames, levels, strict=True)):
+        pixels, own = prepared(frame, quadrant, recipe, rows)
+        own_levels.add(frame, quadrant, own, rows)
+        frame.forget()
+        if number in used if used else own.mean() < _MOST_LOST:
+            taken[number] = pixels
+            bad = own if bad is None else bad | own
+        elif lost is None:
+            lost = number, pixels, own
+    if bad is None:
+        assert lost is not None, "there is a frame"
+        number, pixels, bad = lost
+        taken = {number: pixels}
+    return list(taken.values()), bad, list(taken)
 
 
 def joined(parts: list[Measured]) -> Measured:
@@ -163,7 +192,7 @@ def _counts(values: NDArray[np.uint16]) -> NDArray[np.int64]:
 
 
 def _levels_of(
-    detector: Detector, levels: list[_Levels], frames: list[Frame], quadrant: str
+    detector: Detector, levels: list[_Levels], frames: list[Frame], quadrant: str, used: list[int]
 ) -> dict[str, list[float | None]]:
     """Return the levels of the sectors of each frame, and what its offset was taken from."""
     found: dict[str, list[float | None]] = {
@@ -176,8 +205,9 @@ def _levels_of(
     found["reference"] = found["img"]
     if detector.offset_sector != "none":
         found["reference"] = []
-        for one in frames:
-            found["reference"].append(float(offset_of(one, quadrant, "median")[one.vstart]))
+        for number, one in enumerate(frames):
+            level = float(offset_of(one, quadrant, "median")[one.vstart])
+            found["reference"].append(level if number in used else None)
             one.forget()
     return found
 
@@ -314,7 +344,7 @@ def _noise_of_order(
     boost = _boost(count)
     timing = Timing(PIXEL_S, line_s)
     del residuals[spectrum_frames:]  # spectra want memory
-    stream = np.concatenate([one[:_STREAM_ROWS].ravel() for one in residuals[:_STREAM_FRAMES]])
+    stream = np.stack([one[:_STREAM_ROWS].ravel() for one in residuals[:_STREAM_FRAMES]])
     spectrum = spectrum_of(residuals, timing)
     hertz, power, highest = binned(spectrum)
     lines = find_lines(

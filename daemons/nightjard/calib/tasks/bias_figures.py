@@ -60,7 +60,7 @@ def _draw_profiles(work: Work, saved: Mapping[Channel, dict[str, Any]]) -> None:
 def _draw_spectra(work: Work, saved: Mapping[Channel, dict[str, Any]]) -> None:
     lines = {
         channel: [(one["hertz"], one["highest"], "highest"), (one["hertz"], one["power"], "mean")]
-        for channel, one in saved.items()
+        for channel, one in saved.items() if one["power"].any()  # none of a dead channel
     }
     figure = plotting.curves(
         work.detector, lines, title=f"{work.dataset.test}: spectrum of the noise",
@@ -109,7 +109,7 @@ def _draw_matrix(
     figure = plotting.new_figure(6, 5)
     axes = figure.add_subplot()
     shown = matrix - np.eye(len(channels))
-    most = max(float(np.abs(shown).max()), 4 * error)
+    most = max(float(np.nanmax(np.abs(shown), initial=0.0)), 4 * error)
     picture = axes.imshow(shown, vmin=-most, vmax=most, cmap="RdBu_r", interpolation="nearest")
     names = [f"{ccd}{quadrant}" for ccd, quadrant in channels]
     axes.set_xticks(range(len(names)), names, fontsize=7)

@@ -53,13 +53,14 @@ class DarkOptions(StrictModel):
 
 @dataclass(frozen=True)
 class Channel:
-    """What a quadrant's stack tells."""
+    """What a quadrant's stack tells; `frames`, of how many that are not lost."""
 
     ccd: int
     quadrant: str
     signal_adu: float
     error_adu: float
     defects: Defects
+    frames: int
     cosmic_pixels: int
     cosmic_events: int
 
@@ -87,7 +88,7 @@ def meta(work: Work) -> None:
             channels.append(_measure(work, ccd, quadrant, one, recipes[ccd], options,
                                      offset_errors.get((ccd, quadrant), 0.0)))  # fmt: skip
     _products(work, stacked, channels)
-    _values(work, stacked, channels, recipes, options)
+    _values(work, channels, recipes, options)
     _hot_table(work, channels)
     _draw(work, stacked, channels)
 
@@ -98,7 +99,9 @@ def _offset_errors(work: Work) -> dict[tuple[int, str], float]:
     found = {}
     for ccd, quadrant in set(zip(table["ccd"], table["quadrant"], strict=True)):
         own = table[np.asarray((table["ccd"] == ccd) & (table["quadrant"] == quadrant))]
-        errors = np.asarray(own["offset_error"], float)
+        # A frame that is lost (all 0 or saturated) takes no part in the stack.
+        kept = own[np.asarray(own["bad"]) < 0.5 * math.prod(work.detector.quadrant_shape)]
+        errors = np.asarray((kept if len(kept) else own)["offset_error"], float)
         found[int(ccd), str(quadrant)] = float(np.sqrt((errors**2).sum())) / len(errors)
     return found
 
@@ -117,6 +120,10 @@ def _measure(
         mean -= bias_structure(detector, recipe.bias, quadrant, recipe.offset)
     image = detector.sector(mean, "image")
     good = (detector.sector(counts, "image") > 0) & ~detector.sector(defects.bad, "image")
+    lost = detector.sector(counts, "image")
+    frames = int(lost.max())
+    if not good.any():
+        return Channel(ccd, quadrant, math.nan, math.nan, defects, frames, 0, 0)
     near = _without_tail(image[good])
     signal = float(near.mean(dtype=np.float64))
     statistical = float(near.std(dtype=np.float64)) / math.sqrt(near.size)
@@ -126,11 +133,10 @@ def _measure(
         left, part = _left_in_overscan(detector, mean, counts)
         signal -= left
         offsets *= math.sqrt(2.0 * part)
-    lost = detector.sector(counts, "image")
-    hits = (lost < stack.frames) & (lost > 0) & ~detector.sector(defects.bad, "image")
-    rejected = int((stack.frames - lost[hits]).sum())
-    return Channel(ccd, quadrant, signal, math.hypot(statistical, offsets), defects, rejected,
-                   events_in(hits))  # fmt: skip
+    hits = (lost < frames) & (lost > 0) & ~detector.sector(defects.bad, "image")
+    rejected = int((frames - lost[hits]).sum())
+    return Channel(ccd, quadrant, signal, math.hypot(statistical, offsets), defects, frames,
+                   rejected, events_in(hits))  # fmt: skip
 
 
 def _left_in_overscan(
@@ -187,16 +193,15 @@ def _kelvin(work: Work, ccd: int) -> float | None:
 
 
 def _values(
-    work: Work, stacked: dict[int, Stacked], channels: list[Channel], recipes: dict[int, Recipe],
-    options: DarkOptions,
-) -> None:  # fmt: skip
+    work: Work, channels: list[Channel], recipes: dict[int, Recipe], options: DarkOptions
+) -> None:
     rows = []
     area_cm2 = work.detector.image_rows * work.detector.image_columns * (
         work.detector.pixel_um * 1e-4
     ) ** 2  # fmt: skip
     for one in channels:
         exposure_s, kelvin = _exposure_s(work, one.ccd), _kelvin(work, one.ccd)
-        factor = work.gain_e_adu(one.ccd, one.quadrant) / exposure_s
+        factor = work.gain_e_adu(one.ccd, one.quadrant) / (exposure_s or math.nan)
         rate, error = one.signal_adu * factor, one.error_adu * factor
         where: dict[str, Any] = {"ccd": one.ccd, "quadrant": one.quadrant}
         note = "" if recipes[one.ccd].bias else "with the structure of the bias"
@@ -208,7 +213,7 @@ def _values(
             results.value("dark_rate_153K", rate * scale, error=error * scale, unit="e-/px/s",
                           note=f"from {kelvin:.2f} K with {options.activation_ev:g} eV",
                           **where)  # fmt: skip
-        minutes = exposure_s * stacked[one.ccd].frames / 60.0
+        minutes = exposure_s * one.frames / 60.0 or math.nan
         density = one.cosmic_events / (area_cm2 * minutes)
         results.value("cosmic_events", one.cosmic_events, unit="", **where)
         density_error = math.sqrt(max(one.cosmic_events, 1)) / (area_cm2 * minutes)
@@ -276,7 +281,8 @@ def _hot_table(work: Work, channels: list[Channel]) -> None:
         rows, places = np.nonzero(one.defects.bad)
         signals = one.defects.excess[rows, places]
         order = np.argsort(signals)[::-1][: _MOST_HOT // len(channels)]
-        factor = work.gain_e_adu(one.ccd, one.quadrant) / _exposure_s(work, one.ccd)
+        exposure_s = _exposure_s(work, one.ccd)
+        factor = work.gain_e_adu(one.ccd, one.quadrant) / (exposure_s or math.nan)
         columns["ccd"] += [one.ccd] * len(order)
         columns["quadrant"] += [one.quadrant] * len(order)
         columns["x"] += places[order].tolist()

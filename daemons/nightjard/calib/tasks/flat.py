@@ -43,7 +43,12 @@ from nightjard.calib.science.pixel_response import (
 )
 from nightjard.calib.science.read_noise import drift_of
 from nightjard.calib.task import Subtask, Task
-from nightjard.calib.tasks.flat_frames import FLAT_WORKERS, illuminate, stack_flats
+from nightjard.calib.tasks.flat_frames import (
+    FLAT_WORKERS,
+    UNLIT_ADU,
+    illuminate,
+    stack_flats,
+)
 from nightjard.calib.work import Work
 
 if TYPE_CHECKING:
@@ -119,9 +124,11 @@ def _stability(work: Work, table: Table) -> None:
     for ccd, quadrant in sorted(set(zip(table["ccd"], table["quadrant"], strict=True))):
         own = table[np.asarray((table["ccd"] == ccd) & (table["quadrant"] == quadrant))]
         relative = np.asarray(own["fluence"], float).copy()
-        for label in set(own["column"]):
+        relative[relative < UNLIT_ADU] = math.nan  # a frame that is lost is no change of the lamp
+        for label in dict.fromkeys(own["column"].tolist()):
             one = np.asarray(own["column"] == label)
-            relative[one] /= max(relative[one].mean(), 1e-9)
+            known = relative[one][np.isfinite(relative[one])]
+            relative[one] /= known.mean() if known.size else math.nan
             _, slope, scatter = drift_of(np.asarray(own["hours"])[one], relative[one])
             work.results.value("lamp_drift", slope.value * 100, error=slope.error * 100,
                                unit="%/h", ccd=int(ccd), quadrant=str(quadrant),
@@ -215,7 +222,7 @@ def _write_master(
         image, std, counts = (detector.sector(one[plane], "image") for plane in range(3))
         gain = work.gain_e_adu(ccd, quadrant)
         response = response_of(
-            image, std, counts == 0, frames=len(frames), gain_e_adu=gain,
+            image, std, counts == 0, frames=_in_mean(counts), gain_e_adu=gain,
             fluence_adu=planes[quadrant]["fluence"],
             read_noise_adu=detector.read_noise_e / detector.gain_e_adu,
         )  # fmt: skip
@@ -223,12 +230,18 @@ def _write_master(
         work.results.value("prnu", response.prnu.value * 100, error=response.prnu.error * 100,
                            unit="%", **where)  # fmt: skip
         rows.append({
-            **where, "wave_nm": wave_nm, "NCOMB": len(frames),
+            **where, "wave_nm": wave_nm, "NCOMB": _in_mean(counts),
             "AVFLUENCE": planes[quadrant]["fluence"], "TOTAL_PC": response.total.value * 100,
             "NOISE_PC": response.noise_measured * 100, "NOISE_GAIN_PC": response.noise_expected
             * 100, "PRNU_PC": response.prnu.value * 100, "PRNU_PC_ERROR": response.prnu.error * 100,
         })  # fmt: skip
     return flat
+
+
+def _in_mean(counts: NDArray[Any]) -> int:
+    """Return of how many frames the mean of most pixels is; 0 where no pixel counts."""
+    known = counts[counts > 0]
+    return int(np.median(known)) if known.size else 0
 
 
 def _tell(work: Work, rows: list[dict[str, Any]]) -> None:

@@ -22,7 +22,7 @@ from nightjard.calib.science.illumination import filled, illumination, medians_b
 from nightjard.calib.science.stack import Stack, bands, stack_frames
 from nightjard.calib.tasks.stacking import PlanesFile
 
-_EDGE = 0.5  # a model below so many ADU is no illumination
+UNLIT_ADU = 0.5  # a model below is no illumination
 
 
 def illuminate(
@@ -96,8 +96,10 @@ def stack_flats(
     for path in grids:
         with np.load(path) as saved:
             medians.append(saved[quadrant])
-    fluence = float(np.mean([one.mean(dtype=np.float64) for one in medians]))
-    noise = np.sqrt(fluence / geometry.gain_e_adu) / max(fluence, 1.0)
+    means = [float(one.mean(dtype=np.float64)) for one in medians]
+    lit = [one for one in means if one >= UNLIT_ADU]
+    fluence = float(np.mean(lit or means))
+    noise = np.sqrt(max(fluence, 0.0) / geometry.gain_e_adu) / max(fluence, 1.0)
     shape = (geometry.image_rows, geometry.image_columns)
     with PlanesFile(out, 3, geometry.quadrant_shape) as file:
         # Planes and what is made of each frame need as much as 12 frames.
@@ -133,8 +135,8 @@ def _relative(
         if structure is not None:
             pixels -= structure[:, columns]
         model = illumination(medians[number], shape, band)
-        np.divide(pixels, model, out=cube[number], where=model > _EDGE)
-        lost = (raw == 0) | (raw == geometry.saturation_adu) | (model <= _EDGE)
+        np.divide(pixels, model, out=cube[number], where=model > UNLIT_ADU)
+        lost = (raw == 0) | (raw == geometry.saturation_adu) | (model <= UNLIT_ADU)
         cube[number][lost] = 0.0
         frame.forget()
     if recipe.mask is not None:
