@@ -165,6 +165,7 @@ def test_test_mode_only_ingests(site: Site) -> None:
     site.run(asked={"is_test": True})
     found = site.read("D11", "BIAS01", "results.json")
     assert [one["status"] for one in found["steps"]] == ["done", "off", "off", "off"]
+    assert site.state("BIAS01")["stage"] == "ingested"
     assert found["obsids"] == [FIRST + 3, FIRST + 5]
 
 

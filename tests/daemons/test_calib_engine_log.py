@@ -149,13 +149,13 @@ def test_a_log_on_a_full_disk_ends_and_the_analyses_go_on(tmp_path: Path) -> Non
     assert told == [f"the log {path} is not kept any more: No space left on device"]
 
 
-def test_go_or_no_go_is_told_to_the_person_at_once(tmp_path: Path) -> None:
+def test_the_headline_of_a_sub_task_is_told_to_the_person_at_once(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.acquire("BIAS01")
     site.write_campaign(tests=[["BIAS01"]])
 
     def judge(work: Work) -> None:
-        work.results.value("go", False, note="CCD1 E: the noise is 9 ADU")
+        work.results.headline = "NO-GO: CCD1 E: the noise is 9 ADU"
 
     site.run(task=with_subtask("basic", judge))
     told = site.said.index("BIAS01: NO-GO: CCD1 E: the noise is 9 ADU")

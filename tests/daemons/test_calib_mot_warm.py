@@ -137,6 +137,7 @@ def test_every_fault_of_one_quadrant_is_a_no_go_with_its_reason(
     assert told["reasons"][0].startswith("CCD1 F: ")
     assert reason in told["reasons"][0]
     assert {flag, "REQNOTMET"} <= {one.name for one in work.results.flags}
+    assert work.results.headline == f"NO-GO: {told['reasons'][0]}"
 
 
 def test_no_frame_at_all_is_a_no_go(analysed: Found, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def days(draw: st.DrawFn) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
     return schedules, log
 
 
-@examples(8, 300, days(), st.booleans())
+@examples(8, 60, days(), st.booleans())
 def test_nobody_ever_takes_another_s(
     day: tuple[dict[str, list[str]], list[tuple[str, str]]], is_turned: bool
 ) -> None:

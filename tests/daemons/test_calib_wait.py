@@ -270,12 +270,17 @@ def test_a_day_folder_may_come_later(site: Site) -> None:
 def test_checks_first_then_the_whole_analysis(site: Site) -> None:
     site.acquire("BIAS01", "BIAS02")
     site.run(is_wait=True, is_check_only=True)
-    assert site.state("BIAS01")["subtasks"] == ["check"]
+    assert (site.state("BIAS01")["stage"], site.state("BIAS01")["subtasks"]) == (
+        "checked", ["check"]
+    )  # fmt: skip
     site.run(is_wait=True)
     assert processed(site) == ["BIAS01", "BIAS02"]  # checks are not done again
     assert site.state("BIAS01")["subtasks"] is None
     steps = site.read("D11", "BIAS01", "results.json")["steps"]
     assert {one["status"] for one in steps} == {"done"}
+    assert site.state("BIAS01")["stage"] == "processed"
+    site.run(is_check_only=True)  # takes nothing back
+    assert site.state("BIAS01")["stage"] == "processed"
 
 
 def test_a_person_is_asked_and_may_answer_or_not(site: Site) -> None:

@@ -60,6 +60,11 @@ class Results:
         Plain values that say what went in: told in every product.
     draw
         Writes a figure to a path, at once or before the test has ended.
+
+    Attributes
+    ----------
+    headline
+        What somebody waits for (whether to pump down): told to the person when the sub-task ends.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Results:
         self.documents: list[dict[str, Any]] = []
         self.compliances: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self.headline = ""
         self._flags: dict[str, Flag] = {}
         self._draw = draw
 

@@ -21,8 +21,9 @@ from nightjard.calib.engine.attempt import Attempt
 from nightjard.calib.engine.context import Context, is_storage_full
 from nightjard.calib.engine.drill import drilled
 from nightjard.calib.engine.identity import Inputs, data_files, option_files
-from nightjard.calib.engine.plan import TestPlan
+from nightjard.calib.engine.plan import CHECKS, TestPlan
 from nightjard.calib.engine.products import BY_VALUE, inputs_of
+from nightjard.calib.engine.state import Stage
 from nightjard.calib.engine.steps import DebugStop, Steps, do_all, do_init, keys_of, open_for
 from nightjard.calib.ingest import Ingested, ingest
 from nightjard.calib.task import Task
@@ -43,7 +44,7 @@ class Outcome:
     script: str = ""
     frames: int = 0
     wanted: int | None = None
-    is_whole: bool = True
+    stage: Stage = "failed"
 
 
 def run_test(context: Context, plan: TestPlan) -> Outcome:
@@ -190,7 +191,6 @@ def _finish(
     outcome.flags = record.names_of(flags)
     outcome.severities = record.severities_of(flags)
     outcome.has_errors = steps.crash is not None
-    outcome.is_whole = all(step.status != "off" for step in steps.steps)
     outcome.reason = str(steps.crash["cause"]) if steps.crash else ""
     found = record.write_results(
         attempt.folder, _about(context, plan, outcome, steps, inputs, now_ns), steps.steps, flags,
@@ -203,10 +203,20 @@ def _finish(
             attempt.about["reported"] = found
     if context.clears_intermediate and not outcome.has_errors:
         _clear(attempt.folder / "intermediate")
+    if not outcome.has_errors:
+        outcome.stage = _stage_of(steps)
     attempt.save(
         status="failed" if outcome.has_errors else "ended", ended=iso(now_ns, 0),
         inputs=inputs.as_json(),
     )  # fmt: skip
+
+
+def _stage_of(steps: Steps) -> Stage:
+    """Return how far a test is that ended well, whatever a run was asked for."""
+    done = {step.name for step in steps.steps if step.status == "done"} - {"init"}
+    if done - {*CHECKS, "relock"} or all(step.status != "off" for step in steps.steps):
+        return "processed"
+    return "checked" if done else "ingested"
 
 
 def _about(

@@ -25,7 +25,7 @@ from nightjard.calib.engine.execute import Outcome, run_test
 from nightjard.calib.engine.plan import Setup, TestPlan
 from nightjard.calib.engine.progress import ProgressLine
 from nightjard.calib.engine.runlog import Done, Header, RunLog, pipeline_id, summary_lines
-from nightjard.calib.engine.state import DONE, RunState, Stage
+from nightjard.calib.engine.state import DONE, RunState
 from nightjard.calib.engine.wait import Ask, Waiting, ask_person, days_of, wanted_of
 from nightjard.calib.task import Task, load_task
 from nightjard.calib.work import HereMapper, WorkersMapper
@@ -280,7 +280,7 @@ class Pipeline:
         context.log.write(summary_lines(self._header(), self.done))
 
     def _keep(self, known: Any, plan: TestPlan, outcome: Outcome) -> None:
-        known.stage = self._stage_of(plan, outcome)
+        known.stage = outcome.stage
         known.reason = outcome.reason
         # As it was seen: else a test whose data could not be read would look new for ever.
         known.obsids = outcome.obsids if plan.run is None else plan.run.obsids
@@ -290,15 +290,6 @@ class Pipeline:
         known.subtasks = wanted_of(plan)
         known.frames = max(known.frames, outcome.frames)
         known.wanted = known.wanted if outcome.wanted is None else outcome.wanted
-
-    def _stage_of(self, plan: TestPlan, outcome: Outcome) -> Stage:
-        if outcome.has_errors:
-            return "failed"
-        if outcome.is_whole:  # also where all had been done before
-            return "processed"
-        if self.options.is_check_only:
-            return "checked"
-        return "ingested" if plan.subtasks == () else "processed"
 
     def _session_page(self, context: Context) -> None:
         if not self.setup.campaign.file.doReport:

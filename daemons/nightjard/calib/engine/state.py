@@ -8,7 +8,7 @@ log complete   all are in the log; files are missing, unreadable or growing
 files complete all is there and stays as it is
 processing     its analysis runs, or was killed
 processed      done
-checked        its data only, as was asked for (-k); not analysed
+checked        its data only, as was asked for (-k, todo); not analysed
 ingested       read in only (-T)
 failed         done, with errors
 over-acquired  done, and more of it came since

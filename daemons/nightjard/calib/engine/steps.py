@@ -223,11 +223,8 @@ def _do_one(context: Context, subtask: Subtask, work: Work, key: str, steps: Ste
     for flag in work.results.flags:
         context.log.write(f"{name}: {flag.name} ({flag.severity}): {flag.cause}")
     context.log.write(f"{minutes:.1f} minutes in running Sub-task: {name}")
-    for value in work.results.values:
-        if value["name"] == "go":  # somebody waits for it: whether to pump down
-            reasons = value.get("note", "")
-            text = "GO" if value["value"] else f"NO-GO{': ' if reasons else ''}{reasons}"
-            context.tell(f"{work.dataset.test}: {text}")
+    if work.results.headline:
+        context.tell(f"{work.dataset.test}: {work.results.headline}")
     steps.steps.append(Step(name, subtask.title, "done", minutes, key))
     if context.on_figure is not None:
         for figure in work.results.figures:

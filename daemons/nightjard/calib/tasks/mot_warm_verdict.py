@@ -109,7 +109,9 @@ def decide(work: Work, found: Mapping[tuple[int, str], Numbers]) -> bool:
     is_go = not verdict.reasons and bool(found)
     if not found:
         verdict.reasons.append("no quadrant was measured")
-    work.results.value("go", is_go, note="; ".join(verdict.reasons[:5]))
+    reasons = "; ".join(verdict.reasons[:5])
+    work.results.value("go", is_go, note=reasons)
+    work.results.headline = "GO" if is_go else f"NO-GO: {reasons}"
     work.results.document(
         "GO_NOGO",
         {"go": is_go, "reasons": verdict.reasons, "warnings": verdict.warnings,
@@ -117,7 +119,7 @@ def decide(work: Work, found: Mapping[tuple[int, str], Numbers]) -> bool:
         caption="May the chamber be pumped down?",
     )  # fmt: skip
     text = "GO" if is_go else f"NO-GO: {len(verdict.reasons)} reasons"
-    work.results.note(f"{text}{'' if is_go else ': ' + '; '.join(verdict.reasons[:5])}")
+    work.results.note(f"{text}{'' if is_go else ': ' + reasons}")
     if not is_go:
         work.results.flag("REQNOTMET", cause=f"no-go: {verdict.reasons[0]}", metric="go")
     return is_go
