@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from kit.calib_engine import Site, with_subtask
-from nightjar.errors import StorageError
+from nightjar.errors import NightjarError
 from nightjard.calib.work import Work
 
 
@@ -22,11 +26,11 @@ def check(condition: Any, what: str) -> None:
         raise SystemExit(f"failed: {what}")
 
 
-def refusal(site: Site, **options: Any) -> StorageError:
+def refusal(site: Site, **options: Any) -> NightjarError:
     """Return the error that ends a run."""
     try:
         site.run(**options)
-    except StorageError as error:
+    except NightjarError as error:
         return error
     raise SystemExit("failed: the run did not end")
 
@@ -48,7 +52,7 @@ def main() -> int:
     check(site.said == [], "nothing had been begun")
     ballast.unlink()
 
-    def fill(work: Work) -> None:
+    def fill_disk() -> None:
         with open(ballast, "wb") as file:  # somebody else's
             try:
                 while True:
@@ -56,6 +60,9 @@ def main() -> int:
                     file.flush()
             except OSError:
                 pass
+
+    def fill(work: Work) -> None:
+        fill_disk()
         work.results.document("LARGE", {"values": list(range(10_000))})
 
     error = refusal(site, task=with_subtask("basic", fill))
@@ -74,6 +81,20 @@ def main() -> int:
     names = [path.name for path in (site.results / "D11" / "BIAS01").glob("attempt-*")]
     check(names == ["attempt-01"], f"in the same attempt: {names}")
 
+    def draw(work: Work) -> None:
+        figure = Figure((12, 12))
+        noise = np.random.default_rng(1).random((1200, 1200))
+        figure.add_axes((0, 0, 1, 1)).imshow(noise, interpolation="nearest")
+        fill_disk()
+        os.truncate(ballast, ballast.stat().st_size - 300_000)  # room for what is small
+        work.results.figure("noise", figure)
+
+    error = refusal(site, task=with_subtask("meta", draw), workers=2)  # drawn beside
+    check(error.code.name == "NO_SPACE", f"a figure ends it, too: {error.code}")
+    check("noise.png" in error.message, error.message)
+    check(site.said[-1] == "Running: BIAS01", f"no other test is tried: {site.said[-3:]}")
+
+    ballast.unlink()
     mount("-o", "remount,ro", str(disk))
     error = refusal(site)
     check("cannot write in" in error.message and str(site.results) in error.message, error.message)

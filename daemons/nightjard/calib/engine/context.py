@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nightjar.clock import NS_PER_S, Clock
-from nightjar.errors import Code, StorageError
+from nightjar.errors import Code, NightjarError
 from nightjard.calib.drawing import Drawer
 from nightjard.calib.engine.plan import Setup
 from nightjard.calib.engine.progress import ProgressLine
@@ -74,7 +74,7 @@ def is_storage_full(error: BaseException) -> bool:
     """Tell whether an error means that nothing more can be written: no test can go on then."""
     if isinstance(error, OSError):
         return error.errno in _FULL
-    return isinstance(error, StorageError) and error.code is Code.NO_SPACE
+    return isinstance(error, NightjarError) and error.code is Code.NO_SPACE
 
 
 class LearningMapper:
