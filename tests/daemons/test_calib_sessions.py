@@ -20,6 +20,7 @@ import pytest
 from nightjar.errors import Refused
 from nightjard.calib import staging
 from nightjard.calib.command import main
+from nightjard.calib.session_folder import session_books
 from nightjard.calib.sessions import make_sessions
 
 EQUIPMENT = {
@@ -343,6 +344,21 @@ def test_other_files_at_the_far_side_are_never_overwritten(place, capsys):
     assert deliver() == 3
     assert "is there already and differs" in capsys.readouterr().err
     assert tree(place / "server" / "block") == {f"D11/{book('BIAS01')}": b"another generation"}
+
+
+def test_scripts_that_were_changed_after_they_were_built_are_not_acquired(place, capsys):
+    """Another valid script of that name, say: nobody would see it in the data."""
+    assert build() == 0
+    assert [name for name, _ in session_books(place / "SEQ" / "D00")] == [book("FOCUS00_800")]
+    write_scripts(place / "Other", overrides={"BIAS01": {"toi_ro": 900}})
+    shutil.copy(place / "Other" / book("BIAS01"), place / "SEQ" / "D11")
+    for words in (["simulate", "-s", "SEQ/D11"], ["acquire", "SEQ/D11", "-c", "none"]):
+        capsys.readouterr()
+        assert main([*words, "-o", "out"]) == 3
+        assert "is not what it was when the session was built" in capsys.readouterr().err
+    assert not (place / "out").exists()
+    assert deliver("-s", "D00") == 0  # a session elsewhere has no manifest
+    assert session_books(place / "server" / "block" / "D00")
 
 
 def test_delivery_without_manifest_or_session(place, capsys):

@@ -13,6 +13,8 @@ from nightjar.errors import ConfigError, InvalidArgument
 from nightjar.files import is_safe_name
 from nightjar.registry import Registry
 from nightjar.rpc.client import Client
+from nightjard.calib.delivery import verified_sessions
+from nightjard.calib.sessions import read_manifest
 
 
 def session_books(folder: Path) -> list[tuple[str, Script]]:
@@ -22,7 +24,12 @@ def session_books(folder: Path) -> list[tuple[str, Script]]:
     ------
     ConfigError
         There is not one sequence, or a script of it is missing or not valid.
+    Refused
+        The folder lies where its sessions were built, and is not what was built.
     """
+    built = folder.resolve()
+    if built.name in read_manifest(built.parent):
+        verified_sessions(built.parent, [built.name])
     sequences = sorted(folder.glob("TEST_SEQUENCE_*.txt"))
     if len(sequences) != 1:
         raise ConfigError(
