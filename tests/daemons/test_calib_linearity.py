@@ -15,12 +15,13 @@ from tests.kit.depth import counts, soaked
 
 from nightjar.calibration.detector import load_detector
 from nightjar.errors import ConfigError
-from nightjard.calib.science.latent import fading
+from nightjard.calib.science.latent import fading, follow
 from nightjard.calib.science.linearity import Exposures, lamp_track, measure_linearity
 from nightjard.calib.science.linearity_curve import Curve, referenced
 from nightjard.calib.tasks.transfer_options import TransferOptions
 from nightjard.calib.tasks.transfer_pairs import curves_of, linearised, load_curves
 from nightjard.calib.work import Work
+from nightjard.simulators.detector.scene import lamp_factor
 from nightjard.simulators.detector.truth import Truth
 
 FULL = 65536.0
@@ -169,6 +170,20 @@ def test_charge_that_fades_from_an_earlier_test_is_found_whatever_the_response()
         assert not fading(*faint_frames(-15.0, 600.0, seed)).charge.any()  # nothing that grows
 
 
+@pytest.mark.parametrize("phase", [0.0, 0.7, 1.5, 2.2, 3.0])
+def test_the_lamp_is_followed_past_frames_that_trapped_in_part(phase: float) -> None:
+    time_s = np.arange(46) * 180.0
+    lamp = 1 + 0.0025 * np.sin(2 * np.pi * time_s / 15000 + phase)
+    latent = np.where(time_s > 6400, 0.85, 0.0)
+    partly = np.where((time_s > 6000) & (time_s < 6400), 1.2e-4, 0.0)
+    noise = np.random.default_rng(3).normal(0, 7e-6, 46)
+    track, part = follow(time_s, lamp + 5e-4 * latent + partly + noise, latent)
+    assert part == pytest.approx(5e-4, rel=0.2)
+    found = track(time_s)
+    # A fifth of what the drift of the lamp may leave, 0.05 %.
+    np.testing.assert_allclose(found / found.mean(), lamp / lamp.mean(), atol=1e-4)
+
+
 def test_too_few_levels_are_refused() -> None:
     data, _, stable = exposures("NL02")
     track = lamp_track(data.time_s[stable], data.level[stable], data.error[stable])
@@ -262,6 +277,18 @@ def test_linearity_tests_give_the_curve_of_the_detector(tmp_path, request, test:
              if one["name"] == "saturation_time"}  # fmt: skip
     assert waves == ({0, 880} if test == "NL02" else {0})
     assert "FLUX_OOL" not in flags_of(found["check"])
+
+
+def test_the_lamp_is_that_of_the_truth(nl02: tuple[Work, dict[str, Any], Truth]) -> None:
+    work, found, truth = nl02
+    table, frames = work.table("NL", "NL_LAMP"), {one.obsid: one for one in work.dataset.frames}
+    lamp = np.array([lamp_factor(truth, frames[int(obsid)].utc_ns) for obsid in table["obsid"]])
+    track = np.asarray(table["track"])
+    np.testing.assert_allclose(track / track.mean(), lamp / lamp.mean(), atol=5e-5)
+    charge, _ = values_of(found["NL"], "latent_charge")[()]
+    electrons = np.mean([truth.persistence.electrons[f"1{quadrant}"] for quadrant in "EFGH"])
+    gain = np.mean([truth.electronics.gain_e_adu[f"1{quadrant}"] for quadrant in "EFGH"])
+    assert charge == pytest.approx(electrons / gain, rel=0.15)
 
 
 def test_photon_transfer_with_the_curves_of_a_linearity_test(tmp_path, nl02) -> None:

@@ -184,6 +184,11 @@ def _lamp(time_s: Float64s, brightness: Float64s, most_degree: int) -> Polynomia
         if brightness.size < 3 * degree:
             break
         other = fit_polynomial(time_s, brightness, degree)
-        if other.rms < 0.8 * track.rms and int(other.kept.sum()) >= int(track.kept.sum()):
+        if int(track.kept.sum()) - int(other.kept.sum()) > _MOST_LOST * time_s.size:
+            continue
+        # A better track finds more strays: both are compared without them.
+        same = fit_polynomial(time_s[other.kept], brightness[other.kept],
+                              track.coefficients.size - 1, clip_sigma=np.inf)  # fmt: skip
+        if other.rms < 0.8 * same.rms:
             track = other
     return track

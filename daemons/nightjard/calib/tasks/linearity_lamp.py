@@ -19,6 +19,7 @@ Cubes = dict[Channel, tuple[NDArray[Any], NDArray[Any]]]
 
 _FAINT = 0.015  # of full scale: above, the lamp changes more than what fades
 _OFFSET_ADU = 0.02  # error of the offset of a frame
+_BRIGHT = (1.0, 1.04, 1.08, 1.12)  # times the level from which on frames leave charge
 _LAMP = 2e-4  # by which the lamp may change between frames of one exposure
 
 
@@ -70,9 +71,9 @@ def follow_lamp(
     level = np.concatenate([one[stable] for one, _ in cubes.values()], axis=1)
     error = np.concatenate([one[stable] for _, one in cubes.values()], axis=1)
     known = np.isfinite(level).any(axis=0)
-    shape = _latent_shape(work, plan, cubes, latent_from, latent_tau_s)
-    track, latent = lamp_and_latent(
-        plan.time_s[stable], level[:, known], error[:, known], shape[stable]
+    track, latent, shape = _followed(
+        plan, level[:, known], error[:, known],
+        _latent_shapes(work, plan, cubes, latent_from, latent_tau_s),
     )
     if latent:
         _take_out(work, cubes, shape, latent, stable)
@@ -103,15 +104,34 @@ def follow_lamp(
     return track
 
 
-def _latent_shape(
+def _followed(
+    plan: Plan, level: NDArray[Any], error: NDArray[Any], shapes: list[NDArray[np.float64]]
+) -> tuple[Polynomial, float, NDArray[np.float64]]:
+    """Return the lamp and the latent charge of the shape that leaves the least scatter."""
+    stable = plan.is_stable
+    found = [
+        (*lamp_and_latent(plan.time_s[stable], level, error, shape[stable]), shape)
+        for shape in shapes
+    ]
+    told = [one for one in found if one[1] > 0]
+    return min(told or found[:1], key=lambda one: one[0].rms)
+
+
+def _latent_shapes(
     work: Work, plan: Plan, cubes: Cubes, latent_from: float, latent_tau_s: float
-) -> NDArray[np.float64]:
-    """Return at each frame what is left of the charge that bright frames trap, 0 to 1."""
-    with np.errstate(all="ignore"):
-        middle = np.stack([_middle(level) for level, _ in cubes.values()])
-    middle[~np.isfinite(middle)] = 0.0
-    bright = middle.max(axis=0) > latent_from * work.detector.adc_full_scale
-    return latent_shape(plan.time_s, bright, latent_tau_s)
+) -> list[NDArray[np.float64]]:
+    """Return at each frame what is left of the charge that bright frames trap, 0 to 1.
+
+    Wells differ between quadrants, and lamps light them unevenly, so the level from which on frames
+    are bright is not known to some percent: several are tried.
+    """
+    middle = np.stack([_middle(level) for level, _ in cubes.values()]).max(axis=0)
+    least = latent_from * work.detector.adc_full_scale
+    shapes: dict[bytes, NDArray[np.float64]] = {}
+    for factor in _BRIGHT:
+        bright = middle > factor * least
+        shapes.setdefault(bright.tobytes(), latent_shape(plan.time_s, bright, latent_tau_s))
+    return list(shapes.values())
 
 
 def _middle(level: NDArray[Any]) -> NDArray[np.float64]:
