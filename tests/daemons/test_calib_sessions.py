@@ -7,6 +7,7 @@ import email
 import email.policy
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -481,7 +482,7 @@ def test_quiet_says_nothing_and_a_second_build_that_nothing_was_written(place, c
     assert json.loads(capsys.readouterr().out)["written"] is False
 
 
-@pytest.mark.parametrize("killed_at", ["staging.rename_new", "staging._fill"])
+@pytest.mark.parametrize("killed_at", ["staging._rename", "staging._fill"])
 def test_a_builder_that_is_killed_leaves_what_was_there(place, killed_at):
     """kill -9 before the new folder has its name: the old one is whole, a second run does it."""
     assert build() == 0
@@ -499,3 +500,36 @@ def test_a_builder_that_is_killed_leaves_what_was_there(place, killed_at):
     assert tree(place / "SEQ") == before
     assert build(sessions={"D21": ["BIAS02"]}) == 0
     assert (place / "SEQ" / "D21" / book("BIAS02")).is_file()
+
+
+_NETWORK_DISK = """
+#include <errno.h>
+int renameat2(int a, const char *from, int b, const char *to, unsigned flags)
+{ errno = EINVAL; return -1; }
+"""
+
+
+@pytest.mark.needs("gcc")
+def test_a_network_disk_that_knows_no_flags_of_a_rename(place):
+    """As NFS: folders come to their names, and what was replaced is kept."""
+    library = place / "disk.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=_NETWORK_DISK,
+                   text=True, check=True)  # fmt: skip
+    assert build() == 0
+    old = tree(place / "SEQ" / "D11")
+
+    def built(tests: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "nightjard.calib", "sessions", "-j",
+             builder({"D11": tests}), *words],
+            env=os.environ | {"LD_PRELOAD": str(library)}, capture_output=True, text=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+
+    assert built(["BIAS02"]).returncode == 3  # another one is there
+    assert tree(place / "SEQ" / "D11") == old
+    done = built(["BIAS02"], "--replace")
+    assert done.returncode == 0, done.stderr
+    assert [name for name, _ in session_books(place / "SEQ" / "D11")] == [book("BIAS02")]
+    assert tree(place / "SEQ.replaced-1" / "D11") == old
+    assert sorted(path.name for path in place.iterdir() if path.name.startswith(".")) == []

@@ -230,10 +230,10 @@ def _swap(
             _exchange(staged, target)
             shutil.rmtree(staged, ignore_errors=True)
             raise _meanwhile(target)
-        rename_new(staged, kept)  # should it fail, the old one stays under the hidden name
+        _rename(staged, kept)  # should it fail, the old one stays under the hidden name
     else:  # a file system that cannot exchange: for a moment the name is free
         try:
-            rename_new(target, kept)
+            _rename(target, kept)
         except OSError:
             shutil.rmtree(staged, ignore_errors=True)
             raise
@@ -245,12 +245,20 @@ def _swap(
 def _rename_or_remove(staged: Path, target: Path, instead: Path | None = None) -> None:
     """Rename a staged folder; where that fails, remove it and give the old one its name back."""
     try:
-        rename_new(staged, target)
+        _rename(staged, target)
     except OSError:
         shutil.rmtree(staged, ignore_errors=True)
         if instead is not None:
-            rename_new(instead, target)
+            _rename(instead, target)
         raise
+
+
+def _rename(folder: Path, target: Path) -> None:
+    """Rename a folder, never replacing anything but an empty one."""
+    try:
+        rename_new(folder, target)
+    except PermissionError:  # a network disk: it knows no flags, and a folder has no hard links
+        os.rename(folder, target)
 
 
 def _exchange(one: Path, other: Path) -> bool:
