@@ -33,9 +33,17 @@ Found = tuple[Work, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    work = take(tmp_path_factory.mktemp("warm"), "MOT_WARM", TRUTH)
+    folder = tmp_path_factory.mktemp("warm")
+    work = take(folder, "MOT_WARM", TRUTH, detector=described(folder, ccds=1))
     _metrics(work)
     return work, run(work, "basic", task.basic)
+
+
+def described(folder: Path, **changes: Any) -> str:
+    """Return the path of a description of a detector that differs from the usual one."""
+    path = folder / "detector.json"
+    path.write_text(DETECTOR.model_copy(update=changes).model_dump_json())
+    return str(path)
 
 
 def _metrics(work: Work) -> None:
@@ -164,6 +172,33 @@ def test_nothing_measured_is_no_go(analysed: Found, tmp_path: Path) -> None:
     work = dataclasses.replace(analysed[0], folder=tmp_path)
     work.results = Results(tmp_path, "MOT_WARM", "basic")
     assert task.decide(work, {}) is False
+
+
+def test_a_ccd_that_was_not_seen_at_all_is_a_no_go(
+    analysed: Found, numbers: dict[tuple[int, str], dict[str, Any]], tmp_path: Path
+) -> None:
+    dataset = dataclasses.replace(analysed[0].dataset, detector=DETECTOR)
+    work = dataclasses.replace(analysed[0], dataset=dataset, folder=tmp_path)
+    work.results = Results(tmp_path, "MOT_WARM", "basic")
+    assert task.decide(work, numbers) is False
+    assert document(work)["reasons"] == ["CCD2: no usable frame", "CCD3: no usable frame"]
+
+
+@pytest.mark.parametrize("overscan", [0, 4])
+def test_a_detector_with_hardly_an_overscan_is_judged_by_the_rest(
+    tmp_path: Path, overscan: int
+) -> None:
+    path = described(tmp_path, ccds=1, overscan=overscan, overscan_trim=(0, 0))
+    truth = Truth.default(load_detector(path), seed=8, effects=EFFECTS,
+                          overrides={"dark.warm_e_s": WARM_E_S})  # fmt: skip
+    work = take(tmp_path, "MOT_WARM", truth, detector=path)
+    _metrics(work)
+    found = run(work, "basic", task.basic)
+    assert values_of(found, "go")[()][0] is True
+    assert not values_of(found, "edge_response")
+    told = document(work)
+    assert told["warnings"] == [f"CCD1 {q}: the response at the edge could not be measured"
+                                for q in "EFGH"]  # fmt: skip
 
 
 def test_missing_frames_and_real_faults_are_told(tmp_path: Path) -> None:

@@ -163,6 +163,21 @@ def test_errors_of_a_decay_are_those_of_its_scatter() -> None:
     assert np.std(pulls, axis=0) == pytest.approx([1, 1], abs=0.25)
 
 
+@pytest.mark.parametrize("true", [0.0, 60.0])
+def test_what_was_subtracted_is_wrong_for_all_frames_alike(true: float) -> None:
+    rng = np.random.default_rng(7)
+    times, error, common = np.array([660.0, 1320.0, 1980.0]), np.full(3, 0.4), 0.4 / 3**0.5
+    pulls = []
+    for _ in range(600):
+        charge = true * np.exp(-times / 900) + rng.normal(0, error) + rng.normal(0, common)
+        found = decay.fit_decay(times, charge, error, common_error=common)
+        if found.is_detected is bool(true):
+            pulls.append((found.charge - true) / found.charge_error)
+    assert len(pulls) > 580
+    # With errors as if each frame had its own, the scatter is 1.15 where there is no charge.
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.1)
+
+
 def test_nothing_is_told_to_be_nothing() -> None:
     rng = np.random.default_rng(5)
     times, error = np.array([660.0, 1320.0, 1980.0]), np.full(3, 0.4)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _STUCK_PART = 0.002
+_LEAST_OVERSCAN = 6  # the first pixel, and three at the end that it does not reach
 
 
 def bit_means(counts: NDArray[np.int64], bits: int = 16) -> Floats:
@@ -162,8 +163,11 @@ def edge_response(
     Returns
     -------
     response, error, profile
-        Fractions; profile of the last 10 image and first 15 overscan pixels. NaN without rows.
+        Fractions; profile of the last 10 image and first 15 overscan pixels. NaN without rows, or
+    where the overscan is too short to have an end: then there is no profile.
     """
+    if overscan.stop - overscan.start < _LEAST_OVERSCAN:
+        return math.nan, math.nan, np.full(0, np.nan)
     values = np.asarray(pixels, np.float64)
     if bad is not None:
         values = np.where(bad, np.nan, values)

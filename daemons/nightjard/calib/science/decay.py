@@ -101,49 +101,55 @@ class Decay:
 
 
 def fit_decay(
-    time_s: Floats, charge: Floats, error: Floats, *, assumed_tau_s: float = 900.0,
-    tau_range_s: tuple[float, float] = (10.0, 1e6),
+    time_s: Floats, charge: Floats, error: Floats, *, common_error: float = 0.0,
+    assumed_tau_s: float = 900.0, tau_range_s: tuple[float, float] = (10.0, 1e6),
 ) -> Decay:
     """Fit q0 and tau; q0 is solved for exactly at every tau of a logarithmic grid, then refined.
 
     Where all charge together is within 3 sigma of none, only q0 is fitted, tau held at
     `assumed_tau_s`: with an error that says how little is known.
+
+    Parameters
+    ----------
+    error, common_error
+        1 sigma of each charge of its own, and of what was subtracted from all of them alike.
     """
     good = np.isfinite(charge) & np.isfinite(error) & (error > 0)
     t, y, s = (np.asarray(one, np.float64)[good] for one in (time_s, charge, error))
     if not len(t):
         return Decay(math.nan, math.nan, math.nan, math.nan, math.nan, 0, False)
-    weight = 1 / s**2
-    total = math.sqrt(float((weight * y).sum() ** 2 / weight.sum()))
-    is_detected = bool((weight * y).sum() > 0 and total > 3)
+    weight: Floats = np.linalg.inv(np.diag(s**2) + common_error**2).astype(np.float64)
+    pull = float((weight @ y).sum()) / math.sqrt(float(weight.sum()))
+    is_detected = pull > 3
     if not is_detected or len(t) < 2:
         form = np.exp(-t / assumed_tau_s)
-        power = float((weight * form**2).sum())
-        q0 = float((weight * y * form).sum() / power)
-        chi2 = float((weight * (y - q0 * form) ** 2).sum())
+        power = float(form @ weight @ form)
+        q0 = float(form @ weight @ y) / power
+        chi2 = _chi2(y - q0 * form, weight)
         return Decay(q0, 1 / math.sqrt(power), math.nan, math.nan, chi2, len(t) - 1, is_detected)
     log_tau = _best_tau(t, y, weight, tau_range_s)
     tau = math.exp(log_tau)
     form = np.exp(-t / tau)
-    q0 = float((weight * y * form).sum() / (weight * form**2).sum())
+    q0 = float(form @ weight @ y) / float(form @ weight @ form)
     slope = q0 * form * t / tau  # by the logarithm of tau
-    matrix = np.array([
-        [(weight * form**2).sum(), (weight * form * slope).sum()],
-        [(weight * form * slope).sum(), (weight * slope**2).sum()],
-    ])  # fmt: skip
-    covariance = np.linalg.pinv(matrix)
-    chi2 = float((weight * (y - q0 * form) ** 2).sum())
+    design = np.stack([form, slope], axis=1)
+    covariance = np.linalg.pinv(design.T @ weight @ design)
+    chi2 = _chi2(y - q0 * form, weight)
     return Decay(
         q0, math.sqrt(max(float(covariance[0, 0]), 0)), tau,
         tau * math.sqrt(max(float(covariance[1, 1]), 0)), chi2, len(t) - 2, True,
     )  # fmt: skip
 
 
+def _chi2(rest: Floats, weight: Floats) -> float:
+    return float(rest @ weight @ rest)
+
+
 def _best_tau(t: Floats, y: Floats, weight: Floats, span: tuple[float, float]) -> float:
     grid = np.linspace(math.log(span[0]), math.log(span[1]), 400)
     for _ in range(4):
         form = np.exp(-t[None, :] / np.exp(grid)[:, None])
-        ag, gg = (weight * y * form).sum(1), (weight * form**2).sum(1)
+        ag, gg = form @ weight @ y, np.einsum("ij,jk,ik->i", form, weight, form)
         won = np.where((ag > 0) & (gg > 0), ag**2 / np.where(gg > 0, gg, 1), 0)
         best, step = float(grid[int(np.argmax(won))]), float(grid[1] - grid[0])
         grid = np.linspace(best - step, best + step, 41)

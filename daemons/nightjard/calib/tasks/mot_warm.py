@@ -215,7 +215,10 @@ def _of_check(work: Work, ccd: int, quadrant: str) -> Numbers:
         if kind == "RWDV":
             found["offset"] = float(row["offset_pre"])
         elif kind == "RWDVS":
-            found["noise"] = float(max(row["std_pre"], row["std_ove"]))
+            # A detector may lack a scan, or both.
+            scans = [float(row[name]) for name in ("std_pre", "std_ove")]
+            known = [one for one in scans if math.isfinite(one)]
+            found["noise"] = max(known, default=float(row["std_img"]))
             found["noise_image"] = float(row["std_img"])
     return found
 

@@ -126,11 +126,13 @@ def decide(work: Work, found: Mapping[tuple[int, str], Numbers]) -> bool:
 
 
 def _missing(work: Work, verdict: _Verdict) -> None:
+    """Refuse what was not seen: a CCD that gave no frame at all is not known to be well."""
     for ccd in work.detector.ccd_numbers:
         frames = work.dataset.of_ccd(ccd)
         missing = [kind for kind in KINDS if all(kind_of(one) != kind for one in frames)]
-        if any(one.ccd == ccd for one in work.dataset.frames) and missing:
-            verdict.reasons.append(f"CCD{ccd}: no usable frame {', '.join(missing)}")
+        if missing and work.dataset.frames:
+            kinds = "" if len(missing) == len(KINDS) else f" {', '.join(missing)}"
+            verdict.reasons.append(f"CCD{ccd}: no usable frame{kinds}")
 
 
 def _judge_electronics(

@@ -316,10 +316,13 @@ def meta(work: Work) -> None:
         if points is None:
             work.results.note(f"CCD{ccd} {quadrant}: no pixel was saturated: no persistence told")
             continue
-        found = decay.fit_decay(*points, assumed_tau_s=options.assumed_tau_s)
+        seconds, charge, error, before = points
+        found = decay.fit_decay(seconds, charge, error, common_error=before,
+                                assumed_tau_s=options.assumed_tau_s)  # fmt: skip
         rows.append({
-            **where, "persistence": float(points[1][0]), "persistence_error": float(points[2][0]),
-            "seconds": float(points[0][0]), "q0": found.charge, "q0_error": found.charge_error,
+            **where, "persistence": float(charge[0]),
+            "persistence_error": math.hypot(float(error[0]), before),
+            "seconds": float(seconds[0]), "q0": found.charge, "q0_error": found.charge_error,
             "tau": found.tau_s, "tau_error": found.tau_error_s, "chi2": found.chi2,
             "degrees": found.degrees, "is_detected": found.is_detected,
             "pixels": int(np.max(mine["count"])),
@@ -327,7 +330,7 @@ def meta(work: Work) -> None:
         for name, unit in (("persistence", "e-"), ("q0", "e-"), ("tau", "s")):
             work.results.value(name, rows[-1][name], error=rows[-1][f"{name}_error"], unit=unit,
                                **where)  # fmt: skip
-        drawn[int(ccd), str(quadrant)] = (*points, found)
+        drawn[int(ccd), str(quadrant)] = (seconds, charge, np.hypot(error, before), found)
     if not rows:
         work.results.flag("BADDATAPROD", cause="no quadrant has saturated and dark pixels")
         return
@@ -339,11 +342,11 @@ def meta(work: Work) -> None:
     _draw(work, drawn)
 
 
-def _points(mine: Any, gain: float) -> tuple[Any, Any, Any] | None:
+def _points(mine: Any, gain: float) -> tuple[Any, Any, Any, float] | None:
     """Return seconds, charge and error (e-) of the latent frames, above the frames before.
 
-    The scatter of the frames before, where it is larger than their own errors say, is the error
-    of what is subtracted.
+    Last, the error of what was subtracted from all of them: from the scatter of the frames before,
+    where it is larger than their own errors say.
     """
     is_before = np.asarray(mine["kind"] == "REFER")
     before, after = mine[is_before], mine[~is_before]
@@ -357,8 +360,8 @@ def _points(mine: Any, gain: float) -> tuple[Any, Any, Any] | None:
     scatter = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     reference = max(scatter, float(np.nanmean(own))) / math.sqrt(len(values))
     charge = (np.asarray(after["excess"], float) - values.mean()) * gain
-    error = np.hypot(np.asarray(after["excess_error"], float), reference) * gain
-    return np.asarray(after["seconds"], float), charge, error
+    error = np.asarray(after["excess_error"], float) * gain
+    return np.asarray(after["seconds"], float), charge, error, reference * gain
 
 
 def _draw(work: Work, drawn: Mapping[tuple[int, str], Sequence[Any]]) -> None:
