@@ -172,7 +172,7 @@ class Session(StrictModel):
 
     datapath: Folders = Field((), description="Day folder or folders, below `datapath`.")
     schedule: tuple[Entry, ...] = Field(
-        (), strict=False, description="Tests in the order in which they are analysed."
+        (), strict=False, description="Tests in the order in which they are taken and analysed."
     )
 
     @model_validator(mode="after")

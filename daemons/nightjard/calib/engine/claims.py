@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,31 +207,29 @@ def _owners(
             owners |= {
                 row.obsid: session for row in found if limits[0] <= row.obsid <= limits[1]
             }
-    known = {test for names in open_to.values() for test in names}
-    beside = sorted({row.obsid: row.test for row in rows
-                     if row.test in known and row.test != name}.items())  # fmt: skip
+    if len(open_to) < 2:
+        return owners
+    # Tests of one session only: what several have points to none.
+    times = Counter(test for names in open_to.values() for test in names)
+    beside = sorted({row.obsid: row.test for row in rows if times[row.test] == 1}.items())
     seen = {test for _, test in beside}
     have_all_begun = all(seen.intersection(names) for names in open_to.values())
+    is_in_order = all(_is_in_order(names, beside) for names in open_to.values())
+    walls = sorted({row.obsid for row in rows if row.test != name})
     exposures = [one for one in exposures_of(found) if one.obsid not in owners]
-    for run, before, after in _placed(plan, exposures, beside, setup):
-        if len(open_to) > 1 and (owner := _owner(
-            name, before or ("" if have_all_begun else None), after, open_to
-        )):
+    runs = [
+        run
+        for _, group in itertools.groupby(exposures, lambda one: bisect.bisect(walls, one.obsid))
+        for run in _runs(plan, list(group), setup)
+    ]
+    line = sorted([*beside, *((run[0].obsid, name) for run in runs)])
+    for run in runs:
+        at = line.index((run[0].obsid, name))
+        before = line[at - 1][1] if at else "" if have_all_begun else None
+        after = line[at + 1][1] if at + 1 < len(line) else None
+        if owner := _owner(name, before, after, open_to, is_in_order=is_in_order):
             owners |= {one.obsid: owner for one in run}
     return owners
-
-
-def _placed(
-    plan: TestPlan, exposures: Sequence[Exposure], beside: Sequence[tuple[int, str]], setup: Setup
-) -> Iterator[tuple[Sequence[Exposure], str | None, str | None]]:
-    """Yield the runs of a test, each with the tests before and after it; None: there is none."""
-    obsids = [obsid for obsid, _ in beside]
-    for at, group in itertools.groupby(exposures, lambda one: bisect.bisect(obsids, one.obsid)):
-        runs = list(_runs(plan, list(group), setup))
-        for number, run in enumerate(runs):
-            before = plan.log_name if number else beside[at - 1][1] if at else None
-            after = beside[at][1] if at < len(beside) else None
-            yield run, before, plan.log_name if number + 1 < len(runs) else after
 
 
 def _runs(
@@ -247,9 +246,16 @@ def _runs(
     yield from _runs(plan, exposures[start + len(run.exposures) :], setup)
 
 
+def _is_in_order(names: Sequence[str], beside: Sequence[tuple[int, str]]) -> bool:
+    """Tell whether the log has the tests of a session as its schedule has them."""
+    places = [names.index(test) for _, test in beside if test in names]
+    return places == sorted(places)
+
+
 def _owner(
-    name: str, before: str | None, after: str | None, sessions: Mapping[str, Sequence[str]]
-) -> str | None:
+    name: str, before: str | None, after: str | None, sessions: Mapping[str, Sequence[str]], *,
+    is_in_order: bool,
+) -> str | None:  # fmt: skip
     """Return the session to which the tests beside a run point; None where they do not.
 
     Nothing before it (empty) fits all sessions; None fits none: one of them may lie there whole.
@@ -260,8 +266,9 @@ def _owner(
         place = {test: index for index, test in enumerate(names)}
         at = place[name]
         others = {*names} - {name}
-        points[session] = (place.get(before or "", at) < at) + (place.get(after or "", at) > at)
-        # A schedule may have another order than the log.
+        points[session] = is_in_order and (
+            (place.get(before or "", at) < at) + (place.get(after or "", at) > at)
+        )
         if before in {"", *others} and after in others:
             around.append(session)
     best = [session for session, one in points.items() if one == max(points.values())]
