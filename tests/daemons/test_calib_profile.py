@@ -167,11 +167,30 @@ def test_a_proposal_is_taken_once_and_only_onto_what_it_was_made_for(capsys):
     focus()
     assert propose() == 0
     assert propose("--out", "other.json") == 0
+    assert propose("--out", "other.json") == 3
+    assert "is there already; name another file" in capsys.readouterr().err
     assert accept() == 0
     assert accept(file="other.json") == 3
     assert "in force is version 2; propose it again" in capsys.readouterr().err
-    assert propose("--out", "other.json") == 3
-    assert "is there already; name another file" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_test_counts_once_however_often_it_was_analysed(place, capsys):
+    folder = focus(error=0.004)
+    for attempt in ("attempt-01", "attempt-02"):
+        focus(error=0.004, folder=folder / attempt)
+    (folder / "current").symlink_to("attempt-02")
+    assert propose("--dry-run", at=str(folder)) == 0
+    assert "mirror_nom.F4: 47.2 -> 47.213 +- 0.004 mm" in capsys.readouterr().out
+
+
+def test_nothing_to_change_is_told_and_no_file_written(place, capsys):
+    results("R/D11/PSFLUX00_800", "PSFLUX00_800",
+            ("saturation_time", 2.21, 0.02, {"wave": 800, "source": "point"}))  # fmt: skip
+    assert propose() == 0
+    assert "nothing to change in version 1 of B_NOSTROMO" in capsys.readouterr().out
+    assert not list(place.glob("*.json"))
+    assert propose("--json") == 0
+    assert json.loads(capsys.readouterr().out)["file"] is None
 
 
 @pytest.mark.parametrize(

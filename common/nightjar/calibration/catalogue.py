@@ -35,6 +35,7 @@ from nightjar.config.load import load, parse
 from nightjar.errors import ConfigError, InvalidArgument, NightjarError
 
 _REPETITION = re.compile(r"(.+)\.([1-9]\d?)\Z")
+_ALIKE = str.maketrans("OIL", "011")
 EQUIPMENT_KEYS = ("operator", "sn_ccd1", "sn_ccd2", "sn_ccd3", "sn_roe", "sn_rpsu")
 
 
@@ -203,8 +204,14 @@ def base_name(test: str) -> str:
 
 def meant(name: str, known: Any) -> str:
     """Return ``did you mean X?`` or ``there are: ...``."""
-    near = difflib.get_close_matches(name.upper(), list(known), 1, 0.7)
-    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    folded = {_folded(one): one for one in known}
+    near = difflib.get_close_matches(_folded(name), list(folded), 1, 0.7)
+    return f"did you mean {folded[near[0]]}?" if near else f"there are: {', '.join(known)}"
+
+
+def _folded(name: str) -> str:
+    """Return a name without what one mistypes without seeing it: O for 0, I or l for 1."""
+    return name.upper().translate(_ALIKE)
 
 
 def checked_equipment(equipment: Mapping[str, Any]) -> dict[str, Value]:

@@ -362,7 +362,8 @@ class _Run:
         how = self._pool.bury(process)
         if order is None:
             return
-        log.warning("%s %s in task %s", process.name, how, order.task.id)
+        if not self._pool.is_closed:  # else it was we who ended it
+            log.warning("%s %s in task %s", process.name, how, order.task.id)
         if order.attempts < self._tries:
             self._again.append(order)
             self._on_event(Event("again", order.task, process.name, text=how))

@@ -27,6 +27,7 @@ from nightjard.calib.work import Work
 _KELVIN = re.compile(r"_(\d{3})K(?:\.\d+)?$")
 _CCD_TEMPERATURE = re.compile(r"CCD\d+_TEMP_")
 _NO_COLUMN = "no column "
+_MOST_NAMED = 8  # of a panel, in two lines above it
 _GROUPS = (
     ("CCD temperature / C", r"CCD\d+_TEMP_"), ("OD / V", r"CCD\d+_OD_"), ("RD / V", r"COMM_RD_"),
     ("IG1 / V", r"CCD\d+_IG1_"), ("IG2 / V", r"COMM_IG2_"), ("ID / V", r"FPGA_BIAS_ID[12]$"),
@@ -191,17 +192,21 @@ def draw_housekeeping(work: Work) -> None:
     hours = np.array([times[obsid] - min(times.values()) for obsid in obsids]) / 3.6e12
     figure = plotting.new_figure(10, 9)
     grid = figure.subplots(4, 2, squeeze=False, sharex=True).ravel()
-    figure.subplots_adjust(left=0.09, right=0.98, top=0.94, bottom=0.06, hspace=0.25, wspace=0.2)
+    figure.subplots_adjust(left=0.09, right=0.98, top=0.92, bottom=0.06, hspace=0.3, wspace=0.2)
     for axes, (label, pattern) in zip(grid, _GROUPS, strict=True):
-        for name in (one for one in names if re.search(pattern, one)):
+        drawn = [one for one in names if re.search(pattern, one)]
+        for name in drawn:
             values = [hk[obsid].get(name, (math.nan,) * 4)[0] for obsid in obsids]
-            axes.plot(hours, values, ".-", ms=3, lw=0.6)
+            axes.plot(hours, values, ".-", ms=3, lw=0.6, label=name)
             window = limits.parameters[name].window("P", {}) if name in limits.parameters else None
             for edge in set(window or ()):
                 axes.axhline(edge, ls="--", lw=0.5, color="#888888")
         axes.set_ylabel(label, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.ticklabel_format(useOffset=False)
+        if 1 < len(drawn) <= _MOST_NAMED:
+            axes.legend(fontsize=6, ncols=4, loc="lower left", bbox_to_anchor=(0.0, 0.99),
+                        frameon=False, borderpad=0, handlelength=1.2, columnspacing=1)  # fmt: skip
     figure.suptitle(f"{work.dataset.test}: housekeeping along the test", fontsize=11)
     figure.supxlabel("hours since the first exposure", fontsize=9)
     work.results.figure("hk_vs_time", figure, caption="Housekeeping, mean of every exposure; "

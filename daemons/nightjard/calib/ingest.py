@@ -131,20 +131,29 @@ def _run_of(logged: Logged, plan: TestPlan, setup: Setup, first: int | None) -> 
         rows, note = share_out(rows, logged.rows, plan, setup, plan.claims, is_wait=False)
     exposures = exposures_of(rows)
     if not exposures:
-        raise Refused(f"{plan.test}: {note}" if note else _nothing(logged, plan, strange))
+        told = note and f"{plan.test}: {note}"
+        raise Refused(told or _nothing(logged, plan, strange, start))
     if plan.obsids is not None:
         return Run(tuple(exposures), len(exposures) == plan.script.frames, True)
     run = latest_run(plan.script, exposures, setup.detector)
     return replace(run, note="; ".join(filter(None, (run.note, note))))
 
 
-def _nothing(logged: Logged, plan: TestPlan, strange: int) -> str:
+def _nothing(logged: Logged, plan: TestPlan, strange: int, start: int | None) -> str:
     where = ", ".join(str(path) for path in logged.day.folders)
-    limits = f" with OBSIDs {plan.obsids[0]} to {plan.obsids[1]}" if plan.obsids else ""
+    limits = "" if start is None else f" from OBSID {start} on"
+    if plan.obsids is not None:
+        limits = f" with OBSIDs {plan.obsids[0]} to {plan.obsids[1]}"
     if strange:
         return (
             f"{plan.test}: the {strange} rows of {plan.log_name}{limits} in {where} were taken "
             f"with another filter than the commanded slot {sorted(plan.waves or ())}"
+        )
+    own = [row.obsid for row in logged.rows if row.test == plan.log_name]
+    if own:
+        return (
+            f"{plan.test}: no row of {plan.log_name}{limits} in the log of {where}, which has it "
+            f"with OBSIDs {min(own)} to {max(own)}"
         )
     tests = sorted({row.test for row in logged.rows})
     seen = f"its tests are {', '.join(tests[:20])}" if tests else "it has no rows"

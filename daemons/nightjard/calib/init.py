@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nightjar import files
 from nightjar.calibration.catalogue import Catalogue, load_catalogue
@@ -27,11 +28,18 @@ _TEMPLATES = files.shipped_folder("etc") / "calib" / "templates"
 
 @dataclass
 class Tree:
-    """What is in a work tree: folders, links, files; which of them were made now."""
+    """What is in a work tree: folders, links, files; which of them were made now.
+
+    Attributes
+    ----------
+    warnings
+        What was asked for, and does not stand in the files that were there already.
+    """
 
     root: Path
     made: list[Path] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def stamp_of(day: datetime.date) -> tuple[str, str]:
@@ -91,6 +99,8 @@ def make_tree(
             ("campaign.json", f"ANALYSIS/campaign_{block}_{month}.json"),
         ):
             _fill(tree, _TEMPLATES / template, tree.root / target, words, fitting)
+            if tree.root / target in tree.kept:
+                tree.warnings += _unheeded(tree.root / target, serials or {})
     except OSError as error:
         raise StorageError(
             f"cannot make {error.filename or tree.root}: {error.strerror}",
@@ -99,8 +109,27 @@ def make_tree(
     return tree
 
 
+def _unheeded(path: Path, serials: Mapping[str, str]) -> list[str]:
+    """Return a line for every serial number that a file, which stays as it is, does not have."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return []  # calib scripts or calib run will tell
+    found: dict[str, Any] = {}
+    for key in ("equipment", "diffvalues"):
+        part = document.get(key) if isinstance(document, dict) else None
+        found |= part if isinstance(part, dict) else {}
+    return [
+        f"{path} was there already and says {key} {found[key]!r}, not {serial!r}: edit it"
+        for key, serial in serials.items()
+        if found.get(key, serial) != serial
+    ]
+
+
 def _make(tree: Tree, store: Path, results_name: str) -> None:
     """Make folders and links."""
+    if not store.is_relative_to(tree.root):
+        _make_folder(tree, store)  # the likeliest to fail, so that no half of a tree is left
     for folder in (
         tree.root, tree.root / "ANALYSIS", tree.root / "SCRIPTS", store, store / "data",
         store / "calproducts" / "masks", store / results_name, store / "solutions",
@@ -113,6 +142,8 @@ def _make(tree: Tree, store: Path, results_name: str) -> None:
 
 
 def _make_folder(tree: Tree, folder: Path) -> None:
+    if folder in tree.made or folder in tree.kept:
+        return
     (tree.kept if folder.is_dir() else tree.made).append(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -160,6 +191,9 @@ class _Fitting:
             pattern = self.catalogue.serials.get(key, ".*")
             if key in given and not re.fullmatch(pattern, given[key]):
                 raise InvalidArgument(f"{key} {given[key]!r}: must fit the pattern {pattern}")
+            twins = [one for one in given if given[one] == given.get(key) and one != key]
+            if key.startswith("sn_ccd") and any(one.startswith("sn_ccd") for one in twins):
+                raise InvalidArgument(f"{given[key]!r} is given as serial of {key} and {twins[0]}")
             unknown = "" if re.fullmatch(pattern, placeholder) else placeholder
             words[key.upper()] = given.get(key, unknown)
         surplus = sorted(key for key in given if not self._has(key))

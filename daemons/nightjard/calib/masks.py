@@ -73,6 +73,13 @@ def promote(
     StorageError
         The folder cannot be written.
     """
+    ccds = sorted(int(match["ccd"]) for path in sources if (match := MASK_NAME.match(path.name)))
+    for ccd in serials or {}:
+        if ccd not in ccds:
+            raise InvalidArgument(
+                f"there is no mask of CCD{ccd} to be copied; there are those of "
+                f"{', '.join(f'CCD{one}' for one in ccds)}"
+            )
     plan = [_planned(path, calproducts / "masks", block, serials or {}) for path in sources]
     targets = [one.target for one in plan]
     if len(set(targets)) < len(targets):

@@ -61,12 +61,13 @@ def panels(
     )  # fmt: skip
     height = figure.get_figheight()
     figure.subplots_adjust(
-        left=0.85 / figure.get_figwidth(), right=0.985, top=1 - 0.55 / height,
+        left=0.9 / figure.get_figwidth(), right=0.985, top=1 - 0.55 / height,
         bottom=0.55 / height, hspace=0.45, wspace=0.1 if is_same_scale else 0.42,
     )  # fmt: skip
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(x, fontsize=9)
-    figure.supylabel(y, fontsize=9)
+    # At the very edge: seven figures beside a panel leave no more room.
+    figure.supylabel(y, fontsize=9, x=0.06 / figure.get_figwidth())
     axes: dict[Channel, Any] = {}
     for place, ccd in enumerate(ccds):
         for number, quadrant in enumerate(names):

@@ -103,8 +103,11 @@ def propose(
 def _find_results(folders: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for folder in folders:
-        inner = sorted(path for path in folder.iterdir() if path.is_dir())
-        here = [path for one in (folder, *inner) if (path := _results_of(one)) is not None]
+        # A test's folder has its older attempts in it, which are no measurements more.
+        own = _results_of(folder)
+        inner = sorted(path for path in folder.iterdir() if path.is_dir()) if own is None else []
+        here = [path for one in inner if (path := _results_of(one)) is not None]
+        here += [own] if own is not None else []
         if not here:
             raise ConfigError(f"{folder} has no results.json, nor has a folder in it")
         found.update({path.resolve(): None for path in here})

@@ -31,7 +31,10 @@ def detector_of(folder: Path, wanted: str, path: Path) -> tuple[Detector, list[s
     """
     told = detectors_told(folder)
     if wanted:
-        detector = load_detector(wanted)
+        try:
+            detector = load_detector(wanted)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: detector: {error.message}") from error
         if not told or detector.name in told:
             return detector, []
         return detector, [

@@ -126,11 +126,14 @@ class ScriptSet:
         """How long all tests take together."""
         return sum(test.minutes for test in self.tests)
 
-    def write(self, *, replace: bool = False) -> Published:
-        """Write the folder; one of other scripts is kept beside it where it is replaced."""
+    def write(self, *, replace: bool = False, is_dry: bool = False) -> Published:
+        """Write the folder; one of other scripts is kept beside it where it is replaced.
+
+        Dry: only what would be refused is.
+        """
         return publish(
             self.folder, self.contents, replace=replace,
-            is_ours=lambda name: _OURS.fullmatch(name) is not None,
+            is_ours=lambda name: _OURS.fullmatch(name) is not None, is_dry=is_dry,
         )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
@@ -160,6 +163,8 @@ def parse_date(text: str | None) -> tuple[int, int]:
             begin = parse_date_stamp(text)
             return begin, begin + _DAY_NS - 1
         begin = parse_iso(text)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"--date: {error.message}; or write it like 2019-04-01") from error
     except ValueError as error:
         raise InvalidArgument(f"--date {text}: {error}; or write it like 01Apr19") from error
     return begin, begin if "T" in text else begin + _DAY_NS - 1
@@ -218,6 +223,7 @@ def _equipment_faults(
     inputs: ScriptInputs, catalogue: Catalogue, detector: Detector, path: Path
 ) -> list[str]:
     faults = []
+    seen: dict[str, str] = {}
     for key, value in inputs.equipment.model_dump().items():
         number = int(key[-1]) if key.startswith("sn_ccd") else 0
         if number > detector.ccds:
@@ -238,6 +244,10 @@ def _equipment_faults(
                 f"{path}: equipment.{key}: {value!r}: must be a serial number like "
                 f"{_example(pattern)} (pattern {pattern})"
             )
+        elif number and value and value in seen:
+            faults.append(f"{path}: equipment.{key}: {value!r} is the serial of {seen[value]}, too")
+        elif number:
+            seen[value] = key
     return faults
 
 

@@ -121,8 +121,8 @@ class SessionSet:
     warnings: tuple[str, ...]
     changed: tuple[str, ...]
 
-    def write(self, *, replace: bool = False) -> Published:
-        """Write them in one step.
+    def write(self, *, replace: bool = False, is_dry: bool = False) -> Published:
+        """Write them in one step; dry: only what would be refused is.
 
         Raises
         ------
@@ -139,6 +139,7 @@ class SessionSet:
         return publish(
             self.folder, self.contents, replace=True, seen=self.seen, grown={MANIFEST},
             is_ours=lambda name: name == MANIFEST or ("/" in name and name.split("/")[0] in own),
+            is_dry=is_dry,
         )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def _open_source(path: Path, builder: SessionBuilder) -> _Source:
     folder = Path(builder.inpath)
     if not folder.is_dir():
         raise ConfigError(
-            f"inpath: {folder} is not a folder; write the scripts first: calib scripts",
+            f"{path}: inpath: {folder} is not a folder; write the scripts first: calib scripts",
             path=str(folder),
         )
     by_test: dict[str, list[str]] = {}

@@ -41,7 +41,7 @@ class Published:
 def publish(
     target: Path, contents: Mapping[str, bytes], *, replace: bool = False,
     is_ours: Callable[[str], bool] = lambda _name: True, seen: Mapping[str, bytes] | None = None,
-    grown: Collection[str] = (),
+    grown: Collection[str] = (), is_dry: bool = False,
 ) -> Published:  # fmt: skip
     """Make a folder with these files, all at once.
 
@@ -61,6 +61,8 @@ def publish(
     grown
         Files that the new one has in a newer form. Where all others of the old folder are in the
         new one byte by byte, it is not kept.
+    is_dry
+        Only tell whether it would be refused.
 
     Raises
     ------
@@ -78,6 +80,8 @@ def publish(
         if seen is not None and target.is_dir() and read_folder(target) != seen:
             raise _meanwhile(target)
         _refuse_other(target, replace=replace, is_ours=is_ours)
+        if is_dry:
+            return Published(is_written=False)
         return Published(is_written=True, kept=_put(target, contents, replace, seen, grown))
     except FileExistsError as error:
         raise _meanwhile(target) from error

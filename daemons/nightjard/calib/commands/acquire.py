@@ -72,8 +72,8 @@ def command(
     frames = sum(script.frames for _, script in books)
     first = next_obsid(taken_obsids(data)) if start_obsid is None else start_obsid
     session.note(
-        f"{len(books)} tests, {frames} frames from OBSID {first}, about "
-        f"{duration_text(minutes * 60)} as planned"
+        f"{len(books)} test{'' if len(books) == 1 else 's'}, {frames} frames from OBSID {first}, "
+        f"about {duration_text(minutes * 60)} as planned"
     )
     if dry_run:
         lines = [f"{name}: {script.frames} frames" for name, script in books]

@@ -39,22 +39,24 @@ and the campaign file of calib run. What is there already stays as it is."""
 @click.option("--camptype", default="Full", show_default=True, metavar="NAME",
               shell_complete=completing.camptypes,
               help="Kind of campaign: its catalogue.")  # fmt: skip
-@click.option("--date", type=click.DateTime(["%Y-%m-%d"]), help="For the names.  [default: today]")
+@click.option("--date", metavar="DAY",
+              help="For the names: 01Apr19 or 2019-04-01.  [default: today]")  # fmt: skip
 @click.option("--roe", help="Serial of the read-out electronics.")
 @click.option("--rpsu", help="Serial of the power supply.")
 @click.option("--ccd", "ccds", multiple=True, help="Serial of a CCD: once for each, in order.")
 @click.pass_obj
 def command(
     session: Session, block: str, path: Path, data: Path | None, results: str, chamber: str,
-    detector: str, camptype: str, date: datetime.datetime | None, roe: str | None, rpsu: str | None,
+    detector: str, camptype: str, date: str | None, roe: str | None, rpsu: str | None,
     ccds: tuple[str, ...],
 ) -> None:
     """Run it."""
     from nightjard.calib.init import make_tree
+    from nightjard.calib.scripts import parse_date
 
     serials = {f"sn_ccd{number}": one for number, one in enumerate(ccds, 1)}
     serials |= {key: one for key, one in (("sn_roe", roe), ("sn_rpsu", rpsu)) if one is not None}
-    day = date.date() if date else datetime.datetime.now(tz=datetime.UTC).date()
+    day = datetime.datetime.fromtimestamp(parse_date(date)[0] // 10**9, tz=datetime.UTC).date()
     tree = make_tree(
         path, block, day, data=data, serials=serials, chamber=chamber, detector=detector,
         camptype=camptype, results_name=results,
@@ -62,9 +64,12 @@ def command(
     lines = [f"{block}: made by calib {__version__} ({sys.argv[0]})"]
     lines += [f"  new   {_text(one)}" for one in tree.made]
     lines += [f"  kept  {_text(one)}" for one in tree.kept]
+    for warning in tree.warnings:
+        session.note(f"warning: {warning}")
     session.done(
         {"root": str(tree.root), "made": [str(one) for one in tree.made],
-         "kept": [str(one) for one in tree.kept], "version": __version__},
+         "kept": [str(one) for one in tree.kept], "warnings": tree.warnings,
+         "version": __version__},
         "\n".join(lines),
     )  # fmt: skip
 

@@ -132,16 +132,19 @@ def propose(
 
     proposal = profiles.propose([first, *more], chamber, time.time_ns(), shift_all=shift_all)
     path = out or Path(f"{chamber}-version-{proposal.base_version + 1}.json")
-    if not dry_run:
+    is_written = bool(proposal.patch) and not dry_run
+    if is_written:
         profiles.write_proposal(proposal, path)
     for warning in proposal.warnings:
         session.note(f"warning: {warning}")
     lines = [f"change  {change.line()}" for change in proposal.patch]
     lines += [f"same    {line}" for line in proposal.unchanged]
-    if not dry_run:
+    if is_written:
         lines.append(f"written: {path}; to take it: calib profile accept {path} --reason TEXT")
+    elif not proposal.patch:
+        lines.append(f"nothing to change in version {proposal.base_version} of {chamber}")
     value = proposal.model_dump(mode="json")
-    session.result({**value, "file": None if dry_run else str(path)}, lines)
+    session.result({**value, "file": str(path) if is_written else None}, lines)
 
 
 @command.command()

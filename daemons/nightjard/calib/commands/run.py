@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from nightjar.cli.frame import FrameCommand
+from nightjar.cli.numbers import FiniteRange
 from nightjar.cli.session import Session, write
 from nightjar.errors import Code, InvalidArgument
 from nightjard.calib import completing
@@ -49,9 +50,9 @@ _PATH = click.Path(path_type=Path)
               help="Remove what can be made again once a test is done.")
 @click.option("--only", multiple=True, metavar="TEST", help="Only this test or handle.",
               shell_complete=completing.session_tests)
-@click.option("--sleep", type=click.FloatRange(0, min_open=True), metavar="S",
+@click.option("--sleep", type=FiniteRange(0.01, 86400), metavar="S",
               help="Seconds between two looks (120).")
-@click.option("--give-up", type=click.FloatRange(0, min_open=True), metavar="S",
+@click.option("--give-up", type=FiniteRange(0.01, 1e7), metavar="S",
               help="Seconds without a newly completed test (14400).")
 @click.option("--log-folder", type=_PATH, default=Path("."), help="Where the log goes.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be done; write nothing.")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 
 from nightjar.cli.frame import FrameCommand
 from nightjar.cli.session import Session
+from nightjar.errors import Refused
 
 if TYPE_CHECKING:
     from nightjard.calib.staging import Published
@@ -48,7 +50,7 @@ def command(
     from nightjard.calib.scripts import make_scripts
 
     made = make_scripts(inputs, date=date, out=out)
-    published = None if dry_run else made.write(replace=replace)
+    published = write_or_foresee(session, made.write, replace=replace, is_dry=dry_run)
     profile = made.profile
     session.note(f"chamber {profile.name}, version {profile.version} of {profile.recorded[:10]}")
     if dry_run:
@@ -57,6 +59,20 @@ def command(
     else:
         lines = ["WRITING SCRIPTS...", *(f"{test.script.test}..." for test in made.tests)]
     tell_published(session, made.as_json(), lines, published)
+
+
+def write_or_foresee(
+    session: Session, write: Callable[..., Published], *, replace: bool, is_dry: bool
+) -> Published | None:
+    """Write, and return what became of it; of a dry run warn of what would be refused, None."""
+    try:
+        published = write(replace=replace, is_dry=is_dry)
+    except Refused as error:
+        if not is_dry:
+            raise
+        session.note(f"warning: would be refused: {error.message}")
+        return None
+    return None if is_dry else published
 
 
 def tell_published(

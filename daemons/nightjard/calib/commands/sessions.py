@@ -11,7 +11,7 @@ import click
 from nightjar.cli.frame import FrameGroup
 from nightjar.cli.session import Session
 from nightjar.errors import StorageError
-from nightjard.calib.commands.scripts import tell_published
+from nightjard.calib.commands.scripts import tell_published, write_or_foresee
 
 pass_session = click.make_pass_decorator(Session)
 _folder = click.Path(path_type=Path, file_okay=False, exists=True)
@@ -53,7 +53,7 @@ def _build(
     from nightjard.calib.sessions import make_sessions
 
     made = make_sessions(builder, out=out)
-    published = None if dry_run else made.write(replace=replace)
+    published = write_or_foresee(session, made.write, replace=replace, is_dry=dry_run)
     for warning in made.warnings:
         session.note(f"warning: {warning}")
     lines = []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -44,8 +45,9 @@ def command(
     """Run it."""
     found = find_frames(path, first, first if last is None else last, roe, ccd, template)
     if not (session.is_json or session.is_quiet):
-        for obsid in found.missing:
-            write(f"OBSID {obsid}: not found")
+        for first_missing, last_missing in _stretches(found.missing):
+            more = f" to {last_missing}" if last_missing > first_missing else ""
+            write(f"OBSID {first_missing}{more}: not found")
     if not found.paths:
         raise NightjarError(
             f"no frame of CCD {ccd} with OBSID {first}"
@@ -61,8 +63,20 @@ def command(
         shown = choose_ds9(ds9)
         show_in_ds9(shown, found.paths)
         where = f"DS9 {shown.target}"
+    drawn = len(found.paths) - len(damaged)
     session.result(
         {"shown": [str(one) for one in found.paths], "missing": list(found.missing),
          "damaged": [str(one) for one in damaged], "where": where},
-        f"{len(found.paths) - len(damaged)} frames in {where}",
+        f"{drawn} frame{'' if drawn == 1 else 's'} in {where}",
     )  # fmt: skip
+
+
+def _stretches(obsids: Sequence[int]) -> list[tuple[int, int]]:
+    """Return first and last of numbers that follow each other."""
+    found: list[tuple[int, int]] = []
+    for obsid in obsids:
+        if found and obsid == found[-1][1] + 1:
+            found[-1] = (found[-1][0], obsid)
+        else:
+            found.append((obsid, obsid))
+    return found

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from nightjar.cli.frame import FrameCommand
+from nightjar.cli.numbers import FiniteRange
 from nightjar.cli.session import Session, is_terminal, write
 from nightjar.errors import Cancelled, InvalidArgument
 from nightjar.times import duration_text, parse_iso
@@ -64,7 +65,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_wanted:
               help="standard, plain, none, or changes such as no-crosstalk,pickup.")  # fmt: skip
 @click.option("--max-frames", type=click.IntRange(1), metavar="N",
               help="At most so many frames of each column of a script.")  # fmt: skip
-@click.option("--speed", type=click.FloatRange(0, min_open=True), metavar="X",
+@click.option("--speed", type=FiniteRange(1e-3, 1e6), metavar="X",
               help="Times as fast as life; 1: as long as it takes.  "
               "[default: as fast as it goes]")  # fmt: skip
 @click.option("--fault", "faults", multiple=True, metavar="NAME[:KEY=VALUE,...]",
@@ -80,7 +81,8 @@ def command(session: Session, /, **options: Any) -> None:
 
     simulation = _simulation(**options)
     session.note(
-        f"{simulation.frames} exposures, {simulation.image_bytes / 1e6:.0f} MB, "
+        f"{simulation.frames} exposure{'' if simulation.frames == 1 else 's'}, "
+        f"{simulation.image_bytes / 1e6:.0f} MB, "
         f"{duration_text(simulation.seconds)} in life"
     )
     started = time.monotonic()

@@ -12,12 +12,16 @@ from nightjar.calibration.catalogue import Catalogue, PlannedTest, load_catalogu
 from nightjar.calibration.chamber import ChamberProfile, load_profile
 from nightjar.calibration.detector import Detector, load_detector
 from nightjar.calibration.elvis import load_elvis
-from nightjar.calibration.housekeeping import HkLimits
 from nightjar.calibration.script import Script
 from nightjar.config.load import parse
 from nightjar.errors import ConfigError
 from nightjard.calib.campaign import Campaign, ScheduledTest, meant
 from nightjard.calib.engine import layout
+from nightjard.calib.engine.campaign_checks import (
+    check_products,
+    check_voltages,
+    check_waived_keys,
+)
 from nightjard.calib.engine.runs import Run
 from nightjard.calib.limits import fault_of
 from nightjard.calib.profiles import profile_at
@@ -72,15 +76,12 @@ def set_up(campaign: Campaign, elvis: str | None = None) -> Setup:
         No such detector, chamber, catalogue, version or voltage, with what there is.
     """
     version = elvis or campaign.file.elvis
-    load_elvis(version)
-    voltages = campaign.file.inCDPs.HK
-    if voltages:
-        try:
-            HkLimits.load(version).with_voltages(voltages)
-        except ConfigError as error:
-            raise ConfigError(f"{campaign.path}: inCDPs.HK: {error.message}") from error
+    check_waived_keys(campaign, load_elvis(version))
+    check_voltages(campaign, version)
+    detector = load_detector(campaign.detector_source)
+    check_products(campaign, detector)
     return Setup(
-        campaign, load_detector(campaign.detector_source), load_profile(campaign.file.CHAMBER),
+        campaign, detector, load_profile(campaign.file.CHAMBER),
         load_catalogue(campaign.file.camptype), version,
     )  # fmt: skip
 
@@ -184,6 +185,7 @@ def plans_of(setup: Setup, asked: Asked, load: Any = load_task) -> list[TestPlan
     campaign = setup.campaign
     run = campaign.require_session(asked.run)
     _check_limits(setup)
+    _check_waivers(setup)
     session = campaign.file.test_specifics.get(run)
     scheduled = {entry.test: entry for entry in (session.schedule if session else ())}
     where = f"{campaign.path}: tasks2execute.{run}"
@@ -237,6 +239,13 @@ def _check_limits(setup: Setup) -> None:
         key, fault = fault_of(limits)
         if fault:
             raise ConfigError(f"{where}.{test}.{key}: {fault}", path=str(setup.campaign.path))
+
+
+def _check_waivers(setup: Setup) -> None:
+    """Raise ConfigError where a flag of a test that does not exist is waived."""
+    for number, waiver in enumerate(setup.campaign.file.waivers):
+        if waiver.test != "*" and waiver.test not in setup.catalogue.handles:
+            _handle(setup, waiver.test, f"{setup.campaign.path}: waivers.{number}.test")
 
 
 def _handle(setup: Setup, test: str, where: str) -> str:
