@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from kit.calib_engine import FIRST, START_NS, Site, Source, check, processed, with_subtask
 from nightjar.calibration.chamber import load_profile
 from nightjar.clock import NS_PER_S
-from nightjar.errors import TimedOut
+from nightjar.errors import StorageError, TimedOut
 from nightjard.calib.work import Work
 
 
@@ -96,6 +97,24 @@ def test_old_data_without_an_image_are_not_waited_for(site: Site) -> None:
     site.run(is_wait=True)
     assert site.clock.slept == 0
     assert site.state("BIAS01")["lacking"][0].startswith(f"EUC_{FIRST + 1}_")
+
+
+def test_a_test_whose_results_have_gone_is_done_again(site: Site) -> None:
+    site.acquire("BIAS01")
+    site.run(is_wait=True)
+    shutil.rmtree(site.results / "D11" / "BIAS01")
+    site.run(is_wait=True)
+    assert processed(site) == ["BIAS01", "BIAS01"]
+    assert site.read("D11", "BIAS01", "results.json")["flag_names"] == ["RON_OOL"]
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"tests": null}', '{"tests": [{"x": 1}]}', "{"])
+def test_a_state_that_is_none_is_told(site: Site, text: str) -> None:
+    site.acquire("BIAS01")
+    site.run()
+    (site.results / "D11" / "state.json").write_text(text)
+    with pytest.raises(StorageError, match=r"cannot read .*state\.json.*; move it away"):
+        site.run()
 
 
 def test_a_test_that_failed_and_was_taken_too_often_has_failed(site: Site) -> None:

@@ -132,15 +132,17 @@ def read_state(run_folder: Path) -> dict[str, Any]:
     """
     path = run_folder / FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for one in found.get("tests", ()):
+            state_of(one)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise StorageError(
             f"cannot read {path}: {error}; move it away, then all tests are looked at anew",
             path=str(path),
         ) from error
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def state_of(values: dict[str, Any]) -> TestState:

@@ -114,7 +114,9 @@ class Waiting:
         for plan in self.plans:
             known = self.state.tests[plan.test]
             is_other = known.subtasks != wanted_of(plan) or known.days != days_of(plan)
-            if known.stage == "failed" or (known.has_ended and is_other):
+            results = self.context.folder / plan.test / known.attempt / "results.json"
+            is_gone = not results.is_file()  # somebody has removed them
+            if known.stage == "failed" or (known.has_ended and (is_other or is_gone)):
                 self._anew.add(plan.test)
         names = [f"{plan.test} ({plan.script.frames} frames)" for plan in self.open_plans()]
         done = [plan.test for plan in self.plans if not self._is_awaited(plan)]
