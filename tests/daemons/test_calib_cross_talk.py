@@ -180,3 +180,19 @@ def test_exposures_without_stars_make_no_matrix(tmp_path: Path) -> None:
     run(work, "xtalk_build", cross_talk.build)
     found = run(work, "xtalk_meta", cross_talk.meta)
     assert "BADDATAPROD" in flags_of(found)
+
+
+def test_a_single_channel_has_no_other_to_talk_to(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    one = load_detector("camd-61mpx").model_copy(
+        update={"image_columns": 256, "image_rows": 258, "tile_px": 42}
+    )
+    path.write_text(one.model_dump_json())
+    truth = Truth.default(load_detector(str(path)), effects="plain")
+    work = take(tmp_path, "PSF01_800", truth, detector=str(path), frames=dict.fromkeys(
+        (f"col00{i}" for i in range(1, 6)), 1))  # fmt: skip
+    run(work, "xtalk_sex", cross_talk.find_sources)
+    run(work, "xtalk_build", cross_talk.build)
+    found = run(work, "xtalk_meta", cross_talk.meta)
+    assert "one channel only" in found["notes"][0]
+    assert not found["values"]

@@ -13,9 +13,12 @@ import pytest
 from kit.calib_bench import flags_of, run, run_all, take, values_of
 from kit.calibration import simulated_test
 from nightjar.calibration.detector import load_detector
+from nightjar.calibration.image_file import write_ccd_image
 from nightjar.errors import Refused
+from nightjard.calib.prepare import Recipe
 from nightjard.calib.task import load_task
 from nightjard.calib.tasks import locking
+from nightjard.calib.tasks.brighter_fatter_covariances import measure_covariances
 from nightjard.calib.work import Work
 from nightjard.simulators.detector.truth import Truth
 
@@ -95,3 +98,35 @@ def test_a_pumped_frame_of_zeros_leaves_the_others_their_traps(tmp_path: Path) -
     assert len(places[0]) > 20
     assert len(places[0] & places[1]) > 0.9 * len(places[0])
     assert all(np.isfinite(table["tau_us"]).all() for table in taken)
+
+
+@pytest.mark.parametrize("change", [0.0, 0.06])
+def test_a_lamp_that_changes_within_a_pair_is_in_no_covariance(
+    tmp_path: Path, change: float
+) -> None:
+    rng = np.random.default_rng(8)
+    detector = SMALL
+    # Wide stripes and pixels that respond differently: of both nothing is noise.
+    response = 1.0 + rng.normal(0, 0.01, detector.quadrant_shape)
+    response *= 1 + 0.01 * np.sin(np.arange(detector.quadrant_shape[1]) / 3.0)
+    paths, level = [], 30000.0
+    for number in range(2):
+        light = level * (1 + change * (number - 0.5)) * response
+        light[:, : detector.prescan] = light[:, -detector.overscan :] = 0.0
+        light[detector.image_rows :] = 0.0
+        pixels = {name: 2600 + rng.poisson(light * 3.5) / 3.5 + rng.normal(0, 1.2, light.shape)
+                  for name in detector.names}  # fmt: skip
+        frame = detector.assemble({name: np.rint(one).astype(np.uint16)
+                                   for name, one in pixels.items()})  # fmt: skip
+        paths.append(tmp_path / f"{number}.fits")
+        write_ccd_image(paths[-1], frame, [], ccd=1, fsync=False)
+    found = measure_covariances(str(paths[0]), str(paths[1]), detector.name,
+                                Recipe(offset="median").as_json(), {}, 3, 4.5)  # fmt: skip
+    variance = level / 3.5 + 1.2**2 + 1 / 12
+    for one in found.values():
+        values, errors = np.array(one["values"]), np.array(one["errors"])
+        values[0, 0] -= variance * (1 + change**2 / 4)
+        assert np.abs(values / errors).max() < 4
+    apart = measure_covariances(str(paths[0]), str(paths[1]), detector.name,
+                                Recipe(offset="median").as_json(), {}, 3, 4.5, 0.02)  # fmt: skip
+    assert all(("values" in one) is (change == 0) for one in apart.values())

@@ -375,3 +375,25 @@ def test_a_lamp_that_is_too_bright_is_flagged(tmp_path) -> None:
     # The highest level is half of full scale: the well is not reached, and that is said.
     wells = [one for one in found["meta"]["values"] if one["name"] == "bloom_full_well"]
     assert all(one["error"] is None and "lower limit" in one["note"] for one in wells)
+
+
+def test_a_lamp_that_flickers_bends_no_curve(tmp_path) -> None:
+    # Frames of a pair differ by 6 %. What pixels respond differently is then in their difference
+    # and grows with the square of the signal: as alpha does, which would be a tenth too small.
+    truth = Truth.default(
+        DETECTOR, effects={"nonlinearity": False, "crosstalk": False, "persistence": False},
+        overrides={"light.lamp_amplitude": 0.03, "light.lamp_period_s": 186.0,
+                   "light.lamp_phase": 2.9},
+    )  # fmt: skip
+    work = take(tmp_path, "PTC01", truth, frames={f"col{i:03d}": 4 for i in range(1, 12)})
+    found = run_all(work, "prep", "extract_PTC", "meta", is_drawn=False)
+    assert not found["extract_PTC"]["notes"]
+    gains, alphas = (values_of(found["meta"], name) for name in ("gain", "alpha"))
+    for (ccd, quadrant), (gain, error) in gains.items():
+        true = truth.electronics.gain_e_adu[f"{ccd}{quadrant}"]
+        assert error < 0.005 * true
+        assert gain == pytest.approx(true, abs=3 * error)
+    mean_alpha = np.mean([value for value, _ in alphas.values()])
+    mean_error = np.mean([error for _, error in alphas.values()]) / 2
+    assert mean_alpha == pytest.approx(1.3e-6, abs=2.5 * mean_error)
+    assert "BADFIT" not in flags_of(found["meta"])

@@ -17,6 +17,7 @@ from nightjard.calib.science.charge_shift import Boundaries, corrected
 from nightjard.calib.science.photon_transfer import (
     Points,
     fit_transfer,
+    matched,
     moments_like,
     tile_pairs,
 )
@@ -34,6 +35,7 @@ from nightjard.calib.tasks.transfer_pairs import (
     band_bytes,
     curve_arguments,
     curves_of,
+    middles_of,
     pair_bands,
     pairs_of,
 )
@@ -102,10 +104,12 @@ def correct_pair(
                  for y, x in band.tiles]  # fmt: skip
         entry = found.setdefault(band.quadrant, {})
         for name, images in (("before", pixels), ("after", after)):
-            measured = tile_pairs(images[0], images[1], is_bad, tiles, clip_sigma=clip_sigma)
+            a, b, factor = matched(images[0], images[1], *middles_of(images, is_bad))
+            measured = tile_pairs(a, b, is_bad, tiles, clip_sigma=clip_sigma)
             table = entry.setdefault(name, {"mean": [], "variance": [], "count": []})
-            for key in table:
-                table[key] += getattr(measured, key).tolist()
+            table["mean"] += measured.mean.tolist()
+            table["variance"] += (measured.variance / factor).tolist()
+            table["count"] += measured.count.tolist()
     return found
 
 

@@ -13,6 +13,7 @@ from nightjar.calibration.detector import load_detector
 from nightjard.calib.dataset import CcdFrame
 from nightjard.calib.preparing import is_dry, recipes_of
 from nightjard.calib.science.covariance import Covariances, pair_covariances
+from nightjard.calib.science.photon_transfer import matched
 from nightjard.calib.science.robust import clipped_moments
 from nightjard.calib.tasks.brighter_fatter_correction import bf_options
 from nightjard.calib.tasks.trails import half_scale, leave_trails
@@ -22,6 +23,7 @@ from nightjard.calib.tasks.transfer_pairs import (
     curve_arguments,
     curves_of,
     mean_covariances,
+    middles_of,
     pair_bands,
     pairs_of,
 )
@@ -30,9 +32,11 @@ from nightjard.calib.work import Work
 
 def measure_covariances(
     first: str, second: str, detector: str, recipe: dict[str, Any], curves: dict[str, Any],
-    lags: int, clip_sigma: float,
+    lags: int, clip_sigma: float, pair_difference: float = 0.1,
 ) -> dict[str, Any]:
     """Return the covariances of a pair by quadrant, ADU^2; a worker's.
+
+    Of quadrants whose levels differ by a larger share than `pair_difference` only these are told.
 
     Raises
     ------
@@ -41,12 +45,18 @@ def measure_covariances(
     """
     geometry = load_detector(detector)
     columns = geometry.columns_of("image", is_trimmed=True)
+    found: dict[str, Any] = {}
     levels: dict[str, list[float]] = {}
     parts: dict[str, list[Covariances]] = {}
     for band in pair_bands((first, second), geometry, recipe, curves):
         a, b, is_bad = band.first[:, columns], band.second[:, columns], band.bad[:, columns]
         if is_bad.mean() > 0.5:
             continue
+        one, two = middles_of((a, b), is_bad)
+        if not abs(one - two) <= pair_difference * 0.5 * (one + two):
+            found[band.quadrant] = {"first": one, "second": two}
+            continue
+        a, b, _ = matched(a, b, one, two)
         total = a + b
         level = clipped_moments(total[~is_bad] if is_bad.any() else total, 6.0, rounds=1)
         # A pixel that sees no light does not stand out in the difference.
@@ -55,7 +65,6 @@ def measure_covariances(
         parts.setdefault(band.quadrant, []).append(
             pair_covariances(a, b, is_bad, lags, clip_sigma)
         )
-    found: dict[str, Any] = {}
     for quadrant, some in parts.items():
         values, errors, masked = mean_covariances(some)
         found[quadrant] = {"mean": float(np.mean(levels[quadrant])), "masked": masked,
@@ -74,7 +83,8 @@ def extract_covariances(work: Work) -> None:
         measure_covariances,
         [{"first": str(first.path), "second": str(second.path), "detector": work.detector_name,
           "recipe": recipes[ccd].as_json(), "curves": curve_arguments(curves, ccd),
-          "lags": options.lags, "clip_sigma": options.clip_sigma}
+          "lags": options.lags, "clip_sigma": options.clip_sigma,
+          "pair_difference": options.pair_difference}
          for ccd, _, first, second in jobs],
         stage="covariances measured", memory_bytes=band_bytes(work.detector, 40),
     )  # fmt: skip
@@ -82,7 +92,7 @@ def extract_covariances(work: Work) -> None:
     if not table:
         work.results.flag("BADDATAPROD", cause="there is no pair of like flat fields")
         return
-    levels = [[one["mean"] for one in quadrants.values()] for quadrants in found]
+    levels = [[one["mean"] for one in quadrants.values() if "mean" in one] for quadrants in found]
     leave_trails(work, options, half_scale(work, jobs, levels))
     whole = with_units(table)
     work.results.table("BF_COVARIANCES", whole, caption="Covariances of all pairs", show=False)
@@ -99,6 +109,12 @@ def _lag_rows(work: Work, jobs: _Jobs, found: list[dict[str, Any]]) -> list[dict
     table: list[dict[str, Any]] = []
     for (ccd, _, first, second), quadrants in zip(jobs, found, strict=True):
         for quadrant, one in quadrants.items():
+            if "mean" not in one:
+                work.results.note(
+                    f"CCD{ccd} {quadrant}: OBSIDs {first.obsid} and {second.obsid} are no pair: "
+                    f"{one['first']:.0f} and {one['second']:.0f} ADU"
+                )
+                continue
             if one["masked"] > options.most_masked or one["mean"] > 1.2 * full:
                 work.results.note(
                     f"CCD{ccd} {quadrant}: OBSIDs {first.obsid}, {second.obsid} left out: "

@@ -200,6 +200,9 @@ def meta(work: Work) -> None:
     if work.is_drill:
         return
     names = channels(work)
+    if len(names) < 2:
+        work.results.note("there is one channel only: no other for it to talk to")
+        return
     found = matrix(_sums(work, names))
     full = float(work.detector.adc_full_scale)
     _leave_table(work, names, found, full)

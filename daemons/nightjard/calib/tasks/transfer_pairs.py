@@ -21,7 +21,7 @@ from nightjard.calib.prepare import MOST_PX, Recipe, prepared
 from nightjard.calib.preparing import is_dry, recipes_of
 from nightjard.calib.science.covariance import Covariances, pair_covariances
 from nightjard.calib.science.linearity_curve import Curve
-from nightjard.calib.science.photon_transfer import tile_pairs
+from nightjard.calib.science.photon_transfer import matched, tile_pairs
 from nightjard.calib.science.robust import clipped_moments
 from nightjard.calib.tasks.trails import half_scale, leave_trails
 from nightjard.calib.tasks.transfer_options import (
@@ -182,6 +182,16 @@ def linearised(pixels: NDArray[np.float32], curve: Curve) -> NDArray[np.float32]
     return pixels * (table[low] + (place - low) * (table[low + 1] - table[low]))
 
 
+def middles_of(
+    images: Sequence[NDArray[np.float32]], bad: NDArray[np.bool_]
+) -> tuple[float, ...]:
+    """Return the median of a sixteenth of the good pixels of images; NaN where none is good."""
+    good = ~bad[::4, ::4]
+    return tuple(
+        float(np.median(one[::4, ::4][good])) if good.any() else math.nan for one in images
+    )
+
+
 # --- extract_PTC ---
 
 
@@ -202,17 +212,19 @@ def measure_pair(
     parts: dict[str, list[dict[str, Any]]] = {}
     for band in pair_bands((first, second), geometry, recipe, curves):
         one, two, bad = band.first, band.second, band.bad
-        measured = tile_pairs(one, two, bad, band.tiles, clip_sigma=clip_sigma)
+        levels = _levels(geometry, one, two, bad)
+        a, b, factor = matched(one, two, levels["first"], levels["second"])
+        measured = tile_pairs(a, b, bad, band.tiles, clip_sigma=clip_sigma)
         part: dict[str, Any] = {
-            "mean": measured.mean.tolist(), "variance": measured.variance.tolist(),
-            "count": measured.count.tolist(), "rows": len(one), **_levels(geometry, one, two, bad),
+            "mean": measured.mean.tolist(), "variance": (measured.variance / factor).tolist(),
+            "count": measured.count.tolist(), "rows": len(one), **levels,
         }  # fmt: skip
         good = ~bad[:, prescan]
         if geometry.prescan and good.sum() > 100:
             noise = clipped_moments((one - two)[:, prescan][good], clip_sigma)
             part |= {"noise": noise.variance / 2.0, "noise_count": noise.count}
         if has_covariances:
-            lags = pair_covariances(one[:, image], two[:, image], bad[:, image], _LAGS, clip_sigma)
+            lags = pair_covariances(a[:, image], b[:, image], bad[:, image], _LAGS, clip_sigma)
             part["lags"] = lags
         parts.setdefault(band.quadrant, []).append(part)
     return {quadrant: _joined(some) for quadrant, some in parts.items()}
