@@ -180,8 +180,9 @@ def free_bytes(folder: Path) -> int:
 def require_folder(folder: Path, purpose: str) -> None:
     """Raise StorageError unless files can be made in `folder`."""
     if not folder.is_dir():
+        seen = "is no folder; move it aside" if folder.exists() else "does not exist; create it"
         raise StorageError(
-            f"{purpose}: folder {folder} does not exist; create it or correct the configuration",
+            f"{purpose}: folder {folder} {seen} or correct the configuration",
             path=str(folder),
         )
     probe = folder / f".probe.{os.getpid()}{TEMPORARY_SUFFIX}"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from kit.calib_engine import FIRST, Site
+from kit.calib_engine import FIRST, Site, tiny_detector
 from nightjar.calibration.catalogue import load_catalogue, meant
 from nightjard.calib.command import main
 from nightjard.calib.drawing import draw_here
@@ -134,6 +134,21 @@ def test_no_half_tree_where_the_data_cannot_be(
     assert not (tmp_path / "BLOCK").exists()
 
 
+def test_a_description_of_ones_own_is_found_from_the_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    tiny_detector(tmp_path / "own", ccds=1)
+    monkeypatch.chdir(tmp_path / "own")
+    words = ("init", "BLOCK", "-p", "..", "--detector", "tiny.json", "--chamber", "CAMD")
+    serials = ("--camptype", "Camera", "--ccd", "A-1")
+    assert typed(capsys, *words, *serials)[0] == 0
+    monkeypatch.chdir(tmp_path / "BLOCK" / "SCRIPTS")
+    (path,) = Path().glob("scripts_inputs_*.json")
+    code, _, error = typed(capsys, "scripts", "-j", path, "--dry-run")
+    assert code == 0, error
+
+
 # --- run ----------------------------------------------------------------------------------------
 
 
@@ -162,6 +177,17 @@ def test_what_a_campaign_file_names_must_exist(
     code, _, error = typed(capsys, "run", path, "-R", "D11", "--dry-run")
     assert code == 2, error
     assert f"{path}: {what}" in error
+
+
+def test_a_file_where_results_are_to_go_is_told_as_that(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site.root / "file").write_text("mine")
+    path = site.write_campaign(tests=[["BIAS01"]], resroot="file")
+    code, _, error = typed(capsys, "run", path, "-R", "D11", "-m", 1)
+    assert code == 1
+    assert "file is no folder; move it aside" in error
+    assert (site.root / "file").read_text() == "mine"
 
 
 def test_a_first_obsid_after_the_last_is_told_as_that(

@@ -86,7 +86,9 @@ def make_tree(
         raise InvalidArgument(f"there is no folder {parent}")
     load_profile(chamber)
     fitting = _Fitting(load_detector(detector), load_catalogue(camptype))
-    words = {"BLOCK": block, "CHAMBER": chamber, "DETECTOR": detector, "CAMPTYPE": camptype}
+    # The files that name it lie elsewhere, and are read from elsewhere.
+    named = str(Path(detector).resolve()) if detector.endswith(".json") else detector
+    words = {"BLOCK": block, "CHAMBER": chamber, "DETECTOR": named, "CAMPTYPE": camptype}
     words["MONTH"], words["WEEK"] = stamp_of(day)
     words |= fitting.serials(serials or {})
     tree = Tree(parent / block)
