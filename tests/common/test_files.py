@@ -259,7 +259,7 @@ def test_folders_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(StorageError, match=r"frames: folder .*none does not exist"):
         require_folder(tmp_path / "none", "frames")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="does not exist"):
+    with pytest.raises(StorageError, match="file is no folder; move it aside"):
         require_folder(tmp_path / "file", "frames")
 
     def read_only(*_args: object) -> int:
