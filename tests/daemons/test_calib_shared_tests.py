@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kit.calib_engine import DAY, FIRST, Site
 from kit.depth import examples
+from nightjar.errors import TimedOut
 
 FRAMES = {"BIAS01": 3, "BIAS02": 3, "DARK01": 1, "FLAT01": 6, "COSMETICS00": 6}
 Schedules = Mapping[str, Sequence[Any]]
@@ -174,3 +175,28 @@ def test_nobody_ever_takes_another_s(
         for run in ("D12", "D11") if is_turned else ("D11", "D12"):
             found = taken(site, run)
             assert found == firsts[run, "BIAS02"] or "write the OBSIDs" in str(found)
+
+
+def test_what_turns_out_to_be_another_s_is_given_back(tmp_path: Path) -> None:
+    """Both sessions wait; only the next test tells whose the first one was."""
+    site = Site(tmp_path, ccds=1)
+    campaign(site, {"D11": ["BIAS02", "DARK01"], "D12": ["BIAS02", "BIAS01"]})
+    (first,) = acquired(site, "BIAS02")
+    states = []
+
+    def on_sleep() -> None:
+        states.append(site.state("BIAS02", "D12"))
+        stages = [one["stage"] for one in states]
+        if stages.count("processed") == 1 and stages[-1] == "processed":
+            acquired(site, "DARK01")
+        elif stages[-2:] == ["processed", "expected"]:
+            acquired(site, "BIAS01")
+
+    site.clock.on_sleep = on_sleep
+    with pytest.raises(TimedOut, match="gave up waiting for BIAS02"):
+        site.run("D12", is_wait=True)
+    given = states[-1]
+    assert (given["stage"], given["obsids"]) == ("expected", [-1, -1])
+    assert f"OBSIDs {first}-{first + 2} of BIAS02 belong" in given["reason"]
+    assert site.state("BIAS01", "D12")["stage"] == "processed"
+    assert any("given back" in line for line in site.said)

@@ -23,7 +23,7 @@ from nightjard.calib.engine.runs import Exposure, exposures_of, latest_run
 from nightjard.calib.engine.state import DONE, FILE, read_state, state_of
 from nightjard.calib.structure import obsid_text
 
-_BY_PLACE = "belong by their place in the log to session"
+BY_PLACE = "belong by their place in the log to session"
 _PROCESSED = "were processed as session"
 
 
@@ -149,7 +149,7 @@ def share_out(
         elif name == claims.run:
             own.append(row)
         else:
-            theirs.setdefault((name, _BY_PLACE if by_place else _PROCESSED), []).append(row)
+            theirs.setdefault((name, BY_PLACE if by_place else _PROCESSED), []).append(row)
     notes = [
         f"{_span(left)} of {plan.log_name} {how} {name}'s (give OBSIDs or --start-obsid to "
         "take them all the same)"

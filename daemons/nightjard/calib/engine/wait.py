@@ -17,7 +17,7 @@ from nightjar.clock import NS_PER_S, Clock
 from nightjar.errors import ConfigError
 from nightjar.times import duration_text
 from nightjard.calib.campaign import WaitConfig
-from nightjard.calib.engine.claims import claims_of
+from nightjard.calib.engine.claims import BY_PLACE, claims_of
 from nightjard.calib.engine.context import Context
 from nightjard.calib.engine.looks import Follower, Seen, Watcher, some_of
 from nightjard.calib.engine.plan import TestPlan
@@ -167,6 +167,9 @@ class Waiting:
                     continue
                 self._anew.discard(plan.test)
                 known.stage = "expected"
+            if known.has_ended and not seen.frames and BY_PLACE in seen.reason:
+                known.stage, known.obsids = "expected", (-1, -1)
+                self.context.tell(f"{plan.test} is given back: {seen.reason}")
             if known.has_ended:
                 is_ready = self._again(plan, known, seen)
             else:
@@ -210,8 +213,7 @@ class Waiting:
             self.context.log.write(f"{plan.test}: {seen.stage}{': ' if reason else ''}{reason}")
         known.stage, known.reason, known.frames = seen.stage, reason, seen.frames
         known.wanted = seen.plan.script.frames
-        if seen.run.is_complete:
-            known.obsids = seen.run.obsids
+        known.obsids = seen.run.obsids if seen.run.is_complete else (-1, -1)
 
     def _again(self, plan: TestPlan, known: TestState, seen: Seen) -> bool:
         """Note that more of a processed test came; True where it is a new complete run."""
