@@ -285,6 +285,11 @@ def test_the_lamp_is_that_of_the_truth(nl02: tuple[Work, dict[str, Any], Truth])
     lamp = np.array([lamp_factor(truth, frames[int(obsid)].utc_ns) for obsid in table["obsid"]])
     track = np.asarray(table["track"])
     np.testing.assert_allclose(track / track.mean(), lamp / lamp.mean(), atol=5e-5)
+    kept = np.asarray(table["is_used"], bool)
+    assert kept.sum() >= len(kept) - 1
+    # Without what bright frames left behind.
+    seen, lamp = np.asarray(table["brightness"])[kept], lamp[kept]
+    np.testing.assert_allclose(seen / seen.mean(), lamp / lamp.mean(), atol=1e-4)
     charge, _ = values_of(found["NL"], "latent_charge")[()]
     electrons = np.mean([truth.persistence.electrons[f"1{quadrant}"] for quadrant in "EFGH"])
     gain = np.mean([truth.electronics.gain_e_adu[f"1{quadrant}"] for quadrant in "EFGH"])

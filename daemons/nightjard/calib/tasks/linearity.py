@@ -263,7 +263,13 @@ def _leave_curves(work: Work, found: dict[Channel, Linearity], span: Range) -> N
         work.detector, lines, title=f"{work.dataset.test}: non-linearity", x_label="signal / ADU",
         y_label="deviation / %",
     )  # fmt: skip
-    work.results.figure("NL_curves", figure, caption="Deviation from a straight line")
+    for axis in figure.axes:
+        if axis.lines:  # saturated levels would hide all that is below them
+            fit = np.asarray(axis.lines[0].get_ydata(), float)
+            room = max(0.5 * float(np.ptp(fit)), 0.05)
+            axis.set_ylim(float(fit.min()) - room, float(fit.max()) + room)
+    work.results.figure("NL_curves", figure, caption="Deviation from a straight line; saturated "
+                        "levels lie outside")  # fmt: skip
 
 
 def _judge_shutter(

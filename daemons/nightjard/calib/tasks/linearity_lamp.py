@@ -77,6 +77,7 @@ def follow_lamp(
     )
     if latent:
         _take_out(work, cubes, shape, latent, stable)
+        level = np.concatenate([one[stable] for one, _ in cubes.values()], axis=1)
     fine = np.linspace(float(plan.time_s[0]), float(plan.time_s[-1]), 200)
     drift = 100.0 * float(np.ptp(track(fine)))
     work.results.value("lamp_drift", drift, error=100.0 * track.rms, unit="%",
@@ -92,16 +93,28 @@ def follow_lamp(
     ]  # fmt: skip
     work.results.table("NL_LAMP", with_units(rows, {"time": "s"}), show=False,
                        caption="Brightness of the lamp")  # fmt: skip
+    _draw(work, plan.time_s[stable], middle, track, fine)
+    return track
+
+
+def _draw(
+    work: Work, time_s: NDArray[Any], brightness: NDArray[Any], track: Polynomial,
+    fine: NDArray[Any],
+) -> None:  # fmt: skip
     from nightjard.calib import plotting
 
     figure = plotting.new_figure(7.0, 3.5)
+    figure.subplots_adjust(left=0.12, right=0.97, top=0.9, bottom=0.15)
+    figure.suptitle(f"{work.dataset.test}: lamp", fontsize=11)
     axis = figure.subplots()
-    axis.plot(plan.time_s[stable] / 3600.0, 100.0 * (middle - 1.0), "o", ms=3)
-    axis.plot(fine / 3600.0, 100.0 * (track(fine) - 1.0), lw=0.8)
-    axis.set_xlabel("hours since the first exposure")
-    axis.set_ylabel("brightness - 1 / %")
-    work.results.figure("lamp", figure, caption="Lamp along the test, with the track divided out")
-    return track
+    axis.plot(time_s / 3600.0, 100.0 * (brightness - 1.0), "o", ms=3, label="frames")
+    axis.plot(fine / 3600.0, 100.0 * (track(fine) - 1.0), lw=0.8, label="track")
+    axis.set_xlabel("hours since the first exposure", fontsize=9)
+    axis.set_ylabel("brightness - 1 / %", fontsize=9)
+    axis.tick_params(labelsize=7)
+    axis.legend(fontsize=8, frameon=False, loc="upper right")
+    work.results.figure("lamp", figure, caption="Lamp along the test; the track is divided out of "
+                        "all frames")  # fmt: skip
 
 
 def _followed(

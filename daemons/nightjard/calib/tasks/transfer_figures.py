@@ -74,7 +74,7 @@ def draw_curves(
         is_curve = name == "PTC_curves"
         figure, axes = plotting.panels(
             work.detector, ccds, title=f"{test}: {title}", x="mean / ADU",
-            y="variance / ADU2" if is_curve else "variance / fit - 1",
+            y="variance / ADU^2" if is_curve else "variance / fit - 1",
         )  # fmt: skip
         for channel, (points, fit, well) in lines.items():
             axis = axes[channel]
