@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from kit.calib_engine import DAY, Site, basic, check, with_subtask
 from kit.depth import soaked
 from nightjar.calibration.detector import described
+from nightjard.calib.engine import identity
 from nightjard.calib.engine.identity import Inputs, option_files
 from nightjard.calib.work import Work
 
@@ -113,6 +115,36 @@ def test_what_was_done_with_other_code_is_not_built_upon(site: Site) -> None:
     assert "needs check, which was not done" in site.state("BIAS01")["reason"]
     assert site.state("BIAS01")["attempt"] == "attempt-02"
     assert (site.results / "D11/BIAS01/attempt-01/results.json").read_bytes() == old
+
+
+def test_code_that_is_exchanged_during_a_wait_is_not_what_was_run(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update of the program while it waits: what the old code found has the old code's key."""
+    source = site.root / "analysis_of_a_night.py"
+    source.write_text("def basic(work):\n    work.results.value('count', 1)\n")
+    monkeypatch.syspath_prepend(str(site.root))
+    module = importlib.import_module(source.stem)
+    acquired = site.root / "data" / DAY
+    acquired.rename(site.root / "later")
+    steps = [
+        lambda: source.write_text("def basic(work):\n    work.results.value('count', 22)\n"),
+        lambda: (site.root / "later").rename(acquired),
+    ]
+    site.clock.on_sleep = lambda: steps.pop(0)() if steps else None  # type: ignore[func-returns-value]
+
+    def found() -> int:
+        (count,) = [one["value"] for one in site.read("D11", "BIAS01", "results.json")["values"]
+                    if one["name"] == "count"]  # fmt: skip
+        return int(count)
+
+    site.run(is_wait=True, task=with_subtask("basic", module.basic))
+    assert found() == 1
+    for function in (identity._source, identity._modules_of):  # a new process
+        function.cache_clear()
+    module = importlib.reload(module)
+    site.run(task=with_subtask("basic", module.basic))
+    assert found() == 22
 
 
 def test_nothing_is_written_anew_where_nothing_is_new(site: Site) -> None:

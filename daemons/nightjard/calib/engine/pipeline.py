@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from nightjard.calib.engine import layout, record
 from nightjard.calib.engine.claims import claims_of
 from nightjard.calib.engine.context import Context, is_storage_full
 from nightjard.calib.engine.execute import Outcome, run_test
+from nightjard.calib.engine.identity import code_digest
 from nightjard.calib.engine.plan import Setup, TestPlan
 from nightjard.calib.engine.progress import ProgressLine
 from nightjard.calib.engine.runlog import Done, Header, RunLog, pipeline_id, summary_lines
@@ -206,6 +208,7 @@ class Pipeline:
         for plan in self.plans:
             state.expect(plan.test, plan.handle, plan.script.frames)
         state.save(self._clock.now_ns())
+        self._learn_code()
         missing: list[str] = []
         try:
             if self.options.is_wait:
@@ -240,6 +243,13 @@ class Pipeline:
                 waiting=missing,
             )
         return self._result(state)
+
+    def _learn_code(self) -> None:
+        """Take the digests of the code that is loaded: files may be exchanged during a wait."""
+        for handle in dict.fromkeys(plan.handle for plan in self.plans):
+            with contextlib.suppress(ImportError, AttributeError, KeyError):  # told by its test
+                for subtask in self._load(handle).subtasks:
+                    code_digest(subtask)
 
     def _about(self) -> dict[str, Any]:
         return {
