@@ -18,6 +18,7 @@ from nightjar.calibration.catalogue import load_catalogue
 from nightjar.calibration.detector import load_detector
 from nightjard.calib.frames import open_frame
 from nightjard.calib.prepare import Recipe, prepared
+from nightjard.calib.results import read_subtask
 from nightjard.calib.science.illumination import box_medians, illumination
 from nightjard.calib.science.pixel_response import odd_pixels, response_of
 from nightjard.calib.task import load_task
@@ -200,6 +201,31 @@ def test_noise_of_few_flats_is_measured_where_charge_lowers_it(tmp_path: Path) -
         # says of the noise, 0.02 % too much.
         for count in (2, 3):
             assert prnu[count][channel][0] == pytest.approx(value, abs=2.5 * error)
+
+
+def test_a_master_bias_gives_the_offset_where_no_scan_does(tmp_path: Path) -> None:
+    path = tmp_path / "bare.json"
+    bare = EIGHTH.model_copy(update={
+        "ccds": 1, "prescan": 0, "overscan": 0, "parallel_overscan": 0, "prescan_trim": (0, 0),
+        "overscan_trim": (0, 0), "offset_sector": "none",
+    })  # fmt: skip
+    path.write_text(bare.model_dump_json())
+    truth = Truth.default(load_detector(str(path)), effects="plain",
+                          overrides={"electronics.drift_adu": 0.0})  # fmt: skip
+    bias = take(tmp_path / "bias", "BIAS01", truth, detector=str(path), frames={"col001": 3})
+    assert not flags_of(run_all(bias, "prep", "meta", is_drawn=False)["prep"])
+    work = take(tmp_path / "flat", "FLAT_STB", truth, detector=str(path), frames={"col001": 2})
+    work.inputs.biases.clear()
+    steps = ("prep", "indivflats")
+    without = run_all(work, *steps, is_drawn=False)
+    assert "no scan tells its offset" in flags_of(without["prep"])["BADDATAPROD"]["cause"]
+    levels = np.asarray(work.table("indivflats", "FLUENCE")["fluence"], float)
+    (name,) = [one["name"] for one in read_subtask(bias.folder, "meta")["images"]]
+    work.inputs.biases[1] = bias.image_path("meta", name)
+    assert not flags_of(run_all(work, *steps, is_drawn=False)["prep"])
+    table = work.table("indivflats", "FLUENCE")
+    offsets = [truth.electronics.offset_adu[f"1{row['quadrant']}"] for row in table]
+    np.testing.assert_allclose(levels - np.asarray(table["fluence"], float), offsets, atol=1.0)
 
 
 # --- cores ---

@@ -70,9 +70,18 @@ def recipe_for(
     ----------
     is_masked, is_debiased, wave_nm
         Wants the cosmetics mask, the master bias, the flat of a wavelength; where one is not
-        there, it is left out and noted.
+        there, it is left out and noted. A detector without a scan that tells the offset wants the
+        master bias always (but for biases): without one it is flagged that levels hold the offset.
     """
     inputs = work.inputs
+    if work.detector.offset_sector == "none" and not work.dataset.handle.startswith("BIAS"):
+        is_debiased = True
+        if ccd not in inputs.biases:
+            work.results.flag(
+                "BADDATAPROD", severity="warning", ccd=ccd,
+                cause=f"CCD{ccd}: no scan tells its offset, and there is no master bias: all "
+                "levels hold the offset; configure a master bias",
+            )  # fmt: skip
     mask = inputs.masks.get(ccd) if is_masked else None
     bias = inputs.biases.get(ccd) if is_debiased else None
     flat = inputs.flats.get((wave_nm, ccd)) if wave_nm is not None else None
