@@ -15,7 +15,7 @@ from kit.calib_engine import FIRST, Site, tiny_detector
 from nightjar.calibration.catalogue import load_catalogue, meant
 from nightjard.calib.command import main
 from nightjard.calib.drawing import draw_here
-from nightjard.calib.plotting import trend
+from nightjard.calib.plotting import curves, trend
 
 EQUIPMENT = {
     "sn_roe": "FM15", "sn_rpsu": "FM15", "operator": "unk", "sn_ccd1": "14888-88-81",
@@ -270,3 +270,18 @@ def test_the_label_of_the_ordinate_is_beside_the_figures(site: Site, tmp_path: P
     ticks = [text for axes in figure.axes for text in axes.get_yticklabels() if text.get_text()]
     left = [text.get_window_extent(renderer).x0 for text in ticks]
     assert 0 < right < min(left)
+
+
+def test_a_quadrant_without_data_says_so(site: Site) -> None:
+    values = np.arange(5.0)
+    seen = {(1, "E"): [(values, values, "level")], (2, "H"): []}
+    for figure in (
+        curves(site.detector, seen),
+        trend(site.detector, {(1, "E"): {"x": values, "y": values}}, "x", {"y": "y"}),
+    ):
+        told = {
+            axes.get_title(): [text.get_text() for text in axes.texts] for axes in figure.axes
+        }
+        assert told.pop("CCD1 E") == []
+        assert len(told) >= 3
+        assert all(texts == ["not measured"] for texts in told.values())

@@ -102,6 +102,7 @@ def trend(
     for channel, one in axes.items():
         columns = points.get(channel)
         if columns is None:
+            _tell_empty(one)
             continue
         for colour, (name, label) in zip(COLOURS, series.items(), strict=False):
             values = np.asarray(columns[name], float)
@@ -123,6 +124,9 @@ def curves(
     ccds = sorted({ccd for ccd, _ in lines})
     figure, axes = panels(detector, ccds, title=title, x=x_label, y=y_label)
     for channel, one in axes.items():
+        if not lines.get(channel):
+            _tell_empty(one)
+            continue
         for colour, (x, y, label) in zip(COLOURS, lines.get(channel, ()), strict=False):
             one.plot(x, y, lw=0.7, color=colour, label=label)
         if scale != "linear":
@@ -132,6 +136,14 @@ def curves(
             one.ticklabel_format(useOffset=False)
     _legend(figure, axes)
     return figure
+
+
+def _tell_empty(axes: Any) -> None:
+    """Say in a panel that there is nothing to draw; scales of nothing would look like a loss."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, "not measured", fontsize=8, color="#888888", ha="center", va="center",
+              transform=axes.transAxes)  # fmt: skip
 
 
 def _legend(figure: Figure, axes: Mapping[Channel, Any]) -> None:

@@ -84,6 +84,7 @@ def follow_lamp(
                        note="largest less smallest brightness along the test")  # fmt: skip
     work.results.value("lamp_stability", 100.0 * track.rms, unit="%", note="rms about the track")
     middle = np.nanmean(level / np.nanmedian(level, axis=0), axis=1)
+    middle *= np.nanmedian(track(plan.time_s[stable]) / middle)
     rows = [
         {"obsid": int(obsid), "time": float(time), "brightness": float(value),
          "track": float(track(time)), "is_used": bool(kept)}
