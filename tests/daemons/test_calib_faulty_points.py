@@ -100,6 +100,32 @@ def test_a_pumped_frame_of_zeros_leaves_the_others_their_traps(tmp_path: Path) -
     assert all(np.isfinite(table["tau_us"]).all() for table in taken)
 
 
+@pytest.mark.parametrize("lost", [17214, 17210])
+def test_a_lost_frame_leaves_vertical_pumping_its_traps(tmp_path: Path, lost: int) -> None:
+    def spoil(obsid: int, _ccd: int, pixels: Any) -> None:
+        if obsid == lost:
+            pixels[...] = 0
+        SMALL.canonical(pixels, "G")[...] = 0
+
+    places = []
+    for name, one in (("good", None), ("spoilt", spoil)):
+        truth = Truth.default(SMALL, seed=6, effects={"crosstalk": False})
+        work = take(tmp_path / name, "TP01", truth, spoil=one)
+        found = run_all(work, "prep", "injection", "extract", "meta", is_drawn=False)
+        table = work.table("meta", "MERGEDCAT")
+        places.append({
+            (str(row["quadrant"]), int(row["x"]), int(row["y"])) for row in table
+            if row["is_good"] and row["quadrant"] != "G"
+        })  # fmt: skip
+    assert len(places[0]) > 60
+    assert len(places[0] & places[1]) > 0.9 * len(places[0])
+    told = [one for one in found["extract"]["notes"] if "take no part" in one]
+    assert len(told) == (2 if lost == 17214 else 0)  # the quadrants that were injected
+    assert "CCD1 G: all its pumped" in flags_of(found["extract"])["BADDATA"]["cause"]
+    levels = values_of(found["injection"], "injection_level")
+    assert set(levels) == {(1, name) for name in ("EFH" if lost == 17214 else "H")}
+
+
 @pytest.mark.parametrize("change", [0.0, 0.06])
 def test_a_lamp_that_changes_within_a_pair_is_in_no_covariance(
     tmp_path: Path, change: float

@@ -38,6 +38,8 @@ from nightjard.calib.tasks.pumping_maps import (
 from nightjard.calib.tasks.pumping_traps import PumpingOptions, meta
 from nightjard.calib.work import Work
 
+_MOST_LOST = 0.5  # share of bad pixels from which on a frame is lost
+
 # --- injection: the level that is pumped ---
 
 
@@ -56,6 +58,8 @@ def measure_level(
     kind = load_detector(detector)
     pixels, bad, _ = image_of(path, kind, quadrant, Recipe.from_json(recipe))
     values = np.where(bad, np.nan, pixels)
+    if not np.isfinite(values).any():
+        return {"level": None, "noise": None, "columns": 0, "rows": len(values), "slope": None}
     medians = blank.median(values[:: max(len(values) // 300, 1)], axis=0)
     x = np.linspace(-1, 1, len(values), dtype=np.float32)
     design = np.stack((np.ones_like(x), x, x * x), axis=1)
@@ -95,8 +99,14 @@ def injection(work: Work) -> None:
                         memory_bytes=30 * rows * columns)  # fmt: skip
     table_rows = []
     for (obsid, ccd, quadrant), one in zip(keys, outcomes, strict=True):
-        table_rows.append({"obsid": obsid, "ccd": ccd, "quadrant": quadrant, **one})
+        table_rows.append({"obsid": obsid, "ccd": ccd, "quadrant": quadrant, **{
+            name: math.nan if value is None else value for name, value in one.items()
+        }})  # fmt: skip
         where: dict[str, Any] = {"ccd": ccd, "quadrant": quadrant}
+        if one["level"] is None:
+            work.results.flag("BADDATA", severity="warning", cause=f"CCD{ccd} {quadrant}: OBSID "
+                              f"{obsid}, which was not pumped, is lost", **where)  # fmt: skip
+            continue
         error = one["noise"] / math.sqrt(max(one["columns"], 1) * max(one["rows"], 1))
         work.results.value("injection_level", one["level"], error=error, unit="ADU", **where)
         work.results.value("injection_noise", one["noise"], unit="ADU", **where)
@@ -142,14 +152,18 @@ def extract_quadrant(
     dict
         ``found``: of each frame positions, polarities and amplitudes (part of the level, e-) of
         its dipoles; ``traps``: ``x``, ``y``, ``phase``, ``strength``; ``time_us``;
-        ``amplitude_e`` and ``error_e`` (traps, 2, times); ``noise`` of the maps.
+        ``amplitude_e`` and ``error_e`` (traps, 2, times); ``noise`` of the maps; ``lost``, OBSIDs
+        of frames of which hardly a pixel counts: they take no part. ``problem`` alone where
+        nothing can be found.
     """
     kind, how = load_detector(detector), Recipe.from_json(recipe)
     is_serial = pumped[0]["is_serial"]
     line = None if not is_serial or reference is None else line_of(reference, kind, quadrant, how)
-    if is_serial and line is None:
+    if is_serial and (line is None or not np.isfinite(line).any()):
         return {"problem": "there is no frame that was injected but not pumped"}
     maps, bad, first_row, levels = [], None, 0, None
+    used: list[dict[str, Any]] = []
+    lost: list[int] = []
     if not is_serial and reference is not None:
         bad = _blemishes(reference, kind, quadrant, how)
     for one in pumped:
@@ -159,20 +173,32 @@ def extract_quadrant(
             flat = dipoles.flatten(ratio[:, None], None, minimum_level=0.05)
         else:
             pixels, its_bad, rows = image_of(one["path"], kind, quadrant, how)
+            if its_bad.mean() > _MOST_LOST:
+                lost.append(one["obsid"])
+                continue
             first_row = rows.start
             bad = its_bad if bad is None else bad | its_bad
             flat = dipoles.flatten(pixels, its_bad)
+        used.append(one)
         maps.append(dipoles.Pumped(one["mode"], float(one["time_us"]), flat))
+    if not maps:
+        return {"problem": "all its pumped frames are lost"}
     cat = dipoles.catalogue(maps, threshold=threshold, bad=bad, tolerance_px=tolerance_px)
     level_e = _levels_e(maps, levels, gain_e_adu)
     # Serial maps are one column: what runs along it are the columns of the quadrant.
     origin = np.array([kind.prescan, 0] if is_serial else [first_row, kind.prescan])
-    return _told(pumped, cat, level_e, origin, [one.map.noise for one in maps], is_serial)
+    noises = [one.map.noise for one in maps]
+    return {**_told(used, cat, level_e, origin, noises, is_serial), "lost": lost}
 
 
-def _blemishes(path: str, kind: Detector, quadrant: str, how: Recipe) -> NDArray[np.bool_]:
-    """Return pixels of the image area that are no traps; both of a pair must be none of them."""
+def _blemishes(path: str, kind: Detector, quadrant: str, how: Recipe) -> NDArray[np.bool_] | None:
+    """Return pixels of the image area that are no traps; both of a pair must be none of them.
+
+    None where the frame that was not pumped is lost: it tells of none.
+    """
     pixels, bad, _ = image_of(path, kind, quadrant, how)
+    if bad.mean() > _MOST_LOST:
+        return None
     return bad | dipoles.blemishes(dipoles.flatten(pixels, bad))
 
 
@@ -251,6 +277,10 @@ def extract(work: Work) -> None:
                               ccd=key[0], quadrant=key[1])  # fmt: skip
         else:
             kept[key] = one
+            if one["lost"]:
+                lost = ", ".join(map(str, one["lost"]))
+                work.results.note(f"CCD{key[0]} {key[1]}: frames that are lost (0 or saturated) "
+                                  f"take no part: OBSID {lost}")  # fmt: skip
     _leave_tables(work, kept)
     if options.raw_maps:
         leave_maps(work)
