@@ -11,6 +11,7 @@ import pytest
 
 from kit.calib_engine import DAY, FIRST, PLAIN, Site
 from nightjar.errors import ConfigError, Refused, StorageError
+from nightjard.calib import ingest as ingesting
 from nightjard.calib.campaign import load_campaign
 from nightjard.calib.engine.plan import Asked, plans_of, set_up
 from nightjard.calib.ingest import Ingested, ingest
@@ -79,6 +80,25 @@ def test_wrong_serials_and_exposure_times_are_told_with_their_keys(site: Site) -
     assert len(found.dataset.of_ccd(1)) == 9
     times = next(one for one in found.structure.differences if one.key == "exptime")
     assert times.columns == ("col005", "col006", "col007", "col008", "col009")
+
+
+def test_a_file_that_comes_before_its_line_is_read_is_there(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards is now: an exposure ends between listing the folder and reading its log."""
+    site.acquire("BIAS01")
+    late = next((site.root / "data" / DAY).glob(f"EUC_{FIRST + 2}_*CCD2.fits"))
+    late.rename(site.root / late.name)
+    read = ingesting.read_explogs
+
+    def as_it_comes(*given: Any, **more: Any) -> Any:
+        (site.root / late.name).rename(late)
+        return read(*given, **more)
+
+    monkeypatch.setattr(ingesting, "read_explogs", as_it_comes)
+    found = ingested(site, "BIAS01")
+    assert found.structure.is_consistent
+    assert all(frame.is_usable for frame in found.dataset.frames)
 
 
 def test_less_than_half_a_percent_is_no_difference(site: Site) -> None:

@@ -86,7 +86,8 @@ def read_days(folders: Sequence[Path], elvis: str) -> Logged:
     problems: list[str] = []
     rows = read_explogs(day.logs, elvis, problems=problems)
     notes = [f"line of a log left out: {problem}" for problem in problems]
-    return Logged(day, rows, [*absent, *notes])
+    # Listed again: the files of a line that has just come were not there before.
+    return Logged(list_days(there), rows, [*absent, *notes])
 
 
 def readable_folders(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
