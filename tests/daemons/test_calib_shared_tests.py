@@ -177,6 +177,19 @@ def test_nobody_ever_takes_another_s(
             assert found == firsts[run, "BIAS02"] or "write the OBSIDs" in str(found)
 
 
+def test_a_run_that_may_be_either_s_is_told_while_waiting(tmp_path: Path) -> None:
+    site = Site(tmp_path, ccds=1)
+    campaign(site, {"D11": ["BIAS02", "DARK01"], "D12": ["BIAS02", "BIAS01"]})
+    acquired(site, "BIAS02", "DARK01", "BIAS02")
+    site.run("D11", is_wait=True, log_folder=site.root)
+    assert site.state("BIAS02", "D11")["obsids"] == [FIRST, FIRST + 2]
+    log = " ".join(next(site.root.glob("Calib_FM*.log")).read_text().split())
+    left = f"OBSIDs {FIRST + 4}-{FIRST + 6} of BIAS02 may be session D11 or D12's: left out"
+    assert log.count(f"BIAS02: {left}") == 1
+    notes = site.read("D11", "BIAS02", "current", "subtasks", "init.json")["notes"]
+    assert any(left in note for note in notes)
+
+
 def test_what_turns_out_to_be_another_s_is_given_back(tmp_path: Path) -> None:
     """Both sessions wait; only the next test tells whose the first one was."""
     site = Site(tmp_path, ccds=1)

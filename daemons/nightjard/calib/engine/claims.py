@@ -126,30 +126,8 @@ def share_out(
     Refused
         There are several runs, and nothing tells which is whose.
     """
-    days = {Path(day).resolve() for day in plan.days}
-    rivals = {
-        name: one for name, one in claims.sessions.items()
-        if name != claims.run and one.days.get(plan.log_name, frozenset()) & days
-        and plan.log_name in claims.sessions[claims.run].names
-    }  # fmt: skip
-    owners = _owners(found, rows, plan, setup, claims.run, rivals | {
-        claims.run: claims.sessions[claims.run]}) if rivals else {}  # fmt: skip
-    ranges = [
-        one for one in claims.processed.get(plan.test, ())
-        if one[3] & days and (rivals or one[0] != claims.run)
-    ]
-    own: list[LogRow] = []
-    free: list[LogRow] = []
-    theirs: dict[tuple[str, str], list[LogRow]] = {}
-    for row in found:
-        by_place = owners.get(row.obsid)
-        name = by_place or next((who for who, a, b, _ in ranges if a <= row.obsid <= b), None)
-        if name is None:
-            free.append(row)
-        elif name == claims.run:
-            own.append(row)
-        else:
-            theirs.setdefault((name, BY_PLACE if by_place else _PROCESSED), []).append(row)
+    rivals = _rivals(plan, claims)
+    own, free, theirs = _parted(found, rows, plan, setup, claims, rivals)
     notes = [
         f"{_span(left)} of {plan.log_name} {how} {name}'s (give OBSIDs or --start-obsid to "
         "take them all the same)"
@@ -169,6 +147,43 @@ def share_out(
     if not counted and not is_wait:  # what is another's only by what that session did before
         counted = [row for (_, how), left in theirs.items() if how == _PROCESSED for row in left]
     return counted, "; ".join(notes)
+
+
+def _rivals(plan: TestPlan, claims: Claims) -> dict[str, Planned]:
+    """Return the other sessions that take a test in the same day folders."""
+    if plan.log_name not in claims.sessions[claims.run].names:
+        return {}  # it only uses frames that another test has taken
+    days = {Path(day).resolve() for day in plan.days}
+    return {
+        name: one for name, one in claims.sessions.items()
+        if name != claims.run and one.days.get(plan.log_name, frozenset()) & days
+    }  # fmt: skip
+
+
+def _parted(
+    found: Sequence[LogRow], rows: Sequence[LogRow], plan: TestPlan, setup: Setup, claims: Claims,
+    rivals: Mapping[str, Planned],
+) -> tuple[list[LogRow], list[LogRow], dict[tuple[str, str], list[LogRow]]]:  # fmt: skip
+    """Return the rows that are a session's own, nobody's, and those of others by who and why."""
+    days = {Path(day).resolve() for day in plan.days}
+    owners = _owners(found, rows, plan, setup, claims, rivals) if rivals else {}
+    ranges = [
+        one for one in claims.processed.get(plan.test, ())
+        if one[3] & days and (rivals or one[0] != claims.run)
+    ]
+    own: list[LogRow] = []
+    free: list[LogRow] = []
+    theirs: dict[tuple[str, str], list[LogRow]] = {}
+    for row in found:
+        by_place = owners.get(row.obsid)
+        name = by_place or next((who for who, a, b, _ in ranges if a <= row.obsid <= b), None)
+        if name is None:
+            free.append(row)
+        elif name == claims.run:
+            own.append(row)
+        else:
+            theirs.setdefault((name, BY_PLACE if by_place else _PROCESSED), []).append(row)
+    return own, free, theirs
 
 
 def _doubt(
@@ -192,16 +207,16 @@ def _doubt(
 
 
 def _owners(
-    found: Sequence[LogRow], rows: Sequence[LogRow], plan: TestPlan, setup: Setup, own: str,
-    sessions: Mapping[str, Planned],
+    found: Sequence[LogRow], rows: Sequence[LogRow], plan: TestPlan, setup: Setup, claims: Claims,
+    rivals: Mapping[str, Planned],
 ) -> dict[int, str]:  # fmt: skip
     """Return OBSID -> session, of the exposures whose place in the log tells it."""
     name = plan.log_name
     owners: dict[int, str] = {}
-    open_to: dict[str, Sequence[str]] = {}
-    for session, planned in sessions.items():
+    open_to = {claims.run: claims.sessions[claims.run].names}
+    for session, planned in rivals.items():
         limits = planned.obsids.get(name)
-        if limits is None or session == own:
+        if limits is None:
             open_to[session] = planned.names
         else:
             owners |= {

@@ -74,7 +74,9 @@ def is_storage_full(error: BaseException) -> bool:
     """Tell whether an error means that nothing more can be written: no test can go on then."""
     if isinstance(error, OSError):
         return error.errno in _FULL
-    return isinstance(error, NightjarError) and error.code is Code.NO_SPACE
+    if isinstance(error, NightjarError) and error.code is Code.NO_SPACE:
+        return True
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
 
 
 class LearningMapper:

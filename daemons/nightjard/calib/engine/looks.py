@@ -56,6 +56,8 @@ class Seen:
         Of the exposures in the log; -1 without any.
     lacking
         What it is done without, having been waited for long enough; files complete only.
+    others
+        Which of its exposures are another session's, or may be.
     """
 
     stage: Stage
@@ -65,6 +67,7 @@ class Seen:
     last_obsid: int
     reason: str = ""
     lacking: tuple[str, ...] = ()
+    others: str = ""
 
 
 class Follower:
@@ -202,6 +205,9 @@ class Watcher:
         plan, chosen = with_its_script(
             self.setup, plan, here, lambda one: self._choose(one, here)
         )
+        return replace(self._seen(plan, chosen, day, here), others=chosen.note)
+
+    def _seen(self, plan: TestPlan, chosen: _Chosen, day: Day, here: list[LogRow]) -> Seen:
         run, count = chosen.run, len(chosen.all_exposures)
         newest = chosen.all_exposures[-1].obsid if count else -1
         self._unchanged_s(plan.test, "log", len(chosen.rows))

@@ -162,14 +162,17 @@ class Waiting:
             except ConfigError as error:  # a version of the profile is being written: next time
                 self._tell_unseen(plan, known, error.message)
                 continue
+            if seen.others and seen.others not in self.context.told:
+                self.context.told[seen.others] = plan.test
+                self.context.log.write(f"{plan.test}: {seen.others}")
             if plan.test in self._anew:
                 if not seen.frames:
                     continue
                 self._anew.discard(plan.test)
                 known.stage = "expected"
-            if known.has_ended and not seen.frames and BY_PLACE in seen.reason:
+            if known.has_ended and not seen.frames and BY_PLACE in seen.others:
                 known.stage, known.obsids = "expected", (-1, -1)
-                self.context.tell(f"{plan.test} is given back: {seen.reason}")
+                self.context.tell(f"{plan.test} is given back: {seen.others}")
             if known.has_ended:
                 is_ready = self._again(plan, known, seen)
             else:
@@ -195,7 +198,7 @@ class Waiting:
         without = f"done without {some_of(seen.lacking)}" if seen.lacking else ""
         if without:
             self.context.tell(f"{plan.test}: {without}: did not come in time")
-        note = "; ".join(filter(None, (seen.run.note, without)))
+        note = "; ".join(filter(None, (seen.run.note, seen.others, without)))
         self.state.tests[plan.test].lacking = list(seen.lacking)
         self.process(replace(seen.plan, obsids=seen.run.obsids, note=note, run=seen.run))
         folders = {row.datapath for one in seen.run.exposures for row in one.rows}
