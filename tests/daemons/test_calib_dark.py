@@ -143,6 +143,8 @@ def test_light_in_the_dark_is_told_and_a_missing_bias_noted(tmp_path: Path) -> N
     found = run_all(work)
     assert "background is 1" in flags_of(found["check"])["BGD_OOL"]["cause"]
     assert any("no master bias is configured" in note for note in found["meta"]["notes"])
+    assert any("fewer than three frames" in note for note in found["meta"]["notes"])
+    assert values_of(found["meta"], "cosmic_rate")[1, "E"] == (None, None)
     notes = {one["note"] for one in found["meta"]["values"] if one["name"] == "dark_rate"}
     assert notes == {"with the structure of the bias"}
 

@@ -39,6 +39,7 @@ def of_no_column(work: Work) -> Work:
     ("TP01", [0, 1], ("prep", "injection", "extract", "basic", "meta"), "basic"),
     ("TP02", [0, 1], ("prep", "injection", "extract", "basic", "meta"), "basic"),
     ("PERSIST01", [0], ("prep", "satur_masks", "basic", "meta"), "meta"),
+    ("FLAT_STB", [0], ("prep", "indivflats", "masterflat", "prmask"), "prmask"),
 ])  # fmt: skip
 def test_frames_of_no_column_are_told_by_every_step(
     tmp_path: Path, test: str, columns: list[int], steps: tuple[str, ...], last: str

@@ -185,6 +185,22 @@ def test_a_lost_frame_and_a_dead_quadrant_change_nothing_else(tmp_path: Path) ->
                 assert value is None
 
 
+def test_a_column_that_is_lost_makes_no_pixel_odd(tmp_path: Path) -> None:
+    def spoil(obsid: int, _ccd: int, pixels: Any) -> None:
+        if obsid in (FIRST_OBSID + 2, FIRST_OBSID + 3):
+            pixels[...] = 65535
+
+    truth = Truth.default(EIGHTH, effects={"persistence": False, "crosstalk": False})
+    work = take(tmp_path, "FLAT01", truth, spoil=spoil, frames=dict.fromkeys(
+        ("col001", "col002", "col003"), 2))  # fmt: skip
+    steps = ("prep", "indivflats", "masterflat", "prmask")
+    odd = values_of(run_all(work, *steps, is_drawn=False)["prmask"], "odd_pixels")
+    frames = tuple(one for one in work.dataset.frames if one.label != "col002")
+    less = dataclasses.replace(work, dataset=dataclasses.replace(work.dataset, frames=frames))
+    assert odd == values_of(run_all(less, *steps, is_drawn=False)["prmask"], "odd_pixels")
+    assert all(value < 1000 for value, _ in odd.values())
+
+
 def test_noise_of_few_flats_is_measured_where_charge_lowers_it(tmp_path: Path) -> None:
     truth = Truth.default(EIGHTH, effects={"persistence": False, "crosstalk": False})
     work = take(tmp_path, "FLAT_STB", truth, frames={"col001": 6})

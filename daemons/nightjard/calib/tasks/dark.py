@@ -40,6 +40,7 @@ _ZERO_C = 273.15
 _COSMIC_SIGMA = 6.0
 _TAIL_SIGMA = 1.5
 _MOST_HOT = 20000
+_FRAMES_TO_TELL = 3  # a cosmic ray from a hot pixel
 
 
 class DarkOptions(StrictModel):
@@ -213,9 +214,11 @@ def _values(
             results.value("dark_rate_153K", rate * scale, error=error * scale, unit="e-/px/s",
                           note=f"from {kelvin:.2f} K with {options.activation_ev:g} eV",
                           **where)  # fmt: skip
-        minutes = exposure_s * one.frames / 60.0 or math.nan
+        # Of two frames that differ it is not known which one is right.
+        is_told = one.frames >= _FRAMES_TO_TELL
+        minutes = exposure_s * one.frames / 60.0 if is_told and exposure_s else math.nan
         density = one.cosmic_events / (area_cm2 * minutes)
-        results.value("cosmic_events", one.cosmic_events, unit="", **where)
+        results.value("cosmic_events", one.cosmic_events if is_told else None, unit="", **where)
         density_error = math.sqrt(max(one.cosmic_events, 1)) / (area_cm2 * minutes)
         results.value("cosmic_rate", density, error=density_error, unit="1/cm2/min", **where)
         hot = int(work.detector.sector(one.defects.bad, "image").sum())
@@ -228,6 +231,8 @@ def _values(
             "TEMPERATURE": math.nan if kelvin is None else kelvin,
         })  # fmt: skip
     work.results.table("TB", _table(rows), caption="Dark current, hot pixels, cosmic rays")
+    if any(0 < one.frames < _FRAMES_TO_TELL for one in channels):
+        work.results.note("fewer than three frames: cosmic rays count as hot pixels")
     if any(recipe.bias is None for recipe in recipes.values()):
         work.results.note(
             "no master bias is configured: the dark current holds what the bias of the image "

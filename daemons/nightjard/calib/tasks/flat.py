@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 Bad = NDArray[np.bool_]
 Group = tuple[int, int]
 _BAND_BYTES = 120_000_000
+_MOST_LOST = 0.5  # share of pixels of a master flat without a value: it is lost
 
 
 class FlatOptions(StrictModel):
@@ -158,6 +159,9 @@ def masterflat(work: Work) -> None:
     options = FlatOptions.model_validate(dict(work.options))
     recipes = recipes_of(work)
     groups = _groups(work)
+    if not groups:
+        work.results.flag("BADDATA", cause="no frame is of a column of the script")
+        return
     items = [
         {"paths": [str(one.path) for one in frames], "detector": work.detector_name,
          "grids": [_grid_path(work, one) for one in frames], "quadrant": quadrant,
@@ -301,14 +305,20 @@ def prmask(work: Work) -> None:
     for ccd in work.dataset.ccds:
         paths = [work.image_path("masterflat", _product(work, ccd, column, frames))
                  for (one, column), frames in groups.items() if one == ccd]  # fmt: skip
+        if not paths:
+            work.results.flag("BADDATAPROD", cause=f"CCD{ccd}: there is no master flat", ccd=ccd)
+            continue
         mask = np.zeros(detector.frame_shape, bool)
         for quadrant in detector.names:
-            planes = [
+            both = [
                 [detector.sector(detector.canonical(fits.getdata(path, name), quadrant), "image")
-                 for path in paths] for name in ("FLAT", "EFLAT")
+                 for name in ("FLAT", "EFLAT")] for path in paths
             ]  # fmt: skip
-            lost = np.logical_or.reduce([flat == 0 for flat in planes[0]])
-            beyond, changes = odd_pixels(planes[0], planes[1], lost, low=options.response_low,
+            # A column of which hardly a pixel is known (lost, saturated) says nothing of pixels.
+            known = [pair for pair in both if (pair[0] == 0).mean() < _MOST_LOST] or both[:1]
+            flats, errors = [pair[0] for pair in known], [pair[1] for pair in known]
+            lost = np.logical_or.reduce([flat == 0 for flat in flats])
+            beyond, changes = odd_pixels(flats, errors, lost, low=options.response_low,
                                          high=options.response_high)  # fmt: skip
             whole = np.zeros(detector.quadrant_shape, bool)
             detector.sector(whole, "image")[...] = beyond | changes | lost
