@@ -21,6 +21,7 @@ from pypdf import PdfReader
 from kit.calib_report import TEST, Attempt, Page, pdf_text
 from kit.depth import examples
 from nightjar.errors import InvalidArgument, StorageError
+from nightjard.calib.command import main
 from nightjard.calib.plotting import new_figure
 from nightjard.calib.reports import report_folders, write_session_page, write_test_report
 from nightjard.calib.reports.blocks import Picture, Report, Section, TableBlock, Text
@@ -204,6 +205,41 @@ def test_results_that_cannot_be_read(tmp_path: Path) -> None:
         write_test_report(tmp_path)
     with pytest.raises(InvalidArgument, match="has no results of calib run"):
         report_folders(tmp_path)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(StorageError, match="no results of a test: it does not name one"):
+        write_test_report(tmp_path)
+
+
+def test_an_empty_table_is_told(tmp_path: Path) -> None:
+    attempt = filled(tmp_path)
+    (attempt.folder / "products" / f"{TEST}_GAIN.ecsv").write_text("")
+    assert "Table GAIN cannot be read" in pdf_text(attempt.write()[0])[0]
+
+
+def test_a_damaged_test_does_not_keep_the_others_from_their_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("A", "B", "C"):
+        folder = tmp_path / "D11" / name / "attempt-01"
+        folder.mkdir(parents=True)
+        attempt = filled(folder)
+        for path in attempt.write():
+            path.unlink()
+        (folder.parent / "current").symlink_to(attempt.folder.relative_to(folder.parent))
+    (tmp_path / "D11" / "B" / "current" / "results.json").write_text("{}")
+    # A folder in its place: as one that cannot be written, for root as well.
+    blocked = (tmp_path / "D11" / "C" / "current").resolve() / f"{TEST}_report.pdf"
+    blocked.mkdir()
+    assert main(["report", str(tmp_path / "D11")]) == 1
+    out, error = capsys.readouterr()
+    assert [Path(line).name for line in out.splitlines()] == [
+        f"{TEST}_report.pdf", f"{TEST}_report.html",
+    ]  # fmt: skip
+    assert all("/A/" in line for line in out.splitlines())
+    assert "results.json: no results of a test" in error
+    assert f"cannot write the report {blocked}: Is a directory" in error
+    assert main(["report", str(tmp_path / "D11"), "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["failed"]) == 2
 
 
 # --- sizes and characters ---

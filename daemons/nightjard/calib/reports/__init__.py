@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nightjar import files
-from nightjar.errors import InvalidArgument
+from nightjar.errors import InvalidArgument, StorageError, storage_code
 from nightjard.calib.reports.blocks import Report
 from nightjard.calib.reports.content import read_json
 from nightjard.calib.reports.of_session import session_report
@@ -57,8 +57,15 @@ def write_session_page(run_folder: Path) -> list[Path]:
 
 
 def _write(report: Report, pdf: Path, page: Path) -> list[Path]:
-    files.write_durably(pdf, pdf_bytes(report), replace=True)
-    files.write_durably(page, page_text(report, page.parent).encode(), replace=True)
+    texts = {pdf: pdf_bytes(report), page: page_text(report, page.parent).encode()}
+    for path, data in texts.items():
+        try:
+            files.write_durably(path, data, replace=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write the report {path}: {error.strerror or error}",
+                code=storage_code(error), path=str(path),
+            ) from error  # fmt: skip
     return [pdf, page]
 
 

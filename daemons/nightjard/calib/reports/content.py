@@ -201,7 +201,7 @@ def table_block(folder: Path, entry: Mapping[str, Any]) -> Block:
     path = folder / entry["path"]
     try:
         table = _first_rows(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError) as error:  # the last where it is empty
         return Text(f"Table {entry['name']} cannot be read: {error}", "error")
     header = tuple(
         f"{name} [{column.unit}]" if column.unit else name for name, column in table.columns.items()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nightjar.errors import StorageError
 from nightjard.calib.flags import FLAGS
 from nightjard.calib.reports.blocks import Block, Report, Section, TableBlock, Text, Tone
 from nightjard.calib.reports.content import (
@@ -35,6 +36,12 @@ def test_report(attempt: Path) -> Report:
         Its results cannot be read.
     """
     results = read_json(attempt / "results.json")
+    if not isinstance(results.get("test"), str):
+        raise StorageError(
+            f"{attempt / 'results.json'}: no results of a test: it does not name one; a new "
+            "calib run writes them again",
+            path=str(attempt),
+        )
     steps = {step["name"]: step for step in results.get("steps", [])}
     documents = {
         one["subtask"]: one for one in subtask_documents(attempt, steps)
