@@ -15,6 +15,7 @@ from tests.kit.depth import counts, soaked
 
 from nightjar.calibration.detector import load_detector
 from nightjar.errors import ConfigError
+from nightjard.calib.results import Results
 from nightjard.calib.science.latent import fading, follow
 from nightjard.calib.science.linearity import Exposures, lamp_track, measure_linearity
 from nightjard.calib.science.linearity_curve import Curve, referenced
@@ -294,6 +295,23 @@ def test_the_lamp_is_that_of_the_truth(nl02: tuple[Work, dict[str, Any], Truth])
     electrons = np.mean([truth.persistence.electrons[f"1{quadrant}"] for quadrant in "EFGH"])
     gain = np.mean([truth.electronics.gain_e_adu[f"1{quadrant}"] for quadrant in "EFGH"])
     assert charge == pytest.approx(electrons / gain, rel=0.15)
+
+
+def test_frames_without_light_that_are_lost_are_told(tmp_path, nl02) -> None:
+    work, found, _truth = nl02
+    table = work.table("extract", "NL_LEVELS")
+    dark = {one.obsid for one in work.dataset.frames if one.exposure_s == 0}
+    is_lost = np.isin(table["obsid"], list(dark)) & (table["quadrant"] == "G")
+    again = dataclasses.replace(work, folder=tmp_path)
+    again.results = Results(tmp_path, "NL02", "extract")
+    again.results.table("NL_LEVELS", table[~np.asarray(is_lost)])
+    again.results.close()
+    less = run_all(again, "NL", is_drawn=False)["NL"]
+    cause = flags_of(less)["POORQUALDATA"]["cause"]
+    assert cause.startswith("CCD1 G: no frame without light")
+    before, after = (values_of(one, "nl_max") for one in (found["NL"], less))
+    assert after[1, "E"][0] == pytest.approx(before[1, "E"][0], rel=1e-4)
+    assert after[1, "G"][0] == pytest.approx(before[1, "G"][0], abs=0.3)
 
 
 def test_photon_transfer_with_the_curves_of_a_linearity_test(tmp_path, nl02) -> None:

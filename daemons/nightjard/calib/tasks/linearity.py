@@ -182,10 +182,7 @@ def fit_linearity(work: Work) -> None:
     for channel in channels_of(table):
         cubes[channel] = cube_of(rows_of(table, channel), plan, tiles)
     take_out_fading(work, plan, cubes)
-    if dark.any():
-        for level, _ in cubes.values():
-            # What the image has above the prescan without light.
-            level -= np.nanmean(level[dark], axis=0)
+    _take_out_dark(work, cubes, dark)
     track = follow_lamp(work, plan, cubes, options.latent_from, options.latent_tau_s)
     if track is None:
         return
@@ -213,6 +210,25 @@ def fit_linearity(work: Work) -> None:
     if found:
         _leave_curves(work, found, span)
         _judge_shutter(work, found, options)
+
+
+def _take_out_dark(work: Work, cubes: Cubes, dark: NDArray[np.bool_]) -> None:
+    """Take out of all levels what the image has above the prescan without light.
+
+    Where no frame tells, it stays: some ADU, a percent of the faintest levels; that is flagged.
+    """
+    unknown = []
+    for (ccd, quadrant), (level, _) in cubes.items():
+        known = np.isfinite(level[dark]).sum(axis=0)
+        total = np.where(np.isfinite(level[dark]), level[dark], 0.0).sum(axis=0)
+        level -= total / np.maximum(known, 1)
+        if not known.any():
+            unknown.append(f"CCD{ccd} {quadrant}")
+    if unknown:
+        work.results.flag(
+            "POORQUALDATA", cause=f"{', '.join(unknown)}: no frame without light tells what the "
+            "image has above its prescan: the curve of faint levels holds it",
+        )  # fmt: skip
 
 
 def _leave_curves(work: Work, found: dict[Channel, Linearity], span: Range) -> None:
