@@ -71,6 +71,23 @@ def test_stamps_without_a_pixel_that_counts_are_told(tmp_path: Path, value: int)
         assert "BADDATAPROD" in flags_of(found[name])
 
 
+def test_hot_columns_are_no_unevenness_of_the_injection(tmp_path: Path) -> None:
+    def spoil(_obsid: int, _ccd: int, pixels: Any) -> None:
+        SMALL.canonical(pixels, "F")[:, 100] = 65535
+        SMALL.canonical(pixels, "F")[:, [101, 150]] = 60000
+
+    few = {f"col{n:03d}": int(n == 1) for n in range(1, 27)}
+    work = take(tmp_path, "CHINJ02", Truth.default(SMALL, seed=6), spoil=spoil, frames=few)
+    found = run_all(work, "check")["check"]
+    assert {"FLUENCEGRAD_OOL", "FLUENCE_OOL"}.isdisjoint(flags_of(found))
+    level, std = (
+        next(one["value"] for one in found["compliances"]
+             if one["metric"] == metric and one["where"]["quadrant"] == "F")
+        for metric in ("injection", "injection_std")
+    )  # fmt: skip
+    assert 0 < std < 0.1 * level
+
+
 def test_a_half_without_an_unpumped_frame_is_told(tmp_path: Path) -> None:
     simulated = simulated_test("TP01", ccds=1, columns=[0, 1, 26])
     found = run_all(simulated.work(tmp_path), "prep", "injection", "extract")

@@ -15,10 +15,12 @@ from nightjard.calib.frames import Frame
 from nightjard.calib.limits import Limit, Limits
 from nightjard.calib.prepare import offset_of
 from nightjard.calib.science import injection
+from nightjard.calib.science.read_noise import clipped_std
 from nightjard.calib.work import Work
 
 _NEITHER = Limit(-10.0, 66191.0, "ADU")
 _NEITHER_STD = Limit(0.0, 1e4, "ADU")
+_CLIP_SIGMA = 8.0
 _MOST_ROWS = 500  # of a frame in the check: a good sample
 
 
@@ -52,9 +54,14 @@ def check_frame(frame: Frame, arguments: dict[str, Any]) -> dict[str, Any]:
         values = frame.raw(quadrant)[on, detector.columns_of("image", is_trimmed=True)]
         found[quadrant] = {
             "level": float(np.median(values)) - offset if values.size else None,
-            "std": float(values.std(dtype=np.float64)) if values.size else None,
+            # A hot column is no unevenness of the injection.
+            "std": _plain(clipped_std(values.astype(np.float32), _CLIP_SIGMA).value),
         }
     return found
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def judge(work: Work, found: dict[tuple[int, int], dict[str, Any]]) -> None:
