@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from kit.calib_bench import flags_of, run_all, take
 from kit.calib_spots import pushed_charge, spot
 from kit.depth import soaked
 from nightjar.calibration.detector import load_detector
 from nightjar.errors import Refused
+from nightjard.calib.results import Results
 from nightjard.calib.science.focus_fit import (
     fit_focus,
     fit_plane,
@@ -147,8 +149,18 @@ def value(found: dict[str, Any], name: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("focus", [47.6, soaked(47.21), soaked(46.8)])
-def test_focus_width_and_tilt_come_out(tmp_path: Path, focus: float) -> None:
+def test_focus_width_and_tilt_come_out(
+    tmp_path: Path, focus: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the sweep 0.4 mm off and a quadrant dark, which must not pull along the tilt."""
+    named = {}
+
+    def looked_at(results: Results, name: str, figure: Figure, *, caption: str = "") -> Path:
+        named[name] = [text.get_text() for one in figure.legends for text in one.get_texts()]
+        return paint(results, name, figure, caption=caption)
+
+    paint = Results.figure
+    monkeypatch.setattr(Results, "figure", looked_at)
     missing = tuple(f"1G{one}" for one in "ABCDE")
     work, found = analysed(
         tmp_path, **{"stars.focus_mm": focus, "stars.missing": missing}
@@ -167,6 +179,7 @@ def test_focus_width_and_tilt_come_out(tmp_path: Path, focus: float) -> None:
     assert sum(table["is_used"]) >= 14
     figures = {one["name"] for one in meta["figures"]}
     assert figures == {"fwhm_vs_mirror", "focus_map"}
+    assert named["fwhm_vs_mirror"] == ["ALPHA", "BRAVO", "CHARLIE", "DELTA", "ECHO"]
     assert "STARS_MISSING" in flags_of(found["check"])  # of the dark quadrant
 
     # The same with the mirror never moved up to the focus, from the side that has the steps.

@@ -112,7 +112,7 @@ def trend(
             if edge is not None:
                 one.axhline(edge, ls="--", lw=0.7, color="#888888")
         one.ticklabel_format(useOffset=False)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -134,7 +134,7 @@ def curves(
             one.set_yscale("log")
         else:
             one.ticklabel_format(useOffset=False)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -146,14 +146,14 @@ def _tell_empty(axes: Any) -> None:
               transform=axes.transAxes)  # fmt: skip
 
 
-def _legend(figure: Figure, axes: Mapping[Channel, Any]) -> None:
-    """Put one legend above all panels."""
-    for one in axes.values():
+def legend(figure: Figure, axes: Mapping[Channel, Any]) -> None:
+    """Put one legend above all panels: that of the panel with the most lines."""
+    shown = sorted(axes.values(), key=lambda one: -len(one.get_legend_handles_labels()[0]))
+    for one in shown[:1]:
         handles, labels = one.get_legend_handles_labels()
         if len(handles) > 1:
             figure.legend(handles, labels, fontsize=8, ncols=len(handles), loc="upper right",
                           frameon=False)  # fmt: skip
-            return
 
 
 def images(

@@ -13,7 +13,7 @@ from nightjar.calibration.coordinates import convert
 from nightjar.errors import Refused
 from nightjard.calib.checks import check
 from nightjard.calib.limits import Limit
-from nightjard.calib.plotting import COLOURS, new_figure, panels
+from nightjard.calib.plotting import COLOURS, legend, new_figure, panels
 from nightjard.calib.science.focus_fit import (
     FocusCurve,
     FocusPlane,
@@ -101,6 +101,7 @@ def _draw_sweep(
             if fit is not None and fit.is_good:
                 fine = np.linspace(z.min(), z.max(), 100)
                 one.plot(fine, fit.fwhm_px(fine), lw=0.7, color=colour)
+    legend(figure, axes)
     work.results.figure(f"{name}_vs_mirror", figure, caption=f"{label} along the mirror")
 
 
