@@ -136,6 +136,7 @@ def test_interrupted_while_it_waits_it_ends_cleanly(site: Site, number: signal.S
             process.wait()
     assert process.returncode == 130, error
     assert "Traceback" not in error
+    assert "interrupted: what is done stays done; the same command goes on" in error
     assert "Awaited: BIAS02 (3 frames)" in out
     log = next(site.root.glob("*.log")).read_text()
     assert "terminated by user" in log

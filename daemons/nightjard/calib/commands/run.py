@@ -126,6 +126,9 @@ def _run(shell: Session, given: dict[str, Any]) -> int:
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         result = pipeline.run()
+    except KeyboardInterrupt:
+        shell.note("interrupted: what is done stays done; the same command goes on from there")
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
     shell.done(result, f"Results: {result['results']}")
