@@ -208,7 +208,9 @@ def build_sessions(desk: Desk) -> None:
     }})  # fmt: skip
     desk.calib("sessions", "-j", builder.name)
     campaign = desk.analysis / "campaign_NOSTROMO_APR19.json"
+    masks = json.loads(campaign.read_text())["inCDPs"]["Mask"]
     edit(campaign, {
+        "inCDPs": {"Mask": {key: masks[key] for key in sorted(masks)[: desk.extent.ccds]}},
         "detector": str(desk.root / "small.json"),
         "diffvalues": serials_of(desk, campaign, "diffvalues"),
         "tasks2execute": {"D00": ["FOCUS00"], "D10": ["COSMETICS00"],
