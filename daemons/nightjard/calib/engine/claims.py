@@ -133,7 +133,11 @@ def share_out(
         "take them all the same)"
         for (name, how), left in theirs.items()
     ]
-    have = {name for name, _ in theirs}
+    # Who has a part of a run may still lack a whole one: it was aborted and taken again.
+    have = {
+        name for (name, _), left in theirs.items()
+        if len(exposures_of(left)) >= plan.script.frames
+    }  # fmt: skip
     waiting = [name for name in rivals if name not in have]
     if len(exposures_of(own)) >= plan.script.frames:
         counted = own
