@@ -106,13 +106,23 @@ def test_what_nothing_tells_is_refused_until_obsids_are_given(tmp_path: Path) ->
     assert [taken(site, run) for run in ("D12", "D11")] == [FIRST + 3, FIRST]
 
 
+def test_who_has_obsids_given_lays_no_claim_to_others(tmp_path: Path) -> None:
+    """Not even where its own are not in the log yet."""
+    site = Site(tmp_path, ccds=1)
+    campaign(site, {"D11": ["BIAS02"], "D12": [["BIAS02", [FIRST + 90, FIRST + 92]]]})
+    firsts = acquired(site, "BIAS02", "BIAS02")
+    assert taken(site, "D11") == firsts[1]
+    firsts += acquired(site, "BIAS02")
+    assert taken(site, "D11") == firsts[2]  # and so again, with what it has processed
+
+
 def test_a_session_without_its_own_takes_no_other_s(tmp_path: Path) -> None:
     site = Site(tmp_path, ccds=1)
     campaign(site, {"D11": ["BIAS01", "BIAS02", "DARK01"], "D12": ["BIAS02", "FLAT01"]})
     acquired(site, "BIAS01", "BIAS02", "DARK01", "FLAT01")
     assert taken(site, "D12") == (
-        f"BIAS02: OBSIDs {FIRST + 3}-{FIRST + 5} of BIAS02 belong by their place in the log to "
-        "session D11's (give OBSIDs or --start-obsid to take them all the same)"
+        f"BIAS02: OBSIDs {FIRST + 3}-{FIRST + 5} of BIAS02 are, by log and schedules, session "
+        "D11's (give OBSIDs or --start-obsid to take them all the same)"
     )
     assert taken(site, "D11") == FIRST + 3
 
@@ -210,6 +220,6 @@ def test_what_turns_out_to_be_another_s_is_given_back(tmp_path: Path) -> None:
         site.run("D12", is_wait=True)
     given = states[-1]
     assert (given["stage"], given["obsids"]) == ("expected", [-1, -1])
-    assert f"OBSIDs {first}-{first + 2} of BIAS02 belong" in given["reason"]
+    assert f"OBSIDs {first}-{first + 2} of BIAS02 are, by log and schedules" in given["reason"]
     assert site.state("BIAS01", "D12")["stage"] == "processed"
     assert any("given back" in line for line in site.said)

@@ -23,7 +23,7 @@ from nightjard.calib.engine.runs import Exposure, exposures_of, latest_run
 from nightjard.calib.engine.state import DONE, FILE, read_state, state_of
 from nightjard.calib.structure import obsid_text
 
-BY_PLACE = "belong by their place in the log to session"
+BY_PLACE = "are, by log and schedules, session"
 _PROCESSED = "were processed as session"
 
 
@@ -66,8 +66,8 @@ class Claims:
 def claims_of(setup: Setup, run: str, run_folder: Path) -> Claims:
     """Return what the sessions of a campaign plan, and what those beside a folder have done."""
     found: dict[str, list[tuple[str, int, int, frozenset[Path]]]] = {}
-    paths = sorted(run_folder.parent.glob(f"*/{FILE}"), key=lambda path: path.parent != run_folder)
-    for path in paths:
+    paths = run_folder.parent.glob(f"*/{FILE}")
+    for path in sorted(paths, key=lambda path: (path.parent != run_folder, path)):
         if path.parent.is_symlink():
             continue
         try:
@@ -127,7 +127,9 @@ def share_out(
         There are several runs, and nothing tells which is whose.
     """
     rivals = _rivals(plan, claims)
-    own, free, theirs = _parted(found, rows, plan, setup, claims, rivals)
+    # Those whose OBSIDs are given have these and no others.
+    others = [name for name, one in rivals.items() if plan.log_name not in one.obsids]
+    own, free, theirs = _parted(found, rows, plan, setup, claims, rivals, is_shared=bool(others))
     notes = [
         f"{_span(left)} of {plan.log_name} {how} {name}'s (give OBSIDs or --start-obsid to "
         "take them all the same)"
@@ -138,12 +140,12 @@ def share_out(
         name for (name, _), left in theirs.items()
         if len(exposures_of(left)) >= plan.script.frames
     }  # fmt: skip
-    waiting = [name for name in rivals if name not in have]
+    waiting = [name for name in others if name not in have]
     if len(exposures_of(own)) >= plan.script.frames:
         counted = own
         if free:
             notes.append(f"{_span(free)} of {plan.log_name} may be session "
-                         f"{_or([claims.run, *rivals])}'s: left out")  # fmt: skip
+                         f"{_or([claims.run, *others])}'s: left out")  # fmt: skip
     else:
         counted = [*own, *free]
         if free and waiting:
@@ -166,14 +168,14 @@ def _rivals(plan: TestPlan, claims: Claims) -> dict[str, Planned]:
 
 def _parted(
     found: Sequence[LogRow], rows: Sequence[LogRow], plan: TestPlan, setup: Setup, claims: Claims,
-    rivals: Mapping[str, Planned],
+    rivals: Mapping[str, Planned], *, is_shared: bool,
 ) -> tuple[list[LogRow], list[LogRow], dict[tuple[str, str], list[LogRow]]]:  # fmt: skip
     """Return the rows that are a session's own, nobody's, and those of others by who and why."""
     days = {Path(day).resolve() for day in plan.days}
     owners = _owners(found, rows, plan, setup, claims, rivals) if rivals else {}
     ranges = [
         one for one in claims.processed.get(plan.test, ())
-        if one[3] & days and (rivals or one[0] != claims.run)
+        if one[3] & days and (is_shared or one[0] != claims.run)
     ]
     own: list[LogRow] = []
     free: list[LogRow] = []
