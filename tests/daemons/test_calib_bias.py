@@ -373,3 +373,15 @@ def test_lost_frames_and_a_dead_quadrant_leave_all_others_what_they_are(tmp_path
     assert np.isnan(matrix["1F"]).all()
     assert matrix["1E"][4] == pytest.approx(4.0 / (4.0 + 1.2), abs=0.1)  # with 2E
     assert values_of(found["basic"], "largest_correlation")[()][0] > 0.6
+
+
+def test_many_lost_frames_leave_a_master_bias_its_pixels(tmp_path: Path) -> None:
+    def spoil(obsid: int, _ccd: int, pixels: Any) -> None:
+        if obsid < FIRST_OBSID + 2:
+            pixels[...] = 0
+
+    plain = Truth.default(EIGHTH, effects="plain")
+    work = take(tmp_path, "BIAS01", plain, ccds=(1,), frames={"col001": 7}, spoil=spoil)
+    run_all(work, "prep", "meta", is_drawn=False)
+    table = work.table("meta", "MASTERBIAS")
+    assert max(table["bad"]) < 0.01 * 258 * 256

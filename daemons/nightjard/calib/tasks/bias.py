@@ -329,11 +329,12 @@ def _bad_pixels(work: Work, ccd: int, one: Stacked) -> tuple[Any, list[dict[str,
         usual = float(np.median(known)) if known.size else math.nan  # one frame has no deviation
         is_lost = counts == 0
         is_unstable = np.zeros_like(is_lost)
-        if one.frames >= _FRAMES_TO_JUDGE:
-            is_unstable = (std > _UNSTABLE * usual) | (counts < one.frames - one.frames // 5)
+        most = int(np.median(counts))  # without the frames that are lost
+        if most >= _FRAMES_TO_JUDGE:
+            is_unstable = (std > _UNSTABLE * usual) | (counts < most - most // 5)
         detector.canonical(bad, quadrant)[...] = is_lost | is_unstable
         low, high = np.percentile(stack, (5, 95))
-        noise = usual / _median_deviation(counts) / math.sqrt(max(float(np.median(counts)), 1.0))
+        noise = usual / _median_deviation(counts) / math.sqrt(max(most, 1))
         work.results.value("masterbias_noise", noise, unit="ADU", ccd=ccd, quadrant=quadrant)
         rows.append({"ccd": ccd, "quadrant": quadrant, "noise": noise,
                      "structure": float(high - low), "unstable": int(is_unstable.sum()),
