@@ -193,9 +193,11 @@ class _Fitting:
             pattern = self.catalogue.serials.get(key, ".*")
             if key in given and not re.fullmatch(pattern, given[key]):
                 raise InvalidArgument(f"{key} {given[key]!r}: must fit the pattern {pattern}")
-            twins = [one for one in given if given[one] == given.get(key) and one != key]
-            if key.startswith("sn_ccd") and any(one.startswith("sn_ccd") for one in twins):
-                raise InvalidArgument(f"{given[key]!r} is given as serial of {key} and {twins[0]}")
+            ccds = [one for one in given if "ccd" in one and given[one] == given.get(key)]
+            if key in ccds and len(ccds) > 1:
+                raise InvalidArgument(
+                    f"{given[key]!r} is given as serial of {' and '.join(sorted(ccds))}"
+                )
             unknown = "" if re.fullmatch(pattern, placeholder) else placeholder
             words[key.upper()] = given.get(key, unknown)
         surplus = sorted(key for key in given if not self._has(key))

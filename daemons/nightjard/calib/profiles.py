@@ -104,10 +104,8 @@ def _find_results(folders: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for folder in folders:
         # A test's folder has its older attempts in it, which are no measurements more.
-        own = _results_of(folder)
-        inner = sorted(path for path in folder.iterdir() if path.is_dir()) if own is None else []
-        here = [path for one in inner if (path := _results_of(one)) is not None]
-        here += [own] if own is not None else []
+        tests = sorted(folder.iterdir()) if _results_of(folder) is None else [folder]
+        here = [path for one in tests if (path := _results_of(one)) is not None]
         if not here:
             raise ConfigError(f"{folder} has no results.json, nor has a folder in it")
         found.update({path.resolve(): None for path in here})

@@ -164,7 +164,7 @@ def edge_response(
     -------
     response, error, profile
         Fractions; profile of the last 10 image and first 15 overscan pixels. NaN without rows, or
-    where the overscan is too short to have an end: then there is no profile.
+        where the overscan is too short to have an end: then there is no profile.
     """
     if overscan.stop - overscan.start < _LEAST_OVERSCAN:
         return math.nan, math.nan, np.full(0, np.nan)

@@ -275,13 +275,10 @@ def _levels(
     detector: Detector, one: NDArray[np.float32], two: NDArray[np.float32],
     bad: NDArray[np.bool_],
 ) -> dict[str, float]:
-    """Return the median level of each frame of a pair, ADU, of a sixteenth of the pixels."""
-    area = (slice(None, None, 4), detector.columns_of("image"))
-    good = ~bad[area]
-    good[:, 1::4] = good[:, 2::4] = good[:, 3::4] = False
-    if not good.any():
-        return {"first": math.nan, "second": math.nan}
-    return {"first": float(np.median(one[area][good])), "second": float(np.median(two[area][good]))}
+    """Return the median level of the image of each frame of a pair, ADU."""
+    columns = detector.columns_of("image")
+    first, second = middles_of((one[:, columns], two[:, columns]), bad[:, columns])
+    return {"first": first, "second": second}
 
 
 def extract_transfer(work: Work) -> None:
