@@ -112,6 +112,7 @@ class Publisher:
         self._seal = Seal(secret, b"latest", self._instance)
         self._bucket = pace.Bucket(self._budget * 125e3, clock.monotonic_ns())
         self._socket: Any = None
+        self._queue = max(2, len(self._lanes))
         self._trouble = Trouble(clock)
         self._failure = ""
         self._planned_ns = self._beaten_ns = 0
@@ -127,9 +128,13 @@ class Publisher:
         context = zmq.Context()
         try:
             while not stop.is_set():
+                for lane in self._lanes:
+                    lane.receivers = 0
+                    self._look_for(lane, self._clock.monotonic_ns())
+                self._queue = self._wanted_queue()
                 try:
                     sock = zsockets.publisher(
-                        context, link.address, link.port, link.interface, len(self._lanes)
+                        context, link.address, link.port, link.interface, self._queue
                     )
                 except NightjarError as error:
                     self._failure = self._trouble.note(error)
@@ -155,15 +160,33 @@ class Publisher:
         self._planned_ns = 0
         return {"rate": self._rate, "budget": self._budget}
 
+    def _wanted_queue(self) -> int:
+        known = [lane.octets() for lane in self._lanes if lane.source.reader is not None]
+        if not known:
+            return self._queue
+        return zsockets.queue_length(max(known), len(self._lanes))
+
+    def _look_for(self, lane: OutView, now_ns: int) -> None:
+        source = lane.source
+        if source.reader is None:
+            if source.open() is not None:
+                lane.opened(now_ns)
+        elif source.relink_now_and_then(now_ns):
+            lane.opened(now_ns)
+
     # --- the loop -------------------------------------------------------------------------------
 
     def _publish(self, stop: threading.Event) -> None:
+        """Publish until `stop` is set, or frames of another size want another socket."""
         while not stop.is_set():
             self._hear()
             now = self._clock.monotonic_ns()
             if now - self._planned_ns >= _PLAN_NS:
                 self._planned_ns = now
                 self._plan(now)
+                # It cannot be changed in a socket that receivers come to and leave: ZMQ crashes.
+                if not self._queue <= self._wanted_queue() <= 2 * self._queue:
+                    return
             if now - self._beaten_ns >= HEARTBEAT_NS:
                 self._beaten_ns = now
                 self._heartbeat(now)
@@ -209,15 +232,8 @@ class Publisher:
     def _plan(self, now_ns: int) -> None:
         """Look after the sources and share out the budget."""
         for lane in self._lanes:
-            source = lane.source
-            if source.reader is None:
-                if source.open() is not None:
-                    lane.opened(now_ns)
-            elif source.relink_now_and_then(now_ns):
-                lane.opened(now_ns)
+            self._look_for(lane, now_ns)
             lane.look(now_ns)
-        largest = max((lane.octets() for lane in self._lanes), default=1)
-        zsockets.allow(self._socket, largest, len(self._lanes))
         self._bucket.set_rate(self._budget * 125e3, now_ns)
         busy = [lane for lane in self._lanes if lane.receivers and lane.source.reader is not None]
         demands = [

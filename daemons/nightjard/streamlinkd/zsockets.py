@@ -53,9 +53,9 @@ def _set_up(sock: Socket, messages: int, interface: str | None) -> None:
 
 
 def publisher(
-    context: Any, host: str | None, port: int, interface: str | None, streams: int
+    context: Any, host: str | None, port: int, interface: str | None, messages: int
 ) -> Socket:
-    """Return a bound socket.
+    """Return a bound socket in which so many messages may wait.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def publisher(
     """
     sock = context.socket(zmq.XPUB)
     try:
-        _set_up(sock, max(2, streams), interface)
+        _set_up(sock, messages, interface)
         sock.setsockopt(zmq.XPUB_VERBOSER, 1)
         # Whoever subscribes may say a little, and nothing large.
         sock.setsockopt(zmq.MAXMSGSIZE, 2 * JSON_LIMIT)
@@ -91,8 +91,8 @@ def subscriber(context: Any, interface: str | None, streams: int, largest: int) 
     return sock
 
 
-def allow(sock: Socket, octets: int, streams: int) -> None:
-    """Set how many messages of a publisher wait for ZMQ's own thread, for all receivers of now.
+def queue_length(octets: int, streams: int) -> int:
+    """Return how many messages of a publisher may wait for ZMQ's own thread, for each receiver.
 
     Of large frames two, or one of each stream: more would be old pictures. Of small ones as many
     as take a quarter of what the kernel holds anyway, or they would be lost whenever the machine
@@ -103,8 +103,7 @@ def allow(sock: Socket, octets: int, streams: int) -> None:
     octets
         Of the largest message.
     """
-    least = max(2, streams)
-    sock.setsockopt(zmq.SNDHWM, max(least, min(_QUEUE_MOST, _QUEUE_BYTES // max(1, octets))))
+    return max(2, streams, min(_QUEUE_MOST, _QUEUE_BYTES // max(1, octets)))
 
 
 def endpoint(address: net.Address) -> str:
