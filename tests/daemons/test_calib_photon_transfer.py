@@ -350,7 +350,7 @@ def test_ptc01_gives_gain_noise_full_well_and_inefficiency(tmp_path, ccds) -> No
     assert times[1, "E"][0] == pytest.approx(3.5, rel=0.05)
     assert "FLUX_OOL" not in flags_of(found["check"])
     for one in found.values():
-        assert "BADFIT" not in flags_of(one)
+        assert not {"BADFIT", "UNDERPERFORM"}.intersection(flags_of(one))
     if len(ccds) == 1:  # of five frames one is left over, and told
         alone = [note for note in found["extract_PTC"]["notes"] if "col003" in note]
         assert len(alone) == 1
@@ -375,6 +375,21 @@ def test_a_lamp_that_is_too_bright_is_flagged(tmp_path) -> None:
     # The highest level is half of full scale: the well is not reached, and that is said.
     wells = [one for one in found["meta"]["values"] if one["name"] == "bloom_full_well"]
     assert all(one["error"] is None and "lower limit" in one["note"] for one in wells)
+
+
+def test_a_register_that_leaves_too_much_behind_is_flagged(tmp_path) -> None:
+    truth = Truth.default(
+        DETECTOR, effects={"nonlinearity": False, "crosstalk": False},
+        overrides={"transfer.serial": 8e-6},
+    )  # fmt: skip
+    frames = {f"col{i:03d}": 2 if 5 <= i <= 7 else 0 for i in range(1, 12)}
+    work = take(tmp_path, "PTC01", truth, frames=frames)
+    found = run_all(work, "prep", "extract_PTC", "extract_HER", is_drawn=False)
+    moved = DETECTOR.prescan + DETECTOR.image_columns
+    for channel, (value, _) in values_of(found["extract_HER"], "her_serial").items():
+        assert value == pytest.approx(8e-6 * moved, rel=0.1), channel
+    (flag,) = [one for one in found["extract_HER"]["flags"] if one["name"] == "UNDERPERFORM"]
+    assert "of the signal, allowed are 1.5e-03" in flag["cause"]
 
 
 def test_a_lamp_that_flickers_bends_no_curve(tmp_path) -> None:

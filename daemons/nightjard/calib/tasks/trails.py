@@ -99,9 +99,9 @@ def extract_edges(work: Work) -> None:
     """Tell the transfer inefficiency from the trails; leave HER, HER_profiles."""
     if is_dry(work):
         return
+    options = options_of(work)
     table = optional_table(work, "extract_PTC", "PTC_TRAILS")
     if table is None:
-        options = options_of(work)
         work.results.flag("BADDATAPROD", cause="no frame has edges between "
                           f"{options.edge_from:.0%} and {options.edge_to:.0%} of full scale")
         return  # fmt: skip
@@ -111,6 +111,8 @@ def extract_edges(work: Work) -> None:
         for direction, edge in trails_of(table, (ccd, quadrant)).items():
             row = record_edge(work, ccd, quadrant, direction, edge)
             relative = (edge.trail - float(row["base"])) / edge.signal
+            if direction == "serial":
+                _judge(work, row, options.largest_edge_response)
             rows.append(row)
             profiles += [
                 {"ccd": ccd, "quadrant": quadrant, "direction": direction, "pixel": pixel,
@@ -132,6 +134,17 @@ def extract_edges(work: Work) -> None:
         x_label="pixels behind the image", y_label="share of the signal",
     )  # fmt: skip
     work.results.figure("HER", figure, caption="What trails behind the last column and row")
+
+
+def _judge(work: Work, row: Mapping[str, Any], largest: float) -> None:
+    """Flag a register that leaves more behind than a healthy one."""
+    if abs(row["her"]) > largest:
+        ccd, quadrant = row["ccd"], row["quadrant"]
+        work.results.flag(
+            "UNDERPERFORM", metric="her_serial", ccd=ccd, quadrant=quadrant,
+            cause=f"CCD{ccd} {quadrant}: the first overscan pixel has {row['her']:.2e} of the "
+            f"signal, allowed are {largest:.1e}",
+        )
 
 
 def half_scale(

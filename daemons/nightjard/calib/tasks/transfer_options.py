@@ -50,6 +50,9 @@ class TransferOptions(StrictModel):
     edge_from: float = Field(0.15, gt=0, lt=1, description="Lowest level of rows and columns whose "
                              "trail is measured, full scale 1.")  # fmt: skip
     edge_to: float = Field(0.77, gt=0, lt=1.2, description="Highest level.")
+    largest_edge_response: float = Field(
+        1.5e-3, gt=0, description="Largest share of the signal in the first overscan pixel."
+    )
 
 
 def options_of(work: Work) -> TransferOptions:

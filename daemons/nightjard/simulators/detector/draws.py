@@ -191,7 +191,7 @@ def _everything(detector: Detector, block: str, seed: int) -> dict[str, Any]:
             "threshold": 0.9, "electrons": each(60.0, 3.0), "tau_s": 900.0, "flush_fraction": 0.002,
         },
         "transfer": {
-            "serial": each(1e-6, 2e-7, 2e-7), "serial_tail_px": 2.0,
+            "serial": each(5e-7, 1e-7, 1e-7), "serial_tail_px": 2.0,
             "parallel": each(5e-6, 5e-7, 1e-6), "parallel_tail_px": 5.0,
         },
         "electronics": electronics,
