@@ -221,6 +221,14 @@ def test_what_looks_alike_is_meant() -> None:
         assert meant(typo, handles) == f"did you mean {name}?"
 
 
+def test_what_looks_alike_is_meant_in_a_campaign_file(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = site.write_campaign(camptype="Full", tasks2execute={"D11": ["TPO1"]})
+    code, _, error = typed(capsys, "run", path, "-R", "D11", "--dry-run")
+    assert (code, "did you mean TP01" in error) == (2, True), error
+
+
 # --- small tools --------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,14 +204,15 @@ def base_name(test: str) -> str:
 
 def meant(name: str, known: Any) -> str:
     """Return ``did you mean X?`` or ``there are: ...``."""
-    folded = {_folded(one): one for one in known}
-    near = difflib.get_close_matches(_folded(name), list(folded), 1, 0.7)
-    return f"did you mean {folded[near[0]]}?" if near else f"there are: {', '.join(known)}"
+    near = nearest(name, known, 1, 0.7)
+    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
 
 
-def _folded(name: str) -> str:
-    """Return a name without what one mistypes without seeing it: O for 0, I or l for 1."""
-    return name.upper().translate(_ALIKE)
+def nearest(name: str, known: Iterable[str], most: int, least: float) -> list[str]:
+    """Return the names most like one; O for 0, I or l for 1 is mistyped without seeing it."""
+    folded = {one.upper().translate(_ALIKE): one for one in known}
+    typed = name.upper().translate(_ALIKE)
+    return [folded[one] for one in difflib.get_close_matches(typed, folded, most, least)]
 
 
 def checked_equipment(equipment: Mapping[str, Any]) -> dict[str, Value]:

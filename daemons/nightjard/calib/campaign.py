@@ -9,7 +9,6 @@ a handle or a test that does not exist is refused with what may have been meant.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -244,7 +243,9 @@ class CampaignFile(StrictModel):
 
 def meant(name: str, known: Any) -> str:
     """Return ``; did you mean X?``, or what there is."""
-    near = difflib.get_close_matches(name, list(known), 2, 0.5)
+    from nightjar.calibration.catalogue import nearest  # 70 ms, for those who err
+
+    near = nearest(name, known, 2, 0.5)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; there are: {', '.join(known)}" if known else ""
