@@ -34,7 +34,6 @@ def new_figure(width: float = 10.0, height: float = 6.0) -> Figure:
 
 def panels(
     detector: Detector, ccds: Sequence[int], *, title: str = "", x: str = "", y: str = "",
-    is_same_scale: bool = False,
 ) -> tuple[Figure, dict[Channel, Any]]:  # fmt: skip
     """Return a figure with one panel for every quadrant of every CCD.
 
@@ -42,8 +41,6 @@ def panels(
     ----------
     x, y
         What the axes are; told at the outer panels.
-    is_same_scale
-        All panels have the same axes.
 
     Returns
     -------
@@ -55,14 +52,11 @@ def panels(
     lines = -(-len(names) // beside)
     rows = max(len(ccds), 1) * lines
     figure = new_figure(2.6 * beside + 0.9, 1.9 * rows + 1.0)
-    grid = figure.subplots(
-        rows, beside, squeeze=False, sharex=True if is_same_scale else "none",
-        sharey=True if is_same_scale else "none",
-    )  # fmt: skip
+    grid = figure.subplots(rows, beside, squeeze=False)
     height = figure.get_figheight()
     figure.subplots_adjust(
         left=0.9 / figure.get_figwidth(), right=0.985, top=1 - 0.55 / height,
-        bottom=0.55 / height, hspace=0.45, wspace=0.1 if is_same_scale else 0.42,
+        bottom=0.55 / height, hspace=0.45, wspace=0.42,
     )  # fmt: skip
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(x, fontsize=9)
@@ -148,12 +142,11 @@ def _tell_empty(axes: Any) -> None:
 
 def legend(figure: Figure, axes: Mapping[Channel, Any]) -> None:
     """Put one legend above all panels: that of the panel with the most lines."""
-    shown = sorted(axes.values(), key=lambda one: -len(one.get_legend_handles_labels()[0]))
-    for one in shown[:1]:
-        handles, labels = one.get_legend_handles_labels()
-        if len(handles) > 1:
-            figure.legend(handles, labels, fontsize=8, ncols=len(handles), loc="upper right",
-                          frameon=False)  # fmt: skip
+    shown = [one.get_legend_handles_labels() for one in axes.values()]
+    handles, labels = max(shown, key=lambda one: len(one[0]), default=([], []))
+    if len(handles) > 1:
+        figure.legend(handles, labels, fontsize=8, ncols=len(handles), loc="upper right",
+                      frameon=False)  # fmt: skip
 
 
 def images(
