@@ -19,6 +19,7 @@ from nightjard.calib.results import Results
 from nightjard.calib.science.latent import fading, follow
 from nightjard.calib.science.linearity import Exposures, lamp_track, measure_linearity
 from nightjard.calib.science.linearity_curve import Curve, referenced
+from nightjard.calib.tasks.linearity import _take_out_dark
 from nightjard.calib.tasks.transfer_options import TransferOptions
 from nightjard.calib.tasks.transfer_pairs import curves_of, linearised, load_curves
 from nightjard.calib.work import Work
@@ -312,6 +313,13 @@ def test_frames_without_light_that_are_lost_are_told(tmp_path, nl02) -> None:
     before, after = (values_of(one, "nl_max") for one in (found["NL"], less))
     assert after[1, "E"][0] == pytest.approx(before[1, "E"][0], rel=1e-4)
     assert after[1, "G"][0] == pytest.approx(before[1, "G"][0], abs=0.3)
+
+
+def test_a_tile_that_no_frame_without_light_shows_does_not_count() -> None:
+    level = np.array([[5.0, np.nan, 4.0], [7.0, np.nan, np.nan], [100.0, 100.0, 100.0]])
+    work: Any = None  # nothing is to be told
+    _take_out_dark(work, {(1, "E"): (level, np.ones((3, 3)))}, np.array([True, True, False]))
+    np.testing.assert_array_equal(level[2], [94.0, np.nan, 96.0])
 
 
 def test_photon_transfer_with_the_curves_of_a_linearity_test(tmp_path, nl02) -> None:

@@ -216,13 +216,15 @@ def _take_out_dark(work: Work, cubes: Cubes, dark: NDArray[np.bool_]) -> None:
     """Take out of all levels what the image has above the prescan without light.
 
     Where no frame tells, it stays: some ADU, a percent of the faintest levels; that is flagged.
+    Tiles of which alone it is not known do not count.
     """
     unknown = []
     for (ccd, quadrant), (level, _) in cubes.items():
         known = np.isfinite(level[dark]).sum(axis=0)
         total = np.where(np.isfinite(level[dark]), level[dark], 0.0).sum(axis=0)
-        level -= total / np.maximum(known, 1)
-        if not known.any():
+        if known.any():
+            level -= np.where(known > 0, total / np.maximum(known, 1), np.nan)
+        else:
             unknown.append(f"CCD{ccd} {quadrant}")
     if unknown:
         work.results.flag(
