@@ -362,6 +362,14 @@ def test_scripts_that_were_changed_after_they_were_built_are_not_acquired(place,
     assert session_books(place / "server" / "block" / "D00")
 
 
+def test_a_book_that_somebody_looks_at_is_acquired_and_delivered(place):
+    assert build() == 0
+    (place / "SEQ" / "D11" / f".~lock.{book('BIAS01')}#").write_text("an office has it open")
+    assert session_books(place / "SEQ" / "D11")
+    assert deliver("-s", "D11") == 0
+    assert not list((place / "server" / "block" / "D11").glob(".*"))
+
+
 def test_delivery_without_manifest_or_session(place, capsys):
     (place / "SEQ" / "D11").mkdir(parents=True)
     assert deliver() == 2

@@ -66,7 +66,7 @@ def _session_faults(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     sequence = f"TEST_SEQUENCE_{folder.name}.txt"
     text = "".join(f"{test['file']}\n" for test in entry["tests"])
     expected[sequence] = hashlib.sha256(text.encode()).hexdigest()
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    there = {path.name for path in _files_in(folder)} if folder.is_dir() else set()
     faults = [f"{folder / name}: is missing" for name in expected if name not in there]
     faults += [
         f"{folder / name}: does not belong to the session"
@@ -81,6 +81,11 @@ def _session_faults(folder: Path, entry: Mapping[str, Any]) -> list[str]:
         if not is_same:
             faults.append(f"{folder / name}: is not what it was when the session was built")
     return faults
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return what is in a folder without hidden files: an office that shows a book leaves one."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _sha256(path: Path) -> str:
@@ -103,10 +108,8 @@ def deliver(source: Path, target: Path, only: Iterable[str] = ()) -> Delivered:
     """
     sessions = verified_sessions(source, only)
     files = [
-        path.relative_to(source)
-        for name in sessions
-        for path in sorted((source / name).iterdir())
-    ]  # fmt: skip
+        path.relative_to(source) for name in sessions for path in _files_in(source / name)
+    ]
     try:
         kept = _there_already(source, target, files)
         missing = [name for name in files if name.as_posix() not in kept]
