@@ -55,12 +55,12 @@ def fsync_folder(folder: Path) -> None:
 
 
 def rename_new(source: Path, target: Path) -> None:
-    """Rename within one file system, never replacing an existing `target`.
+    """Rename a file or folder within one file system, never replacing an existing `target`.
 
     Raises
     ------
     FileExistsError
-        `target` exists; both files stay as they were.
+        `target` exists; both stay as they were.
     OSError
         Whatever else the system says, EXDEV across file systems among it.
     """
@@ -77,7 +77,15 @@ def rename_new(source: Path, target: Path) -> None:
         number = ctypes.get_errno()
         if number not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(number, os.strerror(number), str(source), None, str(target))
-    # File systems without RENAME_NOREPLACE (some network ones): link fails where target exists.
+    # File systems without RENAME_NOREPLACE (some network ones): what fails where target exists.
+    if source.is_dir() and not source.is_symlink():  # has no hard links
+        os.mkdir(target)
+        try:
+            os.rename(source, target)  # replaces an empty folder only: that of the line before
+        except OSError:
+            os.rmdir(target)
+            raise
+        return
     os.link(source, target)
     os.unlink(source)
 

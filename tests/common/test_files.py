@@ -129,6 +129,26 @@ def test_renaming_never_replaces(
         rename_new(source, tmp_path / "none" / "t")
 
 
+@pytest.mark.parametrize("has_renameat2", [True, False])
+def test_renaming_a_folder_never_replaces_not_even_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_renameat2: bool
+) -> None:
+    if not has_renameat2:
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_args, **_named: object())
+    source, target, empty = tmp_path / "s", tmp_path / "t", tmp_path / "empty"
+    source.mkdir()
+    empty.mkdir()
+    (source / "file").write_text("new")
+    with pytest.raises(FileExistsError):
+        rename_new(source, empty)
+    assert (os.listdir(source), os.listdir(empty)) == (["file"], [])
+    rename_new(source, target)
+    assert (os.listdir(target), source.exists()) == (["file"], False)
+    with pytest.raises(FileNotFoundError):
+        rename_new(source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_file_systems_without_the_flag_are_served_by_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

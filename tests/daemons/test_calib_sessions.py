@@ -490,7 +490,7 @@ def test_quiet_says_nothing_and_a_second_build_that_nothing_was_written(place, c
     assert json.loads(capsys.readouterr().out)["written"] is False
 
 
-@pytest.mark.parametrize("killed_at", ["staging._rename", "staging._fill"])
+@pytest.mark.parametrize("killed_at", ["staging.rename_new", "staging._fill"])
 def test_a_builder_that_is_killed_leaves_what_was_there(place, killed_at):
     """kill -9 before the new folder has its name: the old one is whole, a second run does it."""
     assert build() == 0

@@ -234,10 +234,10 @@ def _swap(
             _exchange(staged, target)
             shutil.rmtree(staged, ignore_errors=True)
             raise _meanwhile(target)
-        _rename(staged, kept)  # should it fail, the old one stays under the hidden name
+        rename_new(staged, kept)  # should it fail, the old one stays under the hidden name
     else:  # a file system that cannot exchange: for a moment the name is free
         try:
-            _rename(target, kept)
+            rename_new(target, kept)
         except OSError:
             shutil.rmtree(staged, ignore_errors=True)
             raise
@@ -249,20 +249,12 @@ def _swap(
 def _rename_or_remove(staged: Path, target: Path, instead: Path | None = None) -> None:
     """Rename a staged folder; where that fails, remove it and give the old one its name back."""
     try:
-        _rename(staged, target)
+        rename_new(staged, target)
     except OSError:
         shutil.rmtree(staged, ignore_errors=True)
         if instead is not None:
-            _rename(instead, target)
+            rename_new(instead, target)
         raise
-
-
-def _rename(folder: Path, target: Path) -> None:
-    """Rename a folder, never replacing anything but an empty one."""
-    try:
-        rename_new(folder, target)
-    except PermissionError:  # a network disk: it knows no flags, and a folder has no hard links
-        os.rename(folder, target)
 
 
 def _exchange(one: Path, other: Path) -> bool:
