@@ -262,13 +262,18 @@ def _tell_missing(
     found.messages.append(f"{text}; {', '.join(names[:_SHOWN])}{more} {lack} some")
 
 
+def stretches(obsids: Sequence[int]) -> list[tuple[int, int]]:
+    """Return first and last of the OBSIDs that follow each other, in order."""
+    found: list[tuple[int, int]] = []
+    for obsid in sorted(set(obsids)):
+        if found and obsid == found[-1][1] + 1:
+            found[-1] = (found[-1][0], obsid)
+        else:
+            found.append((obsid, obsid))
+    return found
+
+
 def obsid_text(obsids: Sequence[int]) -> str:
     """Return OBSIDs for people: ``OBSIDs 17210-17214, 17216``."""
-    ranges: list[list[int]] = []
-    for obsid in sorted(set(obsids)):
-        if ranges and obsid == ranges[-1][1] + 1:
-            ranges[-1][1] = obsid
-        else:
-            ranges.append([obsid, obsid])
-    texts = [str(a) if a == b else f"{a}-{b}" for a, b in ranges]
+    texts = [str(a) if a == b else f"{a}-{b}" for a, b in stretches(obsids)]
     return f"OBSID{'s' if len(set(obsids)) > 1 else ''} {', '.join(texts)}"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -43,9 +42,11 @@ def command(
     png: Path | None, first: int, last: int | None,
 ) -> None:
     """Run it."""
+    from nightjard.calib.structure import stretches
+
     found = find_frames(path, first, first if last is None else last, roe, ccd, template)
     if not (session.is_json or session.is_quiet):
-        for first_missing, last_missing in _stretches(found.missing):
+        for first_missing, last_missing in stretches(found.missing):
             more = f" to {last_missing}" if last_missing > first_missing else ""
             write(f"OBSID {first_missing}{more}: not found")
     if not found.paths:
@@ -69,14 +70,3 @@ def command(
          "damaged": [str(one) for one in damaged], "where": where},
         f"{drawn} frame{'' if drawn == 1 else 's'} in {where}",
     )  # fmt: skip
-
-
-def _stretches(obsids: Sequence[int]) -> list[tuple[int, int]]:
-    """Return first and last of numbers that follow each other."""
-    found: list[tuple[int, int]] = []
-    for obsid in obsids:
-        if found and obsid == found[-1][1] + 1:
-            found[-1] = (found[-1][0], obsid)
-        else:
-            found.append((obsid, obsid))
-    return found

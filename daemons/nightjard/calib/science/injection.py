@@ -356,19 +356,17 @@ def _told(
     height_adu: float, error_adu: float,
 ) -> Fit:
     errors = np.sqrt(np.diag(best.covariance))
-    problem = ""
     told = [i for i in range(len(names)) if i not in held]
     touching = tuple(names[i] for i in best.at_bounds)
-    is_injected = height_adu > 10 * error_adu + 20
-    if not is_injected:
+    if not height_adu > 10 * error_adu + 20:  # a curve through nothing tells nothing of a voltage
+        nothing = dict.fromkeys((names[i] for i in told), math.nan)
         problem = f"the highest level is {height_adu:.1f} ADU: nothing was injected"
-    elif [name for name in touching if name != "bgd_adu"]:
+        return Fit(nothing, nothing, (), best.chi2, best.degrees, problem, touching)
+    problem = ""
+    if [name for name in touching if name != "bgd_adu"]:
         problem = f"at the bound of {', '.join(touching)}"
     elif best.degrees and best.chi2 / best.degrees > 100:
         problem = f"chi2 is {best.chi2:.0f} for {best.degrees} degrees of freedom"
-    if not is_injected:  # a curve through nothing tells nothing of a voltage
-        nothing = dict.fromkeys((names[i] for i in told), math.nan)
-        return Fit(nothing, nothing, (), best.chi2, best.degrees, problem, touching)
     return Fit(
         {names[i]: float(best.parameters[i] * scales[i]) for i in told},
         {names[i]: float(errors[i] * scales[i]) for i in told},
