@@ -141,6 +141,21 @@ def test_same_results_and_bytes_as_in_the_pool(
     assert last.worker.startswith("tcp://127.0.0.1:")
 
 
+def test_news_that_come_later_than_the_reply_are_known_from_it(
+    dask: DaskExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nightjar.executor.cluster._Run._hear", lambda *_: None)
+    there = Gathered().run(dask, _tasks(tmp_path / "there"))
+    assert len(there.results) == 13
+    for name in there.results:
+        events = [event for event in there.events if event.task.id == name]
+        assert [event.kind for event in events] == ["started", "progress"][: len(events)]
+        assert events[0].worker.startswith("tcp://127.0.0.1:")
+        assert {event.worker for event in events} == {events[0].worker}
+    assert there.kinds("w3") == ["started", "progress"]
+    assert there.kinds("refused") == ["started"]
+
+
 def test_both_workers_work_and_one_killed_in_mid_task_costs_only_that_task(
     cluster: Cluster, tmp_path: Path
 ) -> None:

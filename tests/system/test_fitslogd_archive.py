@@ -81,7 +81,7 @@ def log_frames(site: FitslogSite, count: int) -> list[Path]:
     site.ask("prep", cube_frames=40, archive=True)
     site.ask("start", frames=count)
     for stream in ("vcam1", "vcam2"):
-        site.until(stream, state="armed", frames_saved=count)
+        site.until(stream, state="armed", frames_saved=count, closing=False)
     return sorted(set(site.data.rglob("*.fits")) - known)
 
 

@@ -308,12 +308,15 @@ class _Run:
             return
         task = self._given[key][0]
         if "started" in news:
-            if self._where[key]:
-                self._on_event(Event("again", task, self._where[key], text="its worker is gone"))
-            self._where[key] = news["started"]
-            self._on_event(Event("started", task, news["started"]))
+            self._note_start(key, task, news["started"])
         else:
             self._on_event(Event("progress", task, self._where[key], *news["told"]))
+
+    def _note_start(self, key: str, task: Task, worker: str) -> None:
+        if self._where[key]:
+            self._on_event(Event("again", task, self._where[key], text="its worker is gone"))
+        self._where[key] = worker
+        self._on_event(Event("started", task, worker))
 
     def _end(self, key: str) -> None:
         task, future = self._given[key]
@@ -329,10 +332,14 @@ class _Run:
             text = "its worker died"
             self._on_event(Event("again", task, self._where[key], text=text))
             return
+        # What was told on the way may come later than the reply.
+        worker = reply.get("worker", "")
+        if worker and worker != self._where[key]:
+            self._note_start(key, task, worker)
         if "error" in reply:
             self._on_failure(task, error_of(reply["error"]))
             return
-        if any(reply["told"]):  # what was told on the way may come later than the reply
+        if any(reply["told"]):
             self._on_event(Event("progress", task, self._where[key], *reply["told"]))
         self._on_result(task, reply["result"])
 

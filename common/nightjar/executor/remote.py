@@ -24,7 +24,13 @@ async def cancel_run(run: str) -> None:
 
 
 def work(version: str, run: str, task: str, function: str, arguments: Any) -> Failure:
-    """Run one task in a Dask worker; return ``{"result"}`` or ``{"error"}``: it never raises."""
+    """Run one task in a Dask worker; it never raises.
+
+    Returns
+    -------
+    dict
+        ``result`` and ``told``, what it had done at its end, or ``error``; and ``worker``.
+    """
     from distributed import get_worker
 
     worker: Any = get_worker()
@@ -43,11 +49,11 @@ def work(version: str, run: str, task: str, function: str, arguments: Any) -> Fa
         worker.log_event(run, {"task": task, "started": worker.address})
         progress.add(0, 0, "")
         result = call(function, arguments)
-        return {"result": result, "told": progress.sums}
+        return {"worker": worker.address, "result": result, "told": progress.sums}
     except Exception as error:
         if not isinstance(error, NightjarError):
             log.exception("task %s", task)
-        return {"error": failure_of(error)}
+        return {"worker": worker.address, "error": failure_of(error)}
     finally:
         use_for_thread(None)
 
