@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nightjar.api.das import FAULT_KINDS, PLOTS
+from nightjar.cli.numbers import FINITE, FiniteRange
 from nightjar.errors import Code, NightjarError, StorageError, TimedOut, Unreachable
 from nightjarctl import app, one_daemon
 from nightjarctl.das_lines import (
@@ -56,7 +57,7 @@ _CHANNELS = click.argument(
     shell_complete=one_daemon.complete_from(KIND, "DAS_ID", "channel_names"),
 )  # fmt: skip
 _SECONDS = click.option(
-    "--seconds", type=click.FloatRange(0.1, 60), default=10.0, show_default=True,
+    "--seconds", type=FiniteRange(0.1, 60), default=10.0, show_default=True,
     help="How far to look back.",
 )  # fmt: skip
 
@@ -263,10 +264,10 @@ def stop(session: app.Session, identity: str | None) -> None:
 
 @das.command()
 @click.argument("kind", type=click.Choice(FAULT_KINDS))
-@click.option("--seconds", type=click.FloatRange(0, 86_400), default=1.0, show_default=True,
+@click.option("--seconds", type=FiniteRange(0, 86_400), default=1.0, show_default=True,
               help="How long; 0: until cleared.")  # fmt: skip
 @click.option("--channel", type=click.IntRange(0), help="Of stuck.")
-@click.option("--amount", type=float, default=0.0, help="Of late and clock_step, seconds.")
+@click.option("--amount", type=FINITE, default=0.0, help="Of late and clock_step, seconds.")
 @_id_option
 @app.pass_session
 def fault(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nightjar.cli.numbers import FINITE
 from nightjarctl import app, one_daemon
 from nightjarctl.rot_lines import choice_lines, entry_line, one_line, status_lines, sweep_lines
 
@@ -48,15 +49,15 @@ def _scan_options(function: Function) -> Function:
         click.option("--ra", "axis", flag_value="ra", help="A scan along right ascension."),
         click.option("--dec", "axis", flag_value="dec", help="A scan along declination."),
         click.option(
-            "--pa", "position_angle", type=float, metavar="DEG",
+            "--pa", "position_angle", type=FINITE, metavar="DEG",
             help="A scan at this position angle on the sky, north through east.",
         ),
         click.option(
-            "--tilt", type=float, default=0.0, metavar="DEG",
+            "--tilt", type=FINITE, default=0.0, metavar="DEG",
             help="With --az: tilt of the scan from azimuth towards elevation.",
         ),
         click.option(
-            "--duration", type=float, default=600.0, show_default=True, metavar="SECONDS",
+            "--duration", type=FINITE, default=600.0, show_default=True, metavar="SECONDS",
             help="Of the observation: the parallactic angle of its middle counts.",
         ),
     )  # fmt: skip
@@ -67,7 +68,7 @@ def _scan_options(function: Function) -> Function:
 
 def _target_options(function: Function) -> Function:
     function = click.option(
-        "--target", nargs=2, type=float, metavar="RA DEC",
+        "--target", nargs=2, type=FINITE, metavar="RA DEC",
         help="Apparent place of the target, degrees.  [default: the telescope's]",
     )(function)
     return function
@@ -196,7 +197,7 @@ def home(
 
 
 @rot.command()
-@click.argument("angle", type=float)
+@click.argument("angle", type=FINITE)
 @one_daemon.wait_option
 @_id_option
 @app.pass_session
@@ -207,7 +208,7 @@ def goto(session: app.Session, angle: float, wait: bool, identity: str | None) -
 
 
 @rot.command()
-@click.argument("angle", type=float)
+@click.argument("angle", type=FINITE)
 @one_daemon.wait_option
 @_id_option
 @app.pass_session
@@ -314,10 +315,10 @@ def reset(session: app.Session, wait: bool, identity: str | None) -> None:
 
 
 @rot.command()
-@click.option("--low", type=float, metavar="DEG", help="Begin here.  [default: the low limit]")
-@click.option("--high", type=float, metavar="DEG", help="Turn here.  [default: the high limit]")
+@click.option("--low", type=FINITE, metavar="DEG", help="Begin here.  [default: the low limit]")
+@click.option("--high", type=FINITE, metavar="DEG", help="Turn here.  [default: the high limit]")
 @click.option(
-    "--step", type=float, default=5.0, show_default=True, metavar="DEG", help="Between stops."
+    "--step", type=FINITE, default=5.0, show_default=True, metavar="DEG", help="Between stops."
 )
 @one_daemon.wait_option
 @_id_option

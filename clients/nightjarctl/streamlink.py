@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nightjar.api.streamlink import BUDGET_LIMITS, RATE_LIMITS
+from nightjar.cli.numbers import FiniteRange
 from nightjar.errors import Code, ConfigError, NightjarError, Refused, TimedOut, Unreachable
 from nightjarctl import app, one_daemon, render
 
@@ -253,7 +254,7 @@ def restart(
 
 @streamlink.command()
 @_LINK
-@click.argument("frames_per_s", type=click.FloatRange(*RATE_LIMITS))
+@click.argument("frames_per_s", type=FiniteRange(*RATE_LIMITS))
 @_id_option
 @app.pass_session
 def rate(session: app.Session, link: str, frames_per_s: float, identity: str | None) -> None:
@@ -263,7 +264,7 @@ def rate(session: app.Session, link: str, frames_per_s: float, identity: str | N
 
 @streamlink.command()
 @_LINK
-@click.argument("mbit_per_s", type=click.FloatRange(*BUDGET_LIMITS))
+@click.argument("mbit_per_s", type=FiniteRange(*BUDGET_LIMITS))
 @_id_option
 @app.pass_session
 def budget(session: app.Session, link: str, mbit_per_s: float, identity: str | None) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nightjar.api.telog import LOOK_BACK_H, STREAMS, FileState
+from nightjar.cli.numbers import FiniteRange
 from nightjarctl import app, one_daemon
 from nightjarctl.telog_lines import (
     file_lines,
@@ -95,7 +96,7 @@ def stop(session: app.Session, identity: str | None) -> None:
 
 @telog.command()
 @click.option(
-    "--hours", type=click.FloatRange(0.02, LOOK_BACK_H), default=LOOK_BACK_H, metavar="HOURS",
+    "--hours", type=FiniteRange(0.02, LOOK_BACK_H), default=LOOK_BACK_H, metavar="HOURS",
     help="How far back.  [default: 23 h 50 min]",
 )  # fmt: skip
 @one_daemon.wait_option

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Numbers that are typed."""
+"""Numbers that are typed: ``nan`` and ``inf`` are none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ import math
 from typing import Any
 
 import click
+from click.types import FloatParamType
+
+
+class FiniteNumber(FloatParamType):
+    """Any number but ``nan`` and the infinite ones."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 class FiniteRange(click.FloatRange):
@@ -20,3 +34,6 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not in the range {self._describe_range()}", param, ctx)
         return number
+
+
+FINITE = FiniteNumber()

@@ -18,6 +18,7 @@ import click
 
 from nightjar.cli import run as cli_run
 from nightjar.cli.frame import group
+from nightjar.cli.numbers import FINITE, FiniteRange
 from nightjar.cli.session import Session
 from nightjar.das.naming import minute_start_ns
 from nightjar.errors import Code, InvalidArgument
@@ -238,7 +239,7 @@ def clear(session: Session, file: Path, minutes: tuple[int, ...]) -> None:
     help="Only the observation of this number; may be given again.",
 )
 @click.option(
-    "--shortest", type=float, default=1.0, show_default=True, metavar="SECONDS",
+    "--shortest", type=FINITE, default=1.0, show_default=True, metavar="SECONDS",
     help="Leave out what is shorter.",
 )
 @click.option(
@@ -281,14 +282,14 @@ def slice(
     help="Picture, of one FILE.  [default: FILE with .png]",
 )
 @click.option(
-    "--pixel", type=click.FloatRange(0.5, 600), default=6.0, show_default=True, metavar="ARCSEC",
+    "--pixel", type=FiniteRange(0.5, 600), default=6.0, show_default=True, metavar="ARCSEC",
     help="Size of a pixel.",
 )
 @click.option(
-    "--size", type=click.FloatRange(10, 36000), metavar="ARCSEC", help="Width and height."
+    "--size", type=FiniteRange(10, 36000), metavar="ARCSEC", help="Width and height."
 )
 @click.option(
-    "--centre", nargs=2, type=float, metavar="RA DEC",
+    "--centre", nargs=2, type=FINITE, metavar="RA DEC",
     help="Centre, degrees ICRS.  [default: the target where the file knows it]",
 )
 @click.option("--lockin", type=click.Choice(["ac", "dc"]), default="ac", show_default=True,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from nightjar.cli.frame import Seconds, group
+from nightjar.cli.numbers import FiniteRange
 from nightjar.cli.session import Session, write
 from nightjard.site.configured import FILES, PROGRAMS
 
@@ -357,7 +358,7 @@ def simulate_das(session: Session, folder: Path, first_port: int | None, force: 
               help="How the telescope scans.")  # fmt: skip
 @click.option("--scan", "scan_s", type=Seconds(), default=150.0, metavar="SECONDS",
               help="Length of a scan (default 150 s).")  # fmt: skip
-@click.option("--speed", type=click.FloatRange(1, 2000), default=120.0, show_default=True,
+@click.option("--speed", type=FiniteRange(1, 2000), default=120.0, show_default=True,
               metavar="ARCSEC/S", help="Speed in the rows.")  # fmt: skip
 @click.option("--axes", type=click.Choice(("azel", "radec")),
               help="Direction of the scans (default: by turns).")  # fmt: skip
@@ -426,15 +427,15 @@ def simulate_telescope_say(session: Session, folder: Path, words: tuple[str, ...
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--motor", type=click.Choice(("smartmotor", "galil", "zaber", "pyxis")),
               default="smartmotor", show_default=True, help="What the motor speaks.")  # fmt: skip
-@click.option("--start", "start_deg", type=click.FloatRange(-74, 25), default=7.0,
+@click.option("--start", "start_deg", type=FiniteRange(-74, 25), default=7.0,
               show_default=True, metavar="DEG", help="Where it is at first.")  # fmt: skip
-@click.option("--tab", "tab_deg", type=click.FloatRange(0.1, 30), default=0.3, show_default=True,
+@click.option("--tab", "tab_deg", type=FiniteRange(0.1, 30), default=0.3, show_default=True,
               metavar="DEG", help="Width of the homing tab.")  # fmt: skip
 @click.option("--wires", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Wires of a simulated observatory, which are told the true angle.")  # fmt: skip
 @click.option("--baud", type=click.IntRange(300, 1_000_000), metavar="BAUD",
               help="Lines as slow as that (default: not slowed).")  # fmt: skip
-@click.option("--lose", type=click.FloatRange(0, 1), default=0.0, metavar="PROBABILITY",
+@click.option("--lose", type=FiniteRange(0, 1), default=0.0, metavar="PROBABILITY",
               help="Of every byte to be lost, of every answer's byte to be changed.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True,
               help="Of what comes by chance.")  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nightjar.cli.frame import Seconds, group
+from nightjar.cli.numbers import FiniteRange
 from nightjar.cli.session import Session
 from nightjar.errors import InvalidArgument, Refused
 from nightjard.streamtools.options import (
@@ -45,7 +46,7 @@ def list_(session: Session, interval: float, folder: Path | None) -> None:
 
 @stream.command()
 @click.argument("name", shell_complete=complete_names)
-@click.option("--interval", type=click.FloatRange(0.0, 3600.0), default=0.5, metavar="SECONDS",
+@click.option("--interval", type=FiniteRange(0.0, 3600.0), default=0.5, metavar="SECONDS",
               help="How long to look at its frames for rate and gaps (default 0.5 s; 0: not).")
 @click.option("-k", "--keywords", is_flag=True, help="Also the keywords.")
 @folder_option
@@ -70,7 +71,7 @@ def stat(
 @stream.command()
 @click.argument("name", shell_complete=complete_names)
 @click.option("-f", "--follow", is_flag=True, help="Draw each new frame until Ctrl-C.")
-@click.option("--fps", type=click.FloatRange(0.1, 60.0), default=10.0, metavar="RATE",
+@click.option("--fps", type=FiniteRange(0.1, 60.0), default=10.0, metavar="RATE",
               help="With --follow: pictures a second at most (default 10).")
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write a PNG, pixel for pixel, instead of drawing.")
@@ -78,7 +79,7 @@ def stat(
 @click.option("--slot", type=int, metavar="N", help="Show this slot, not the newest frame.")
 @click.option("--stretch", type=click.Choice(["linear", "sqrt", "log"]), default="linear",
               help="Grey levels (default linear).")
-@click.option("--percentile", type=click.FloatRange(0.0, 49.0), default=1.0, metavar="P",
+@click.option("--percentile", type=FiniteRange(0.0, 49.0), default=1.0, metavar="P",
               help="Black and white are percentiles P and 100 - P (default 1).")
 @click.option("--origin", type=click.Choice(["bottom", "top"]), default="bottom",
               help="Where row 0 is drawn (default bottom, as image viewers of FITS do).")

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from nightjar.cli.frame import FrameCommand, Seconds
+from nightjar.cli.numbers import FiniteRange
 from nightjar.cli.session import Session, is_terminal
 from nightjar.errors import Code, InvalidArgument
 from nightjard.streamtools.options import (
@@ -149,7 +150,7 @@ def record(
 @click.command(cls=FrameCommand)
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("name")
-@click.option("--rate", type=click.FloatRange(1e-3, 1e5), metavar="HZ", help="Frames per second.")
+@click.option("--rate", type=FiniteRange(1e-3, 1e5), metavar="HZ", help="Frames per second.")
 @click.option("--own-timing", is_flag=True, help="As it was recorded (the default).")
 @click.option("--loop", is_flag=True, help="Begin again at the end, until Ctrl-C.")
 @click.option("--depth", type=click.IntRange(2), metavar="N",
