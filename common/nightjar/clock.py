@@ -15,6 +15,7 @@ from typing import Protocol
 
 NS_PER_S = 1_000_000_000
 TAI_UTC_S = 37  # TAI - UTC since 2017-01-01 (IERS Bulletin C 52)
+_TOGETHER_NS, _TRIES = 1_000_000, 5
 
 
 class Clock(Protocol):
@@ -125,6 +126,23 @@ class ManualClock:
                 # An event may be set without moving the clock, hence the short real wait.
                 self._moved.wait(0.002)
         return event.is_set()
+
+
+def together_ns(clock: Clock) -> tuple[int, int]:
+    """Return UTC and monotonic time of one moment, ns.
+
+    A process can be held up between two readings, which would look like a step of UTC: where they
+    lie apart they are made again.
+    """
+    best: tuple[int, int, int] | None = None
+    for _ in range(_TRIES):
+        before_ns, utc_ns, after_ns = clock.monotonic_ns(), clock.now_ns(), clock.monotonic_ns()
+        if best is None or after_ns - before_ns < best[0]:
+            best = after_ns - before_ns, utc_ns, after_ns
+        if best[0] < _TOGETHER_NS:
+            break
+    assert best is not None
+    return best[1:]
 
 
 def tai_offset_s() -> int:

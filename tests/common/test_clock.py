@@ -17,6 +17,7 @@ from nightjar.clock import (
     ScaledClock,
     SystemClock,
     clock_health,
+    together_ns,
 )  # fmt: skip
 
 
@@ -34,6 +35,31 @@ def test_the_system_clock_is_the_systems() -> None:
     assert clock.wait(event, 0.01) is False
     event.set()
     assert clock.wait(event, -1) is True
+
+
+@pytest.mark.parametrize("held_up", [0, 1, 4, 99])
+def test_two_clocks_are_read_together(held_up: int) -> None:
+    clock = ManualClock()
+    offset_ns = clock.now_ns() - clock.monotonic_ns()
+
+    class HeldUp:
+        """Reads UTC and is held up, less each time."""
+
+        count = 0
+
+        def monotonic_ns(self) -> int:
+            return clock.monotonic_ns()
+
+        def now_ns(self) -> int:
+            now_ns = clock.now_ns()
+            self.count += 1
+            if self.count <= held_up:
+                clock.advance(1 / self.count)
+            return now_ns
+
+    utc_ns, monotonic_ns = together_ns(HeldUp())  # type: ignore[arg-type]
+    found_ns = utc_ns - monotonic_ns
+    assert found_ns == (offset_ns if held_up < 5 else offset_ns - NS_PER_S // 5)
 
 
 def test_a_scaled_clock_runs_faster() -> None:

@@ -17,12 +17,14 @@ import pytest
 
 from contract.adc import AdcBench, AdcContract
 from kit.das import Board, StandInTask, config_value, counters_in, stand_in
+from kit.held_up import HeldUpClock
 from nightjar.clock import ManualClock
 from nightjar.config.load import parse
 from nightjar.errors import ConfigError, DeviceError, DeviceLost, Refused
 from nightjard.dasd.config import DasConfig
 from nightjard.dasd.drivers import make_adc
 from nightjard.dasd.drivers.base import Adc
+from nightjard.dasd.timing import WallClock
 
 
 @pytest.fixture
@@ -88,6 +90,19 @@ def test_a_buffer_that_ran_over_is_an_overrun(board: Board) -> None:
     assert block is not None
     assert "overrun" in block.loss
     assert (block.epoch, board.starts) == (2, 2)
+
+
+def test_a_process_held_up_between_two_clocks_is_no_step_of_one(board: Board) -> None:
+    board.clock = HeldUpClock(0.005)
+    adc = nidaqmx_adc(board)
+    adc.open()
+    adc.start()
+    wall = WallClock()
+    for _ in range(10):
+        board.clock.advance(0.1)
+        block = adc.read(0.0)
+        assert block is not None
+        assert wall.update(block.utc_ns, block.monotonic_ns) is None
 
 
 def test_another_number_of_inputs_is_refused(board: Board) -> None:

@@ -19,7 +19,8 @@ import pytest
 from numpy.typing import NDArray
 
 from contract.detector import Bench, DetectorContract, make_buffer, never
-from nightjar.clock import SystemClock
+from kit.held_up import HeldUpClock
+from nightjar.clock import Clock, ManualClock, SystemClock
 from nightjar.errors import (
     Code,
     DeviceError,
@@ -31,6 +32,7 @@ from nightjar.errors import (
 from nightjard.camd.drivers import make_detector
 from nightjard.camd.drivers.atik import AtikDetector
 from nightjard.camd.drivers.base import Detector, Phase, Range, Readout, Settings
+from nightjard.camd.drivers.isolated import IsolatedDetector
 from nightjard.camd.drivers.options import AtikOptions
 from nightjard.camd.geometry import Region
 
@@ -69,9 +71,11 @@ Make = Callable[..., AtikDetector]
 def make(library: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     made: list[AtikDetector] = []
 
-    def maker(serial: int | str = SERIAL, **options: Any) -> AtikDetector:
+    def maker(
+        serial: int | str = SERIAL, clock: Clock | None = None, **options: Any
+    ) -> AtikDetector:
         chosen = AtikOptions(name="atik", **{"library": library, **options})
-        made.append(AtikDetector(chosen, serial, SystemClock()))
+        made.append(AtikDetector(chosen, serial, clock or SystemClock()))
         return made[-1]
 
     yield maker
@@ -215,11 +219,14 @@ def test_old_image_is_not_taken_for_the_new_one(
     """A library that says "ready" of the last image until the next one is there."""
     detector = make()
     detector.open()
-    readout = detector.configure(Settings(200_000_000))
-    take(detector, readout, tmp_path)
+    take(detector, detector.configure(SHORT), tmp_path)
     fault("stale")
+    detector.configure(HOUR)
     detector.start()
     assert detector.poll().phase is Phase.EXPOSING
+    detector.abort()
+    readout = detector.configure(SHORT)
+    detector.start()
     wait_ready(detector)
     buffer = make_buffer(tmp_path, readout.shape)
     detector.fetch(buffer, never)
@@ -267,15 +274,35 @@ def test_exposure_that_fails(
 def test_camera_that_stays_busy_after_an_abort(
     make: Make, fault: Callable[[str], None]
 ) -> None:
-    detector = make(exposure_margin=0.1)
+    clock = ManualClock()
+    detector = make(clock=clock, exposure_margin=0.1)
     detector.open()
     detector.configure(SHORT)
     fault("never_idle")
     detector.start()
+    clock.advance(0.1)
     assert detector.poll() == (Phase.EXPOSING, 0)
+    clock.advance(0.01)
     with pytest.raises(DeviceError, match=r"was not idle within 0\.1 s"):
-        wait_ready(detector)
+        detector.poll()
     assert detector.poll().phase is Phase.IDLE
+
+
+def test_the_error_of_the_start_has_the_time_in_which_we_were_held_up(
+    make: Make, tmp_path: Path
+) -> None:
+    clock = HeldUpClock(2.0)
+    detector = make(clock=clock)
+    detector.open()
+    readout = detector.configure(SHORT)
+    offset_ns = ManualClock.now_ns(clock) - clock.monotonic_ns()
+    detector.start()
+    commanded_ns = clock.monotonic_ns() + offset_ns
+    clock.advance(1.0)
+    wait_ready(detector)
+    record = detector.fetch(make_buffer(tmp_path, readout.shape), never)
+    assert record.time_error_ns is not None
+    assert record.start_ns <= commanded_ns <= record.start_ns + record.time_error_ns
 
 
 def test_refused_start_leaves_the_camera_idle(
@@ -375,14 +402,17 @@ def open_and_measure(detector: Detector) -> None:
 def test_wedge_in_the_library_ends_the_child_not_the_daemon(
     library: str, fault: Callable[[str], None], function: str
 ) -> None:
-    options = AtikOptions(name="atik", library=library, call_timeout=0.5, open_timeout=3.0)
+    patient = AtikOptions(name="atik", library=library)
+    options = patient.model_copy(update={"call_timeout": 0.5, "open_timeout": 3.0})
     detector = make_detector(options, SERIAL, SystemClock())
+    assert isinstance(detector, IsolatedDetector)
     fault(f"wedge:{function}")  # the child inherits it
     try:
         with pytest.raises(DeviceWedged) as wedged:
             open_and_measure(detector)
         assert wedged.value.code is Code.DEVICE_WEDGED
         fault("")
+        detector.options = patient
         assert detector.open().serial == SERIAL
         assert detector.telemetry().temperature_c is not None
     finally:

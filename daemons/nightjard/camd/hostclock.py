@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from nightjar.clock import NS_PER_S, Clock
+from nightjar.clock import NS_PER_S, Clock, together_ns
 
 _STEP_NS = 50_000_000
-_TOGETHER_NS, _TRIES = 1_000_000, 5
 _KEPT = 16  # steps that a frame may be older than
 
 
@@ -42,17 +41,9 @@ class HostClock:
         self._epochs.append(_Epoch(offset_ns, now_ns, now_ns))
 
     def _read(self) -> tuple[int, int]:
-        """Return the offset and when that was; a process held up between readings is no step."""
-        best_ns, offset_ns, now_ns = None, 0, 0
-        for _ in range(_TRIES):
-            before_ns = self._clock.monotonic_ns()
-            utc_ns = self._clock.now_ns()
-            now_ns = self._clock.monotonic_ns()
-            if best_ns is None or now_ns - before_ns < best_ns:
-                best_ns, offset_ns = now_ns - before_ns, utc_ns - now_ns
-            if best_ns < _TOGETHER_NS:
-                break
-        return offset_ns, now_ns
+        """Return the offset and when that was."""
+        utc_ns, now_ns = together_ns(self._clock)
+        return utc_ns - now_ns, now_ns
 
     def look(self) -> float:
         """Return by how much it was stepped since the last look, in s; 0 where it was not.

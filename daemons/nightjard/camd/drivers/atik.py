@@ -178,7 +178,8 @@ class AtikDetector:
                 self._exposure = None
                 raise DeviceError(f"the Atik camera was not idle within {margin_s:g} s")
             return
-        start_ns, sent_ns = self._clock.now_ns(), self._clock.monotonic_ns()
+        # In this order: held up in between, the error told of the start has that time in it.
+        sent_ns, start_ns = self._clock.monotonic_ns(), self._clock.now_ns()
         library.do("ArtemisStartExposure", self._handle, exposure.length_ns / NS_PER_S)
         exposure.start_ns, exposure.sent_ns = start_ns, sent_ns
         exposure.call_ns = self._clock.monotonic_ns() - sent_ns
@@ -207,7 +208,7 @@ class AtikDetector:
         problem = None
         if state == CameraState.ERROR:
             problem = "reports an error"
-        elif state == CameraState.IDLE and elapsed_ns > _BEGIN_NS:
+        elif state == CameraState.IDLE and elapsed_ns - exposure.call_ns > _BEGIN_NS:
             problem = "became idle without an image"
         elif elapsed_ns - exposure.length_ns > self._options.exposure_margin * NS_PER_S:
             problem = f"had no image {self._options.exposure_margin:g} s after the exposure's end"

@@ -125,8 +125,9 @@ class ExposureTracker:
         """Note that the command goes out now: before it does, as the answer may be fast."""
         with self._lock:
             exposure.revision = revision
-            exposure.start_ns = self._clock.now_ns()
+            # In this order: held up in between, the error told of the start has that time in it.
             exposure.sent_ns = self._clock.monotonic_ns()
+            exposure.start_ns = self._clock.now_ns()
             exposure.dropped_before = self.dropped
             self._aborted = None
 

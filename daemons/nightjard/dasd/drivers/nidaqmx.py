@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nightjar.clock import NS_PER_S, Clock
+from nightjar.clock import NS_PER_S, Clock, together_ns
 from nightjar.errors import ConfigError, DeviceError, DeviceLost, DeviceNotFound
 from nightjard.dasd.config import AdcConfig, NidaqmxConfig
 from nightjard.dasd.drivers.base import Block, Capabilities
@@ -143,7 +143,7 @@ class NidaqmxAdc:
         try:
             while True:
                 count = int(self._task.in_stream.avail_samp_per_chan)
-                utc_ns, monotonic_ns = self._clock.now_ns(), self._clock.monotonic_ns()
+                utc_ns, monotonic_ns = together_ns(self._clock)
                 if count >= self._block:
                     return self._take(min(count, self._room), count, utc_ns, monotonic_ns)
                 if monotonic_ns >= deadline:
