@@ -31,7 +31,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-GRACE_S = 3.0
+GRACE_S = 15.0
 SHM_PARENT = Path("/dev/shm")
 SHM_PREFIX = "nightjar-test-"
 # Settings of the person who runs the tests must not reach them.

@@ -222,7 +222,7 @@ def test_conftest_skips_with_the_package_and_fails_leftovers(tmp_path: Path) -> 
         target = tmp_path / "tests" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         text = (PROJECT / "tests" / name).read_text()
-        target.write_text(text.replace("GRACE_S = 3", "GRACE_S = 0"))
+        target.write_text(text.replace("GRACE_S = 15", "GRACE_S = 0"))
     (tmp_path / "tools").symlink_to(PROJECT / "tools")
     (tmp_path / "tests" / "test_inner.py").write_text(INNER)
     (tmp_path / "pytest.ini").write_text(

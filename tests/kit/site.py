@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -157,7 +156,7 @@ class Site:
         if "name" in (driver or {}) and driver is not None and driver["name"] != "simulated":
             simulated = driver
         return {
-            "daemon": "camera", "pipeline_daemon": None, "pipeline_handover_timeout": 1.0,
+            "daemon": "camera", "pipeline_daemon": None, "pipeline_handover_timeout": 15.0,
             "log_name": "camd@test", "control_machines": ["LocalHost"], "camera_serial": 12345,
             "cooler_setpoint": None, "cooler_update_delay": 0.05, "cooler_pwm_step": 20,
             "worker_processes": self._worker_processes,
@@ -280,8 +279,7 @@ def command_line(pid: int) -> str:
 def is_alive(pid: int) -> bool:
     """Tell whether a process runs."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:  # before it was opened, or between that and reading
         return False
-    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    return state != "Z"
+    return state not in "ZX"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import re
@@ -29,6 +30,7 @@ class Terminal:
         )  # fmt: skip
         os.close(theirs)
         self.said = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def __enter__(self) -> Terminal:
         return self
@@ -48,7 +50,7 @@ class Terminal:
         """Type."""
         os.write(self._ours, text.encode())
 
-    def expect(self, text: str, timeout_s: float = 10.0) -> str:
+    def expect(self, text: str, timeout_s: float = 15.0) -> str:
         """Wait until a text is shown after what was awaited before; return what came with it."""
         deadline = time.monotonic() + timeout_s
         while text not in self.said:
@@ -57,10 +59,10 @@ class Terminal:
         before, _, self.said = self.said.partition(text)
         return before + text
 
-    def wait(self, timeout_s: float = 10.0) -> int:
-        """Wait for the program's end; return its exit code."""
+    def wait(self, timeout_s: float = 15.0) -> int:
+        """Wait for the program's end, reading all that it says; return its exit code."""
         deadline = time.monotonic() + timeout_s
-        while self._read(min(0.2, max(0.0, deadline - time.monotonic()))):
+        while self._read(max(0.0, deadline - time.monotonic())):
             pass
         return self.process.wait(max(0.1, deadline - time.monotonic()))
 
@@ -75,5 +77,6 @@ class Terminal:
             data = os.read(self._ours, 65536)
         except OSError:  # nobody has the other end open any more
             return False
-        self.said += _CONTROL.sub("", data.decode(errors="replace"))
+        # What was read may end within a letter, or within a control sequence.
+        self.said = _CONTROL.sub("", self.said + self._decoder.decode(data))
         return bool(data)

@@ -74,7 +74,7 @@ def test_settings_reach_the_files_of_a_sequence(site: Site) -> None:
 
 def test_an_archive_killed_in_a_sequence_loses_nothing(site: Site) -> None:
     archive = start_archive(site)
-    camera = site.camera(pipeline_daemon="pipeline", pipeline_handover_timeout=0.5)
+    camera = site.camera(pipeline_daemon="pipeline")
     running = camera.call("start", count=0)
     eventually(lambda: archived(archive) >= 3, what="archived")
     archive.kill()
