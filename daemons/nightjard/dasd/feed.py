@@ -136,6 +136,8 @@ class Feed:
             self._health.set("adc", Level.DEGRADED, self.reason)
 
     def _lose(self, error: NightjarError) -> None:
+        # The reason first: who finds the ADC away is told why.
+        self.reason = error.message
         was_connected, self.is_connected = self.is_connected, False
         self.adc.close()
         lived_s = 0.0
@@ -143,7 +145,6 @@ class Feed:
             self.restarts += 1
             lived_s = (self._clock.monotonic_ns() - self._since_ns) / NS_PER_S
             log.error("%s", error.message)
-        self.reason = error.message
         self._note = f"the ADC was away: {error.message}"
         self._health.set("adc", Level.DEGRADED, f"{error.message}; it is tried again")
         self.wake.set()
