@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kit.soon import assert_soon
 from nightjar.clock import Clock, SystemClock
 from nightjar.errors import Cancelled, Code, DeviceNotFound, NightjarError
 from nightjard.camd.drivers.base import (
@@ -111,11 +112,10 @@ def never() -> bool:
 
 
 class Timed:
-    """A detector whose every call must return within `limit_s` of real time."""
+    """A detector, and which of its calls took longest in real time."""
 
-    def __init__(self, detector: Detector, limit_s: float) -> None:
+    def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self._limit_s = limit_s
         self.slowest: tuple[float, str] = (0.0, "")
 
     def __getattr__(self, name: str) -> Callable[..., object]:
@@ -126,9 +126,7 @@ class Timed:
             try:
                 return call(*arguments)
             finally:
-                took = time.perf_counter() - began
-                self.slowest = max(self.slowest, (took, name))
-                assert took < self._limit_s, f"{name} took {took:.3f} s"
+                self.slowest = max(self.slowest, (time.perf_counter() - began, name))
 
         return timed
 
@@ -332,15 +330,20 @@ class DetectorContract:
     def test_calls_return_soon_during_an_exposure(
         self, bench: Bench, detector: Detector, capabilities: Capabilities
     ) -> None:
-        timed = Timed(detector, bench.call_s)
-        timed.configure(self.long(bench))
-        timed.start()
-        for _ in range(20):
-            timed.poll()
-            timed.telemetry()
-            bench.tick()
-        timed.abort()
-        assert timed.slowest[1], "nothing was called"
+        def slowest() -> tuple[float, str]:
+            timed = Timed(detector)
+            timed.configure(self.long(bench))
+            timed.start()
+            for _ in range(20):
+                timed.poll()
+                timed.telemetry()
+                bench.tick()
+            timed.abort()
+            bench.until(lambda: detector.poll().phase is Phase.IDLE, "IDLE after abort")
+            assert timed.slowest[1], "nothing was called"
+            return timed.slowest
+
+        assert_soon(slowest, bench.call_s)
 
     # -- refusals -------------------------------------------------------------------------------
 
@@ -453,14 +456,20 @@ class DetectorContract:
     def test_abort_while_exposing(
         self, bench: Bench, detector: Detector, tmp_path: Path
     ) -> None:
-        detector.configure(self.long(bench))
-        detector.start()
-        bench.tick()
-        assert detector.poll().phase is Phase.EXPOSING
-        aborted_ns = bench.clock.now_ns()
-        detector.abort()
-        bench.until(lambda: detector.poll().phase is Phase.IDLE, "IDLE after abort")
-        assert bench.clock.now_ns() - aborted_ns < 0.5e9
+        aborted_ns = 0
+
+        def abort() -> tuple[float, str]:
+            nonlocal aborted_ns
+            detector.configure(self.long(bench))
+            detector.start()
+            bench.tick()
+            assert detector.poll().phase is Phase.EXPOSING
+            aborted_ns = bench.clock.now_ns()
+            detector.abort()
+            bench.until(lambda: detector.poll().phase is Phase.IDLE, "IDLE after abort")
+            return (bench.clock.now_ns() - aborted_ns) / 1e9, "abort"
+
+        assert_soon(abort, 0.5)
         record, _, _ = self.take(bench, detector, tmp_path, self.settings(bench))
         assert record.start_ns >= aborted_ns - round(bench.stamp_s * 1e9)
         assert abs(record.end_ns - record.start_ns - bench.exposure_s * 1e9) <= bench.stamp_s * 1e9

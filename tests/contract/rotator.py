@@ -179,7 +179,7 @@ class WireContract(RotatorContract):
     def test_an_answer_that_is_cut_is_asked_for_again(self, open_bench: Bench) -> None:
         for wire in open_bench.wires:
             wire.cut_answers = 1
-        with open_bench.impatience(tries=10):
+        with open_bench.impatience(tries=75):  # of 0.2 s
             assert open_bench.motor.state().counts == 0
             assert 0 <= open_bench.encoder.read().counts < 4096
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from kit.aravis import (
     genicam_with_mono12,
     the_port,
 )
+from kit.soon import assert_soon
 from nightjar.clock import NS_PER_S, SystemClock
 from nightjar.errors import Busy, Code, DeviceError, DeviceLost, DeviceNotFound, Refused
 from nightjard.camd.fast import aravis_library
@@ -152,7 +154,10 @@ def test_every_frame_arrives_once_with_its_pixels_across_the_overflow_of_its_num
     assert slot.shape == (50, 100)
     assert slot.dtype == np.uint8
 
+    late_ns = []
+
     def look(frame: SourceFrame) -> None:
+        late_ns.append(abs(time.time_ns() - frame.start_ns))
         np.testing.assert_array_equal(slot, expected(frame.hardware_id, slot.shape, np.uint8))
 
     source.start()
@@ -161,7 +166,7 @@ def test_every_frame_arrives_once_with_its_pixels_across_the_overflow_of_its_num
     assert ids == list(range(FIRST_ID, FIRST_ID + 150))
     assert not any(frame.lost_before or frame.is_incomplete for frame in taken)
     starts = np.array([frame.start_ns for frame in taken])
-    assert abs(time.time_ns() - int(starts[-1])) < NS_PER_S // 2
+    assert min(late_ns) < NS_PER_S // 2
     assert np.median(np.diff(starts)) == pytest.approx(1e7, rel=0.02)  # exposure: 100 Hz at most
     assert all(frame.atime_ns - frame.start_ns == 10_000_000 for frame in taken)
     telemetry = source.telemetry()
@@ -316,17 +321,21 @@ def test_trigger_makes_one_frame_a_pulse_and_waiting_blocks_nobody(
         while not ended.is_set():
             turns[0] += 1
 
+    def wait() -> tuple[float, str]:
+        began, before = time.monotonic(), turns[0]
+        assert not source.wait(0.4)
+        waited_s = time.monotonic() - began
+        assert waited_s > 0.35
+        has_spun = turns[0] - before > 100_000  # it had the interpreter all the time
+        return waited_s if has_spun else math.inf, f"{turns[0] - before} turns in"
+
     thread = threading.Thread(target=spin)
-    began = time.monotonic()
     thread.start()
     try:
-        assert not source.wait(0.4)
+        assert_soon(wait, 2.0)
     finally:
-        waited_s = time.monotonic() - began
         ended.set()
         thread.join()
-    assert 0.35 < waited_s < 2.0
-    assert turns[0] > 100_000  # it had the interpreter all the time
     assert source._camera is not None
     ids = []
     for _ in range(3):
@@ -392,32 +401,37 @@ def test_camera_that_vanishes_is_lost_within_seconds_and_opens_again(
     camera: GvCamera, make: Make, fault: Callable[[GvCamera], None]
 ) -> None:
     source = make(pixel_format="Mono8")
-    source.open()
-    slot = slot_for(source, settings())
-    source.start()
-    frames(source, slot, 3)
-    fault(camera)
-    began = time.monotonic()
-    longest_s = 0.0
-    with pytest.raises(DeviceLost, match=r"does not answer.*power and cable"):  # noqa: PT012
-        while time.monotonic() - began < LOST_WITHIN_S:
-            turn = time.monotonic()
-            if source.wait(0.1):
-                source.fetch(slot)
-            source.telemetry()
-            longest_s = max(longest_s, time.monotonic() - turn)
-    assert longest_s < 0.5
-    began = time.monotonic()
-    source.close()
-    assert time.monotonic() - began < 1.0
-    if fault is GvCamera.kill:
-        camera.start()
-    else:
-        camera.thaw()
-    source.open()
-    slot = slot_for(source, settings())
-    source.start()
-    frames(source, slot, 3)
+
+    def stream() -> np.ndarray[Any, Any]:
+        source.open()
+        slot = slot_for(source, settings())
+        source.start()
+        frames(source, slot, 3)
+        return slot
+
+    def vanish() -> tuple[float, str]:
+        slot = stream()
+        fault(camera)
+        began = time.monotonic()
+        longest_s = 0.0
+        with pytest.raises(DeviceLost, match=r"does not answer.*power and cable"):  # noqa: PT012
+            while time.monotonic() - began < LOST_WITHIN_S:
+                turn = time.monotonic()
+                if source.wait(0.1):
+                    source.fetch(slot)
+                source.telemetry()
+                longest_s = max(longest_s, time.monotonic() - turn)
+        began = time.monotonic()
+        source.close()
+        closed_s = time.monotonic() - began
+        if fault is GvCamera.kill:
+            camera.start()
+        else:
+            camera.thaw()
+        return max((longest_s, "a look"), (closed_s / 2, "half of close()"))
+
+    assert_soon(vanish, 0.5)
+    stream()
 
 
 OWNER = """
