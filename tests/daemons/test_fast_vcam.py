@@ -157,6 +157,28 @@ def test_clock_that_is_stepped_moves_the_pulses_not_the_counts() -> None:
     assert sum(frame.lost_before for frame in frames) == 0
 
 
+def test_a_process_held_up_between_two_clocks_is_no_step(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class HeldUp(SleepingClock):
+        for_s = 0.0
+
+        def now_ns(self) -> int:
+            self.advance(self.for_s)
+            self.for_s = 0.0
+            return super().now_ns()
+
+    clock = HeldUp()
+    rig = Rig(clock, memory_frames=1000).started(external_trigger=True)
+    for _ in range(2):
+        clock.for_s = 0.3
+        clock.advance(0.11)
+        frames, pixels = rig.frames(60)
+        assert (np.diff(read_truths(pixels)["trigger"]) == 1).all()
+        assert np.abs(np.diff([frame.start_ns for frame in frames]) - 10_000_000).max() < 1_000_000
+    assert "stepped" not in caplog.text
+
+
 def test_settings_change_while_streaming_unless_the_geometry_does() -> None:
     rig = Rig().started()
     rig.frame()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nightjar.clock import NS_PER_S
+from nightjar.clock import NS_PER_S, together_ns
 from nightjar.errors import Busy, Code, DeviceLost, Refused
 from nightjard.camd.drivers.base import Range
 from nightjard.camd.drivers.limits import check_range
@@ -89,7 +89,7 @@ class VcamSource:
             self._faults.arm(self._clock.monotonic_ns())
         self._is_open, self._is_gone = True, False
         self._look_at_faults()
-        self._utc_offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
+        self._utc_offset_ns = self._offset_ns()
         return SourceCapabilities(
             model=self._options.model, serial=self._options.serial, firmware_version="sim 1",
             sensor=SENSOR, crops=crops_of(self._options.camera),
@@ -191,7 +191,7 @@ class VcamSource:
         if self._is_streaming:
             return
         self._is_streaming = True
-        self._utc_offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
+        self._utc_offset_ns = self._offset_ns()
         self._pending.clear()
         self._last_id = self._next_id - 1
         self._plan()
@@ -235,7 +235,7 @@ class VcamSource:
         now_ns = clock.monotonic_ns()
         if now_ns >= self._look_ns:
             self._look_ns = now_ns + _LOOK_NS
-            self._look_at_clock(now_ns)
+            self._look_at_clock()
         self._look_at_faults()
         if now_ns < self._stall_until_ns:
             clock.sleep(min(timeout_s, (self._stall_until_ns - now_ns) / 1e9))
@@ -313,8 +313,12 @@ class VcamSource:
 
     # ---------------------------------------------------------------- clock and faults
 
-    def _look_at_clock(self, now_ns: int) -> None:
-        offset_ns = self._clock.now_ns() - now_ns
+    def _offset_ns(self) -> int:
+        utc_ns, now_ns = together_ns(self._clock)
+        return utc_ns - now_ns
+
+    def _look_at_clock(self) -> None:
+        offset_ns = self._offset_ns()
         moved_ns = offset_ns - self._utc_offset_ns
         self._utc_offset_ns = offset_ns
         if abs(moved_ns) > _STEP_NS:
