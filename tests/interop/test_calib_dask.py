@@ -18,7 +18,7 @@ from kit.executor_tasks import PYTHONPATH, until
 from nightjard.calib.work import Work
 
 pytest.importorskip("distributed", reason="the extra dask is not installed")
-_LISTENS = re.compile(r"Scheduler at:\s+(tcp://\S+)")
+_LISTENS = re.compile(r"Scheduler at:\s+(tcp://\S+)\s")  # a whole line
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from nightjar.executor.probes import LOOK
 from nightjar.executor.remote import census
 
 pytest.importorskip("distributed", reason="the extra dask is not installed")
-_LISTENS = re.compile(r"Scheduler at:\s+(tcp://\S+)")
+_LISTENS = re.compile(r"Scheduler at:\s+(tcp://\S+)\s")  # a whole line
 
 
 class Cluster:

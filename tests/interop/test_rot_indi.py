@@ -66,10 +66,10 @@ def test_a_move_ends_where_it_shall_and_can_be_stopped(server: IndiServer) -> No
     assert capabilities.model == DEVICE
     assert not capabilities.has_home_input
     motor.move_to(12_500, 0, 0)
-    assert motor.state().is_moving
     assert wait_rest(motor) == 12_500
     assert encoder.read().counts == 12_500
     motor.move_to(170_000, 0, 0)
+    assert motor.state().is_moving
     while motor.state().counts < 20_000:
         time.sleep(0.02)
     motor.stop(0)

@@ -35,8 +35,8 @@ def server(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[I
 def indi(program: str, server: IndiServer, *words: str) -> str:
     """Run one of the INDI project's own clients."""
     done = subprocess.run(
-        [program, "-p", str(server.port), *words], capture_output=True, text=True, check=False,
-        timeout=30, env={**os.environ, "HOME": str(server.folder)},
+        [program, "-p", str(server.port), "-t", "15", *words], capture_output=True, text=True,
+        check=False, timeout=30, env={**os.environ, "HOME": str(server.folder)},
     )  # fmt: skip
     return done.stdout.strip()
 
