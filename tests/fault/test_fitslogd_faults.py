@@ -15,11 +15,16 @@ from kit.fitslog_site import FitslogSite, is_gapless, numbers
 from kit.site import eventually
 from nightjarctl.fitslog import main
 
+DEPTH = 6000  # half a minute: a machine may take its time to start a daemon
+
 
 @pytest.fixture
-def site(tmp_path: Path, free_port: int) -> Iterator[FitslogSite]:
-    made = FitslogSite(tmp_path, free_port, stop_timeout=2.0, command_timeout=1.0)
-    made.produce("vcam1", "vcam2")
+def site(
+    tmp_path: Path, free_port: int, request: pytest.FixtureRequest
+) -> Iterator[FitslogSite]:
+    """Configured as it comes, but for what the test's parameter says."""
+    made = FitslogSite(tmp_path, free_port, **getattr(request, "param", {}))
+    made.produce("vcam1", "vcam2", depth=DEPTH)
     made.start()
     yield made
     made.close()
@@ -87,7 +92,7 @@ def test_killed_daemon_goes_on_with_the_session(site: FitslogSite) -> None:
 
 
 def test_ended_daemon_closes_its_cubes_and_goes_on_when_it_is_back(site: FitslogSite) -> None:
-    session = save(site, 1000)
+    session = save(site, 5000)
     assert site.daemon is not None
     assert site.daemon.stop() == 0
     assert site.leftovers() == []
@@ -113,6 +118,7 @@ def test_what_was_stopped_is_not_taken_up(site: FitslogSite) -> None:
     assert site.ask("start", cubes=1)["streams"]["vcam1"]["cube_frames"] == 50
 
 
+@pytest.mark.parametrize("site", [{"command_timeout": 3.0}], indirect=True, ids=[""])
 def test_logger_that_hangs_leaves_the_rest_obedient(
     site: FitslogSite, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +145,7 @@ def test_logger_that_hangs_leaves_the_rest_obedient(
         assert is_gapless(frames_of(site, stream, session))
 
 
+@pytest.mark.parametrize("site", [{"stop_timeout": 2.0}], indirect=True, ids=[""])
 def test_kill_ends_what_hangs_and_forgets(site: FitslogSite) -> None:
     session = save(site)
     pids = [pid_of(site, stream) for stream in ("vcam1", "vcam2")]
@@ -166,9 +173,10 @@ def test_camera_that_stops_while_the_last_cube_fills(site: FitslogSite) -> None:
     producer = site.producers["vcam1"].process
     os.kill(producer.pid, signal.SIGSTOP)
     try:
-        assert site.ask("pause", finish=True)["state"] == "finishing"
+        site.ask("pause", finish=True)
+        site.until("vcam1", state="finishing")
         site.until("vcam1", timeout_s=20, is_alive=False)
-        assert "stands still" in str(site.streams()["vcam1"]["warning"])
+        eventually(lambda: "stands still" in str(site.streams()["vcam1"]["warning"]))
         site.ask("pause")
         site.until("vcam1", state="armed")
     finally:
@@ -180,7 +188,7 @@ def test_camera_that_stops_while_the_last_cube_fills(site: FitslogSite) -> None:
 def test_stream_made_with_other_frames_goes_on(site: FitslogSite) -> None:
     session = save(site)
     site.producers.pop("vcam1").stop()
-    site.produce("vcam1", shape=(16, 16))
+    site.produce("vcam1", shape=(16, 16), depth=DEPTH)
     site.until("vcam1", shape=[16, 16], is_alive=True)
     site.until("vcam1", state="saving")
     eventually(

@@ -77,21 +77,24 @@ def check_session(root: Path, status: dict[str, Any]) -> list[int]:
 def test_killed_again_and_again_not_a_frame_is_lost_or_doubled(
     tmp_path: Path, fsync: bool, lives: int
 ) -> None:
-    """The ring holds 5 s: each new logger goes on where the one before it stopped."""
+    """The ring holds 10 s: each new logger goes on where the one before it stopped."""
     rng = random.Random(3)
     root = tmp_path / "disk" if fsync else Path(os.environ["MILK_SHM_DIR"]) / "data"
     root.mkdir()
-    with Camera("cam", (64, 100), 400.0, 2000) as camera:
+    with Camera("cam", (64, 100), 400.0, 4000) as camera:
         with Process(tmp_path, root=root) as logger:
             logger.prepare(60, fsync=fsync)
             logger.start("s1", time.time_ns())
             for _ in range(lives):
+                logger.saved(logger.status()["frames_saved"] + 1)  # it is at work
                 time.sleep(rng.uniform(0.05, 0.4))  # when it dies is what is tried
                 logger.kill()
                 logger.begin()
                 logger.prepare(60, fsync=fsync)
                 logger.start("s1", resume=True)
-            logger.until("caught up", lambda s: s["ring_unread"] < 20)
+            logger.until(
+                "caught up", lambda s: s["ring_unread"] < 20 and s["frames_saved"] > 200
+            )
             logger.ask("pause", not_after_ns=time.time_ns())
             status = logger.over()
             recovered = [cube for cube in logger.cubes if cube["reason"] == "killed"]
@@ -338,26 +341,42 @@ def test_only_one_logger_of_a_stream_at_a_time(source: Source, tmp_path: Path) -
 
 
 def test_a_logger_stopped_for_less_than_the_ring_loses_nothing(tmp_path: Path) -> None:
-    def stop_for(frames: int) -> None:
-        os.kill(logger.pid, signal.SIGSTOP)
-        last = describe("cam").counter + frames
-        eventually(lambda: describe("cam").counter >= last, what=f"{frames} frames come")
-        os.kill(logger.pid, signal.SIGCONT)
-        logger.until("caught up", lambda s: s["ring_unread"] < 10)
+    with Camera("cam", (64, 100), 400.0, 4000) as camera, Process(tmp_path) as logger:
+        stop_for(logger, 200)
+        status = end(logger)
+        camera.stop()
+    assert len(check_session(tmp_path / "data", status)) > 200
+    assert (status["missed"], status["torn"]) == (0, 0)
 
+
+def test_a_logger_stopped_for_longer_than_the_ring_counts_what_it_lost(tmp_path: Path) -> None:
     with Camera("cam", (64, 100), 400.0, 600) as camera, Process(tmp_path) as logger:
-        logger.prepare(50)
-        logger.start("s1", time.time_ns())
-        logger.saved(50)
-        stop_for(200)
-        status = logger.status()
-        assert (status["missed"], status["torn"]) == (0, 0)
-        stop_for(720)
-        logger.ask("pause", not_after_ns=time.time_ns())
-        status = logger.over()
+        came = stop_for(logger, 720)
+        status = end(logger)
         camera.stop()
     check_session(tmp_path / "data", status)
-    assert 100 <= status["missed"] + status["torn"] <= 900
+    assert 100 <= status["missed"] + status["torn"] <= came
+
+
+def stop_for(logger: Process, frames: int) -> int:
+    """Stop one that saves while so many frames come; return how many came till it caught up."""
+    logger.prepare(50)
+    logger.start("s1", time.time_ns())
+    logger.saved(50)
+    before = describe("cam").counter
+    os.kill(logger.pid, signal.SIGSTOP)
+    try:
+        last = describe("cam").counter + frames
+        eventually(lambda: describe("cam").counter >= last, what=f"{frames} frames come")
+    finally:
+        os.kill(logger.pid, signal.SIGCONT)
+    logger.until("caught up", lambda s: s["ring_unread"] < 10)
+    return describe("cam").counter - before
+
+
+def end(logger: Process) -> dict[str, Any]:
+    logger.ask("pause", not_after_ns=time.time_ns())
+    return logger.over()
 
 
 def test_commands_are_answered_while_the_disk_stands_still(
@@ -373,10 +392,15 @@ def test_commands_are_answered_while_the_disk_stands_still(
         assert entered.wait(10)
         before = len(bench.heard)
         for command in ("pause", "set", "release", "status"):
-            began = time.monotonic()
-            answer = bench.ask(command)
-            assert time.monotonic() - began < 1.0  # REPLY of 0.06 s, on a loaded machine
-            assert command == "status" or answer["pending"] is True
+            quickest_s = 1.0  # REPLY of 0.06 s, on a loaded machine
+            for _ in range(5):  # of which time may be taken away in one, not in all
+                began = time.monotonic()
+                answer = bench.ask(command)
+                assert command == "status" or answer["pending"] is True
+                quickest_s = min(quickest_s, time.monotonic() - began)
+                if quickest_s < 1.0:
+                    break
+            assert quickest_s < 1.0
         with pytest.raises(AssertionError, match="not within"):
             bench.until("nothing", lambda s: s["state"] == "idle", 0.3)
         eventually(lambda: len(bench.heard) > before, what="news all the same")
@@ -389,11 +413,13 @@ def test_what_fails_after_its_caller_has_gone_is_told(source: Source, tmp_path: 
     with Bench(tmp_path) as bench:
         bench.prepare(10)
         gate = bench.stall_main()
-        answer = bench.start("s1", frames=10**12)
+        answer = bench.ask("start", session="s1", not_before_ns=0, frames=10**12)
         assert answer["pending"] is True
         gate.set()
         bench.until("told", lambda s: "not enough room" in (s["error"] or ""))
-        assert any(note.startswith("error: a command failed") for note in bench.notes)
+        eventually(
+            lambda: any(note.startswith("error: a command failed") for note in bench.notes)
+        )
         assert bench.status()["state"] == "armed"
 
 
@@ -408,6 +434,12 @@ def test_a_full_disk_and_a_read_only_one(tmp_path: Path) -> None:
     prove("logging_full_disk", disk, base)
 
 
+def wait_for_error(bench: Bench, text: str) -> None:
+    """Wait until an error was told, and it saves again: soon, so that the state may be missed."""
+    bench.until("error", lambda _: any(n.startswith("error") and text in n for n in bench.notes))
+    bench.until("goes on", lambda _: any("is being logged again" in n for n in bench.notes))
+
+
 def test_the_folder_is_removed_in_the_midst_of_a_cube(source: Source, tmp_path: Path) -> None:
     """Its frames are gone and counted as missed; the folder is made again, the session goes on."""
     with Bench(tmp_path) as bench:
@@ -418,9 +450,7 @@ def test_the_folder_is_removed_in_the_midst_of_a_cube(source: Source, tmp_path: 
         bench.until("the first is closed", lambda s: not s["closing"])
         shutil.rmtree(bench.root / "20250615")
         source.publish(6)
-        status = bench.until("error", lambda s: s["state"] == "error")
-        assert "gone" in status["error"]
-        bench.until("saving again", lambda s: s["state"] == "saving")
+        wait_for_error(bench, "gone")
         source.publish(3)
         status = bench.saved(13)
         bench.ask("release")
@@ -441,7 +471,8 @@ def test_the_root_is_removed_and_not_made_anew(source: Source, tmp_path: Path) -
         status = bench.until("error", lambda s: s["state"] == "error")
         assert str(bench.root) in status["error"]
         assert not bench.root.exists()
-        assert bench.ask("pause")["state"] == "armed"
+        bench.ask("pause")
+        bench.until("paused", lambda s: s["state"] == "armed")
 
 
 def test_a_cube_that_cannot_be_closed_is_closed_later(
@@ -463,8 +494,7 @@ def test_a_cube_that_cannot_be_closed_is_closed_later(
         bench.prepare(10)
         bench.start()
         source.publish(10)
-        status = bench.until("error", lambda s: s["state"] == "error")
-        assert "Input/output error" in status["error"]
+        wait_for_error(bench, "Input/output error")
         source.publish(10)
         bench.until("both are closed", lambda s: len(bench.cubes) == 2)
         status = bench.status()

@@ -26,10 +26,14 @@ PRODUCER = Path(__file__).with_name("stream_producer.py")
 class Producer:
     """A process that writes one stream."""
 
-    def __init__(self, name: str, rate: int = RATE, shape: tuple[int, int] = SHAPE) -> None:
+    def __init__(
+        self, name: str, rate: int = RATE, shape: tuple[int, int] = SHAPE,
+        depth: int | None = None,
+    ) -> None:  # fmt: skip
         self.name = name
+        deep = [] if depth is None else [str(depth)]
         self.process = subprocess.Popen(
-            [sys.executable, str(PRODUCER), name, *map(str, shape), str(rate)],
+            [sys.executable, str(PRODUCER), name, *map(str, shape), str(rate), *deep],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
         )  # fmt: skip
 

@@ -120,7 +120,15 @@ class Driver:
         return self.ask("prepare", **wanted)
 
     def start(self, session: str = "s1", not_before_ns: int = 0, **limits: Any) -> dict[str, Any]:
-        return self.ask("start", session=session, not_before_ns=not_before_ns, **limits)
+        """Begin a session, and wait for that where the logger answers before it has obeyed."""
+        answer = self.ask("start", session=session, not_before_ns=not_before_ns, **limits)
+        if not answer["pending"]:
+            return answer
+        return self.until(
+            "session begun",
+            lambda s: s["over"] == session
+            or (s["session"] == session and s["state"] not in ("armed", "idle")),
+        )
 
     def until(self, what: str, check: Callable[[dict[str, Any]], Any], timeout_s: float = 15.0):  # type: ignore[no-untyped-def]
         """Return the first status for which a check is true."""
