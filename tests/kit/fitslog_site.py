@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,16 @@ class Producer:
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
         return self
+
+    def freeze(self) -> None:
+        """Stop it from writing frames."""
+        self.process.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+
+    def thaw(self) -> None:
+        """Let it go on: it writes what has become due."""
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -84,6 +97,17 @@ class FitslogSite:
         for name in names:
             self.producers[name].wait_ready()
 
+    @contextmanager
+    def without_frames(self) -> Iterator[None]:
+        """Let no frame come meanwhile; all that became due come afterwards."""
+        for producer in self.producers.values():
+            producer.freeze()
+        try:
+            yield
+        finally:
+            for producer in self.producers.values():
+                producer.thaw()
+
     def start(self) -> Daemon:
         """Start the daemon, or start it again."""
         client = Client(self.registry.daemon(NAME))
@@ -92,8 +116,17 @@ class FitslogSite:
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Send a command and return its last reply, waiting for its end."""
+        return self.finish(self.tell(command, **arguments))
+
+    def tell(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Send a command and return its first reply."""
         assert self.daemon is not None
         reply: dict[str, Any] = self.daemon.call(command, **{"group": "vcam", **arguments})
+        return reply
+
+    def finish(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """Return the last reply of a command, waiting for its end."""
+        assert self.daemon is not None
         if reply["pending"]:
             state = self.daemon.finish(reply)
             assert state["state"] == "done", state

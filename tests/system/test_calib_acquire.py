@@ -152,7 +152,7 @@ def test_the_frames_of_a_session_are_those_that_its_scripts_command(place: Place
 def test_ctrl_c_leaves_whole_exposures_and_an_idle_camera(place: Place) -> None:
     camera = place.camera()
     book = place.session / "vis_CalCamp_BIAS01_01Apr19_v7.5.X.xlsx"
-    values = {**DEFAULTS, "vend": 96, "test": "BIAS01", "exptime": 30.0}
+    values = {**DEFAULTS, "vend": 96, "test": "BIAS01", "exptime": 3000.0, "shuttr": 0}
     values.pop("frames")
     short = {**values, "exptime": 0.1}
     columns = (Column("col001", 1, short), Column("col002", 3, values))
@@ -165,7 +165,7 @@ def test_ctrl_c_leaves_whole_exposures_and_an_idle_camera(place: Place) -> None:
     log = place.data / "x"
     eventually(
         lambda: list(log.glob("EXP_LOG*")) and camera.status()["state"] == "EXPOSING"
-        and camera.status()["exposure_time"] == 30.0, 40, "the long exposure has begun",
+        and camera.status()["exposure_time"] == 3000.0, 40, "the long exposure has begun",
     )  # fmt: skip
     process.send_signal(signal.SIGINT)
     _out, error = process.communicate(timeout=30)
