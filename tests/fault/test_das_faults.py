@@ -207,9 +207,8 @@ def test_an_overrun_is_a_gap_of_what_was_lost(das: Das) -> None:
     das.until(lambda: das.recording()["missing"] == 25, "gap")
     das.record()
     das.model.stop()
-    assert [gap["reason"] for gap in das.gaps() if gap["count"] == 25] == [
-        "ADC overrun: 25 samples lost"
-    ]
+    lost = [gap["count"] for gap in das.gaps() if gap["reason"] == "ADC overrun: 25 samples lost"]
+    assert sum(lost) == 25  # in two pieces where the minute ended meanwhile
     assert das.status()["adc"]["overruns"] == 1
 
 
