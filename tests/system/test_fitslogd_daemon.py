@@ -370,7 +370,7 @@ def test_top_on_a_terminal(site: FitslogSite) -> None:
         terminal.expect("SAVING")
         site.until("vcam1", frames_saved=10)
         terminal.type("f")
-        terminal.expect("vcam is finishing")
+        terminal.expect("ending with a full cube")
         site.until("vcam1", state="armed")
         terminal.type("\x1b[Bc\x1540\n")
         terminal.expect("40 frames per cube")
