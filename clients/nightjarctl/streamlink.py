@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from nightjarctl.connection import Connection
 
 KIND = "streamlinkd"
+_POLL_S = 0.05
 _COLORS = {
     "LIVE": "green", "QUIET": "yellow", "CONNECTING": "yellow", "STARTING": "yellow",
     "STALE": "red", "ERROR": "red", "WAITING": "yellow",
@@ -206,6 +208,8 @@ def _command(
         mine = [link for link in one["links"] if every or link in links]
         if mine:
             done[name] = daemons[name].call(command, {"links": mine}, is_safe=command != "restart")
+    if command == "stop":
+        done = _until_stopped(daemons, done, session.call_timeout_s)
     lines = [
         f"{link} of {name} is {state}" for name, states in done.items()
         for link, state in states.items()
@@ -213,6 +217,31 @@ def _command(
     session.done(done, "; ".join(lines) or "nothing to do")
     for error in failed.values():
         raise error
+
+
+def _until_stopped(
+    daemons: Mapping[str, Connection], told: dict[str, Any], timeout_s: float
+) -> dict[str, Any]:
+    """Return the states of links once their processes have ended, which is soon."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        running = {
+            name: [link for link, state in states.items() if state != "STOPPED"]
+            for name, states in told.items()
+        }
+        if not any(running.values()):
+            return told
+        if time.monotonic() > deadline:
+            which = "; ".join(f"{', '.join(links)} of {n}" for n, links in running.items() if links)
+            raise TimedOut(
+                f"told to stop, and not stopped within {timeout_s:g} s: {which}; its process is "
+                "still ending: `streamlink status` tells when it has, the daemon's journal why not"
+            )
+        time.sleep(_POLL_S)
+        for name, links in running.items():
+            if links:
+                now = daemons[name].status()["links"]
+                told[name] = {**told[name], **{link: now[link]["state"] for link in links}}
 
 
 _ALL = click.option("--all", "every", is_flag=True, help="All links.")
@@ -236,7 +265,7 @@ def start(
 @_id_option
 @app.pass_session
 def stop(session: app.Session, links: tuple[str, ...], every: bool, identity: str | None) -> None:
-    """Stop LINKS until they are started again or their daemons are."""
+    """Stop LINKS until they are started again or their daemons are; wait until they have."""
     _command(session, identity, "stop", links, every)
 
 

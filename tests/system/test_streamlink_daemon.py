@@ -111,7 +111,7 @@ def test_a_day_of_two_links(pair: Pair, source: Source) -> None:
         _connected(pair, source)
         _status_and_commands(pair, source)
         _killed_process_comes_back(pair, source, follower)
-        _hanging_process_delays_no_answer(pair)
+        _hanging_process_delays_no_answer_and_is_stopped(pair)
         _killed_daemon_takes_its_processes_along(pair, source, follower)
         assert follower.wrong == []
         assert follower.numbers == sorted(set(follower.numbers))
@@ -183,7 +183,7 @@ def _goes_on(source: Source, follower: Follower) -> None:
     eventually(lambda: source.publish() or follower.numbers[-1] > last, 20)
 
 
-def _hanging_process_delays_no_answer(pair: Pair) -> None:
+def _hanging_process_delays_no_answer_and_is_stopped(pair: Pair) -> None:
     (pid,) = pair.workers(pair.recv, "all")
     os.kill(pid, signal.SIGSTOP)
     times = []
@@ -191,8 +191,14 @@ def _hanging_process_delays_no_answer(pair: Pair) -> None:
         began = time.monotonic()
         pair.recv.status()
         times.append(time.monotonic() - began)
-    os.kill(pid, signal.SIGCONT)
     assert sorted(times)[10] < 0.1
+    soon = pair.run("stop", "all", "--id", "recv", "--timeout", "0.6")
+    assert soon.code == 6
+    assert "not stopped within 0.6 s: all of recv" in soon.err
+    assert pair.run("stop", "all").code == 0  # its end is waited for: it is killed at last
+    assert pair.states()["recv/all"] == pair.states()["send/all"] == "STOPPED"
+    assert not is_alive(pid)
+    assert pair.run("start", "all").code == 0
 
 
 def _killed_daemon_takes_its_processes_along(
