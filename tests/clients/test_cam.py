@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import re
@@ -19,6 +20,8 @@ from typing import Any
 import pytest
 
 from kit.fake_camera import FakeCamera
+from kit.site import eventually
+from kit.soon import assert_soon
 from nightjar.api.camera import COMMANDS, CONFIGURE_KEYS
 from nightjar.errors import Busy, Code, NightjarError, Refused
 from nightjar.operations import Operation
@@ -229,11 +232,16 @@ def test_wait_takes_summary_or_detail_state_in_any_case(run: Run, fake: FakeCame
 
 
 def test_wait_ends_with_6_at_the_deadline_and_tells_the_state(run: Run, fake: FakeCamera) -> None:
-    began = time.monotonic()
-    ran = run("test", "wait", "--state", "exposing", "--timeout", "0.3")
-    assert ran.code == 6
-    assert 0.3 <= time.monotonic() - began < 3
-    assert "READY, IDLE" in ran.err
+    def wait() -> tuple[float, str]:
+        began = time.monotonic()
+        ran = run("test", "wait", "--state", "exposing", "--timeout", "0.3")
+        took_s = time.monotonic() - began
+        assert ran.code == 6
+        assert took_s >= 0.3
+        # Of a daemon that is held up so long, no state is known.
+        return took_s if "READY, IDLE" in ran.err else math.inf, ran.err
+
+    assert_soon(wait, 3)
 
 
 def test_wait_sees_the_state_when_it_comes(run: Run, fake: FakeCamera) -> None:
@@ -254,10 +262,22 @@ def test_wait_gives_up_on_a_fault(run: Run, fake: FakeCamera) -> None:
 
 
 def _walk(operation: Operation, end: Callable[[Operation], None]) -> None:
+    is_followed, snapshot = threading.Event(), operation.snapshot
+
+    def look() -> dict[str, Any]:
+        seen = snapshot()
+        if seen["stage"]:
+            is_followed.set()
+        return seen
+
+    operation.snapshot = look  # type: ignore[method-assign]
+
     def work() -> None:
         for part in range(1, 11):
             operation.update(part / 10, "exposing" if part < 8 else "saving", f"frame {part}")
-            time.sleep(0.03)
+            time.sleep(0.01)
+            if part == 5:
+                is_followed.wait(15)
         end(operation)
 
     threading.Thread(target=work, name="walk").start()
@@ -288,10 +308,13 @@ def test_failed_operation_fails_the_command(run: Run, fake: FakeCamera) -> None:
 
 
 def test_deadline_leaves_the_operation_running(run: Run, fake: FakeCamera) -> None:
-    ran = run("test", "init", "--timeout", "0.3")
-    assert ran.code == 6
-    assert "cam test wait" in ran.err
-    assert not fake.begun[0].is_done
+    def is_left() -> bool:  # unless the daemon was held up and could not begin in time
+        ran = run("test", "init", "--timeout", "0.3")
+        assert ran.code == 6
+        return "cam test wait" in ran.err
+
+    eventually(is_left)
+    assert not any(operation.is_done for operation in fake.begun)
     assert fake.cancelled == []
 
 
@@ -482,7 +505,8 @@ def _complete(line: str) -> tuple[list[str], float]:
     ],
 )
 def test_completion(fake: FakeCamera, line: str, offered: list[str]) -> None:
-    assert _complete(line)[0] == offered
+    # A daemon that is held up is not waited for: then nothing is offered.
+    eventually(lambda: _complete(line)[0] == offered, what=line)
 
 
 def test_completion_of_a_black_hole_is_empty_and_quick(site: Path) -> None:
@@ -492,9 +516,13 @@ def test_completion_of_a_black_hole_is_empty_and_quick(site: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         registry["daemons"]["localhost_test"]["port"] = silent.getsockname()[1]
         (site / "nightjar" / "registry.json").write_text(json.dumps(registry))
-        offered, took_s = _complete("cam test filter ")
-    assert offered == []
-    assert took_s < 5  # the limit is 0.3 s beyond the start of Python; the machine may be busy
+
+        def complete() -> tuple[float, str]:
+            offered, took_s = _complete("cam test filter ")
+            assert offered == []
+            return took_s, "completion"
+
+        assert_soon(complete, 5)  # the limit is 0.3 s beyond the start of Python
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
