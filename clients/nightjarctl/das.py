@@ -116,6 +116,7 @@ def watch(
     With CHANNELS also these, one by one. In a pipe one line a look; --timeout ends it.
     """
     daemon = session.only(KIND, identity)
+    daemon.timeout_s = app.DEFAULT_TIMEOUT_S  # --timeout is that of the watching
     words = list(channels)
     if words:  # a wrong name is told before anything is shown
         daemon.call("trace", {"channels": words, "points": 1}, is_safe=True)

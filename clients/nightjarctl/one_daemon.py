@@ -114,7 +114,7 @@ def watch(
     screen: Callable[[], Sequence[str]],
     tell: Callable[[], None],
 ) -> None:
-    """Look again and again, until Ctrl-C or the end of ``--timeout``.
+    """Look once, then again and again until Ctrl-C or the end of ``--timeout``.
 
     Parameters
     ----------
@@ -124,10 +124,15 @@ def watch(
         Looks, and prints where there is no terminal, or with ``--json``.
     """
     end = None if session.timeout_s is None else time.monotonic() + session.timeout_s
+
+    def goes_on() -> bool:
+        time.sleep(interval_s)
+        return end is None or time.monotonic() < end
+
     if session.is_json or not app.is_terminal(sys.stdout):
-        while end is None or time.monotonic() < end:
+        tell()
+        while goes_on():
             tell()
-            time.sleep(interval_s)
         return
     from rich.console import Console
     from rich.live import Live
@@ -135,9 +140,9 @@ def watch(
 
     console = Console(no_color=not session.has_color(), highlight=False)
     with Live(console=console, auto_refresh=False) as live:
-        while end is None or time.monotonic() < end:
+        live.update(Text.from_ansi("\n".join(screen())), refresh=True)
+        while goes_on():
             live.update(Text.from_ansi("\n".join(screen())), refresh=True)
-            time.sleep(interval_s)
 
 
 def heading(what: str) -> str:

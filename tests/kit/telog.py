@@ -242,7 +242,13 @@ class TelogSite:
         root = self.folder / "housekeeping"
         found = []
         for path in sorted(root.glob("*/*enc_*"), key=lambda p: p.name.lstrip(".")):
-            found += [json.loads(line) for line in path.read_text().splitlines()]
+            try:
+                text = path.read_text()
+            except FileNotFoundError:  # its minute is over: it has its name now
+                text = path.with_name(path.name.lstrip(".")).read_text()
+            if path.name.startswith("."):  # the last line may be in the middle of being written
+                text = text[: text.rfind("\n") + 1]
+            found += [json.loads(line) for line in text.splitlines()]
         return found
 
     def close(self) -> None:

@@ -59,7 +59,8 @@ def sources(telescope: RunningTelescope, **changes: Any) -> dict[str, Any]:
     return {
         "pointing_stream": {"host": "127.0.0.1", "port": telescope.ports["hundred"]},
         "pointing_ring": {"folder": str(telescope.plog), "look_s": 0.2},
-        "telescope": {"kind": "telinfo", "host": "127.0.0.1", "port": telescope.ports["rpc"]},
+        "telescope": {"kind": "telinfo", "host": "127.0.0.1", "port": telescope.ports["rpc"],
+                      "timeout_s": 5.0},
         "rotator_daemon": "rotator", **changes,
     }  # fmt: skip
 
@@ -109,10 +110,10 @@ def test_a_night_begins_with_telog_start_and_then_das_start(
         )
         assert run(das.main, "stop")[0] == 0
         eventually(lambda: list((site.folder / "raw").glob("2*/*.bin")), 15, "the raw file is here")
-        code, out, _ = run(telog.main, "files", "--stream", "raw")
-        assert code == 0
-        assert ".bin" in out
-        assert "partial" in out
+        eventually(
+            lambda: ".bin" in (told := run(telog.main, "files", "--stream", "raw")[1])
+            and "partial" in told, what="the ledger knows it"
+        )  # fmt: skip
         code, out, error = run(telog.main, "--timeout", "30", "recover", "--hours", "1")
         assert code == 0, error
         assert "1.0 h back" in out
@@ -120,9 +121,13 @@ def test_a_night_begins_with_telog_start_and_then_das_start(
             code, out, error = run(telog.main, *words)
             assert (code, error) == (0, ""), words
             assert out
-        code, out, _ = run(telog.main, "--timeout", "1.2", "watch", "--interval", "0.5")
-        assert code == 0
-        assert out.count("RUNNING  pointing") >= 2
+
+        def looks(timeout_s: str) -> int:
+            code, out, _ = run(telog.main, "--timeout", timeout_s, "watch", "--interval", "0.5")
+            assert code == 0
+            return out.count("RUNNING  pointing")
+
+        assert looks("1.2") >= 2 or looks("10") >= 2  # the machine may stop for seconds
         lines = site.lines()
         assert run(telog.main, "stop")[0] == 0
         assert run(telog.main, "recover")[0] == 3
@@ -140,8 +145,9 @@ def test_the_ring_alone_gives_pointing_and_says_where_it_was_read(
         **sources(telescope, pointing_stream=None, rotator_daemon=None, metrics_port=port)
     )
     assert daemon.finish(daemon.call("start"))["state"] == "done"
-    pointing = daemon.status()["pointing"]
-    assert pointing["age_s"] < 3
+    pointing = eventually(
+        lambda: (known := daemon.status()["pointing"])["age_s"] < 3 and known, what="new pointing"
+    )
     assert "of the ring, locked and growing" in pointing["source"]
 
     def metrics() -> str:
