@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -32,12 +33,15 @@ from nightjar.errors import (
     NightjarError,
     Refused,
 )
+from nightjard.camd.drivers import childwire as wire
+from nightjard.camd.drivers import isolated, process
 from nightjard.camd.drivers.base import FrameBuffer, Phase, Settings
 from nightjard.camd.drivers.embedded import read_embedded
 from nightjard.camd.drivers.isolated import IsolatedDetector
 from nightjard.camd.drivers.options import SimulatedOptions
 
-SMALL: dict[str, Any] = {"width": 64, "height": 40, "readout_time": 0.0, "call_timeout": 0.4}
+SMALL: dict[str, Any] = {"width": 64, "height": 40, "readout_time": 0.0, "call_timeout": 20.0}
+IMPATIENT_S = 0.4  # where a call hangs
 SLACK_S = 2.5  # for a loaded machine; a call that is not ended at all takes for ever
 SHORT = Settings(1_000_000)
 LONG = Settings(60_000_000_000)
@@ -130,7 +134,7 @@ def test_a_hung_call_is_ended_in_time_and_named(
     make: Make, tmp_path: Path, call: str, limit_s: float
 ) -> None:
     path = tmp_path / "faults.json"
-    detector = make(fault_path=str(path))
+    detector = make(fault_path=str(path), call_timeout=IMPATIENT_S)
     buffer = make_buffer(tmp_path, (40, 64))
     detector.open()
     pid = child_pid(detector)
@@ -148,6 +152,7 @@ def test_a_hung_call_is_ended_in_time_and_named(
         detector.poll()
     if call in ("poll", "fetch"):  # it is the same way back for all, and a start takes its time
         faults(path)
+        detector.options = SimulatedOptions(**SMALL)
         detector.open()
         assert take(detector, buffer) == 1
 
@@ -172,7 +177,7 @@ def test_a_hung_child_is_closed_within_a_second_or_so(make: Make) -> None:
 
 
 def test_a_stopped_child_is_ended(make: Make, tmp_path: Path) -> None:
-    detector = make()
+    detector = make(call_timeout=IMPATIENT_S)
     detector.open()
     pid = child_pid(detector)
     os.kill(pid, signal.SIGSTOP)
@@ -180,6 +185,7 @@ def test_a_stopped_child_is_ended(make: Make, tmp_path: Path) -> None:
     with pytest.raises(DeviceWedged, match="poll"):
         detector.poll()
     assert not is_there(pid)
+    detector.options = SimulatedOptions(**SMALL)
     detector.open()
     assert take(detector, make_buffer(tmp_path, (40, 64))) == 1
 
@@ -188,10 +194,14 @@ def test_the_stack_of_a_hung_driver_is_logged(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    detector = make(faults=[{"kind": "wedge", "at_call": "poll"}])
-    detector.open()
-    with pytest.raises(DeviceWedged):
-        detector.poll()
+    detector = make(faults=[{"kind": "wedge", "at_call": "poll"}], call_timeout=IMPATIENT_S)
+    for _ in range(5):  # a child that has no time just then cannot write it
+        caplog.clear()
+        detector.open()
+        with pytest.raises(DeviceWedged):
+            detector.poll()
+        if "in hang" in caplog.text:
+            break
     assert "faults.py" in caplog.text
     assert "in hang" in caplog.text
     assert "fault: poll hangs" in caplog.text
@@ -273,6 +283,27 @@ def test_interrupt_from_another_thread_fails_the_call_with_the_reason(make: Make
     with pytest.raises(DeviceLost, match="the daemon stops"):
         detector.poll()
     assert detector.pid is None
+
+
+def test_a_reply_that_came_while_we_had_no_time_is_no_hang(make: Make) -> None:
+    """A daemon that is held up past the deadline finds the answer; without one it is a hang."""
+    detector = make()
+    detector.open()
+    child = detector._child
+    assert child is not None
+    wire.send(child._channel, {"id": 0, "call": "telemetry", "args": []})
+    poller = select.poll()
+    poller.register(child._channel, select.POLLIN)
+    assert poller.poll(20_000)
+    child._wait(time.monotonic() - 1.0, False, None, 1.0)
+    assert wire.receive(child._channel)["id"] == 0
+    with pytest.raises(process.CallTimedOut):
+        child._wait(time.monotonic() - 1.0, False, None, 1.0)
+
+
+def test_a_close_outlasts_what_it_interrupts() -> None:
+    """The thread whose call is interrupted reaps the child before it lets go."""
+    assert isolated._LET_GO_S > isolated._CLOSE_S + 2 * process._REAP_S
 
 
 def test_close_from_another_thread_ends_a_hung_call(make: Make) -> None:
@@ -460,14 +491,22 @@ def test_a_large_fetch_is_cancelled_within_a_third_of_a_second(make: Make) -> No
     detector.open()
     folder = Path(os.environ["MILK_SHM_DIR"])
     buffer = make_buffer(folder, (6422, 9600))
-    took = []
-    for _ in range(3):  # the best of three: other programs may hold the machine
+    took: list[float] = []
+    tries = 0
+    while min(took, default=1.0) >= 0.3 and len(took) < 3:  # the best of three: others may hold
+        tries += 1  # the machine, so long that all is done before we can say no
+        assert tries < 10
         detector.configure(SHORT)
         detector.start()
         until(lambda: detector.poll().phase is Phase.READY, "a frame")
         cancelled_at = time.monotonic() + 0.15
-        with pytest.raises(Cancelled):
+        try:
             detector.fetch(buffer, lambda limit=cancelled_at: time.monotonic() > limit)
+        except Cancelled:
+            pass
+        else:
+            assert time.monotonic() > cancelled_at + 0.3, "it was done before it was cancelled"
+            continue
         took.append(time.monotonic() - cancelled_at)
         assert (buffer.array[-1] == FILL).all(), "it was not cancelled but finished"
         detector.abort()

@@ -55,6 +55,7 @@ _CONFIGURE_FACTOR = 3.0
 _CANCEL_S = 1.0
 _CLOSE_S = 0.8
 _LEAVE_S = 0.2
+_LET_GO_S = 5.0  # a thread whose call was interrupted reaps the child before it lets go
 _BYTES_PER_PIXEL = 2
 
 
@@ -106,7 +107,7 @@ class IsolatedDetector:
         # A call of another thread that hangs is ended first: its process goes anyway.
         if not self._lock.acquire(timeout=_LEAVE_S):
             self.interrupt("the detector was closed")
-            if not self._lock.acquire(timeout=_CLOSE_S):
+            if not self._lock.acquire(timeout=_LET_GO_S):
                 raise DeviceError("another thread does not let go of the detector process")
         try:
             child, self._child = self._child, None

@@ -174,14 +174,15 @@ class ChildProcess:
         poller = select.poll()
         poller.register(self._channel, select.POLLIN)
         while True:
-            now = time.monotonic()
-            if now >= deadline:
-                raise CallTimedOut(f"{cancel_s:g} s of its cancellation" if is_told else "")
-            pause = deadline - now
+            pause = max(0.0, deadline - time.monotonic())
+            is_last = pause == 0.0
             if is_cancelled is not None and not is_told:
                 pause = min(pause, _LOOK_S)
+            # Looked at once more after the deadline: it may be us who had no time.
             if poller.poll(pause * 1000):
                 return deadline
+            if is_last:
+                raise CallTimedOut(f"{cancel_s:g} s of its cancellation" if is_told else "")
             if is_cancelled is not None and not is_told and is_cancelled():
                 is_told = True
                 self._cancel[0] = 1
@@ -226,7 +227,17 @@ class ChildProcess:
     def join(self, timeout_s: float) -> bool:
         """Wait until the process has been reaped and its output read."""
         self._thread.join(timeout_s)
+        if self._has_ended():  # only we are late
+            self._thread.join(_REAP_S)
         return not self._thread.is_alive()
+
+    def _has_ended(self) -> bool:
+        with self._kill_lock:
+            if self._pidfd < 0:
+                return False
+            poller = select.poll()
+            poller.register(self._pidfd, select.POLLIN)
+            return bool(poller.poll(0))
 
     def _signal(self, number: int) -> None:
         with self._kill_lock:
