@@ -107,13 +107,17 @@ def test_who_has_a_certificate_of_the_site_is_served(
     # A client's certificate says nothing of its address: that is what the access rules are for.
     with_tls(daemon, certificates, "site", "other")
     assert obslog("tail").returncode == 0
-    with socket.create_connection(("127.0.0.1", daemon.entry.port), 5) as silent:
-        # Somebody who connects and never shakes hands keeps nobody out.
-        started = time.monotonic()
-        assert obslog("status").returncode == 0
-        assert time.monotonic() - started < 4
-        silent.settimeout(10)
-        assert silent.recv(1) == b""  # and is hung up on
+    for _ in range(3):  # once is enough, the machine's own stops left out
+        with socket.create_connection(("127.0.0.1", daemon.entry.port), 5) as silent:
+            # Somebody who connects and never shakes hands keeps nobody out.
+            started = time.monotonic()
+            assert obslog("status").returncode == 0
+            taken_s = time.monotonic() - started
+            silent.settimeout(15)
+            assert silent.recv(1) == b""  # and is hung up on
+        if taken_s < 4:
+            break
+    assert taken_s < 4
 
 
 def test_who_has_none_or_a_stranger_s_is_turned_away(daemon: LogDaemon, certificates: Path) -> None:
