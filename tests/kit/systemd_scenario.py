@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LIMIT_S = 15.0
+LIMIT_S = 25.0
 RECEIVERS = ("obslogd@log", "archived@pipeline")
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
@@ -106,7 +106,7 @@ def standin() -> dict[str, Any]:
         folder = Path("/etc") / daemon
         folder.mkdir(exist_ok=True)
         own = {"name": daemon, "gate": gate if daemon == "camd" else None,
-               "stop_s": 2.5 if daemon == "camd" else 0.0}  # fmt: skip
+               "stop_s": 3.5 if daemon == "camd" else 0.0}  # fmt: skip
         (folder / f"{name}.json").write_text(json.dumps(own))
         systemctl("enable", f"{daemon}@{name}")
     camera = "camd@test"

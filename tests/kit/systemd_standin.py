@@ -44,12 +44,12 @@ def main() -> int:
     record(config["name"], "ready")
     systemd.notify("READY=1", "STATUS=READY IDLE")
     interval_s = systemd.watchdog_interval_s() or 1.0
-    while not stop.wait(interval_s / 2):
+    while not stop.wait(interval_s / 8):
         systemd.notify("WATCHDOG=1")
     systemd.notify("STOPPING=1")
     end = time.monotonic() + config["stop_s"]
     while time.monotonic() < end:
-        systemd.notify("WATCHDOG=1", "EXTEND_TIMEOUT_USEC=1000000", "STATUS=stopping: warming")
+        systemd.notify("WATCHDOG=1", "EXTEND_TIMEOUT_USEC=4000000", "STATUS=stopping: warming")
         time.sleep(0.1)
     record(config["name"], "stopped")
     return 0
