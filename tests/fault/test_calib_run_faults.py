@@ -57,12 +57,10 @@ def running(site: Site, mode: str) -> Iterator[subprocess.Popen[str]]:
 
 def is_gone(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
         return True
-    # A process that nobody has waited for yet is gone, too.
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    return state == "Z"  # one that nobody has waited for yet is gone, too
 
 
 def calls(site: Site) -> list[str]:

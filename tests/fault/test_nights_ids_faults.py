@@ -237,6 +237,7 @@ def test_a_service_that_hangs_is_left_at_the_deadline(
         ids.assign("archival", "20250603", items(3))
     assert time.monotonic() - begun < 2
     assert ids.unused("archival", "20250603") != []
+    ids = FrameIds(database, Gen2Allocator(server.url, 20), CLOCK)
     with pytest.raises(Unreachable, match="broke off"):
         ids.assign("archival", "20250603", items(3))
     found = ids.assign("archival", "20250603", items(3))
@@ -291,7 +292,7 @@ def test_something_else_at_the_address(answer: bytes, message: str) -> None:
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         with pytest.raises(Unreachable, match=message):
-            Gen2Allocator(url, 2).grant("VMPA", 1, "x")
+            Gen2Allocator(url, 20).grant("VMPA", 1, "x")
         thread.join(5)
 
 
@@ -317,7 +318,7 @@ def test_a_service_that_dies_before_it_answers(
         assert re.search(rf"http://127\.0\.0\.1:{port}/", started.stdout.readline())
         return started
 
-    ids = FrameIds(database, Gen2Allocator(f"http://127.0.0.1:{port}/", 5), CLOCK)
+    ids = FrameIds(database, Gen2Allocator(f"http://127.0.0.1:{port}/", 20), CLOCK)
     with run("crash@1") as first:
         with pytest.raises(Unreachable):
             ids.assign("archival", "20250603", items(3))

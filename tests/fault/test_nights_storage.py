@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -285,10 +286,12 @@ def test_two_processes_on_one_night(tmp_path: Path) -> None:
     first = subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline() == "step sync\n"
+    first.send_signal(signal.SIGSTOP)  # so that it cannot end before we look
     bench = opened(tmp_path / "raw", tmp_path / "state")
     with pytest.raises(Busy, match=f"another process .pid {first.pid}.") as caught:
         bench.run(truth.folder)
     assert caught.value.code is Code.BUSY
+    first.send_signal(signal.SIGCONT)
     said, _ = first.communicate(timeout=60)
     assert said.endswith("done\n"), said
     assert set(bench.run(truth.folder).values()) == {"done before"}
