@@ -563,6 +563,19 @@ def test_a_frame_that_cannot_be_saved_ends_the_sequence(make: MakeBench, state: 
     assert bench.health.level_of("storage") is Level.FAILED
 
 
+def test_a_frame_that_is_saved_before_its_trouble_is_looked_at_leaves_all_well(
+    make: MakeBench,
+) -> None:
+    bench = make()
+    bench.camera.start(3)
+    bench.until_state("EXPOSING")
+    bench.camera.frame_not_saved(1, StorageError("disk full", code=Code.NO_SPACE))
+    bench.health.ok("storage")  # the thread that saves was quicker than the camera's
+    bench.run(1)
+    assert bench.status["state"] == "IDLE"
+    assert bench.health.level_of("storage") is Level.OK
+
+
 def test_a_stepped_clock_is_counted_and_ends_nothing(make: MakeBench) -> None:
     bench = make()
     operation = bench.camera.start(5)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from astropy.io import fits
 
 from kit.site import FakePipeline, Site, descendants, eventually, is_alive
+from nightjar.clock import ManualClock
+from nightjard.camd.handover import HandOver, SpooledFrame
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def numbers(site: Site) -> list[int]:
 
 
 def test_a_stop_during_init_disconnects_and_leaves_no_process(site: Site) -> None:
-    fault = {"kind": "wedge", "at_call": "open", "seconds": 2.0}
+    fault = {"kind": "wedge", "at_call": "open", "seconds": 4.0}
     camera = site.start("camd", "test", site.camera_config({"faults": [fault]}))
     camera.call("init")
     assert camera.status()["state"] == "INITIALIZING"
@@ -88,6 +91,22 @@ def test_a_count_that_is_lost_repeats_no_number_of_this_life(site: Site) -> None
         assert camera.finish(camera.call("shutdown"))["state"] == "done"
         (site.folder / "counter.json").unlink()
         assert camera.finish(camera.call("init"))["state"] == "done"
+
+
+def test_a_frame_on_its_way_between_two_lists_is_counted_once(tmp_path: Path) -> None:
+    ignore = [lambda *_: None] * 3
+    desk = HandOver(None, 1.0, *ignore, ManualClock())  # type: ignore[arg-type]
+    frame = SpooledFrame("TEST", "run", 1, tmp_path / "test-1.fits", 0, "0")
+    desk.saved(frame)
+    counted: list[int] = []
+    look = threading.Thread(target=lambda: counted.append(desk.waiting))
+    with desk._lock:  # as the hand-over moves it
+        desk._waiting[frame.path] = frame
+        look.start()
+        look.join(0.05)
+        del desk._saved[frame.path]
+    look.join(10)
+    assert counted == [1]
 
 
 def test_a_disk_that_fills_stops_the_sequence_while_there_is_room(site: Site) -> None:

@@ -109,7 +109,8 @@ class HandOver:
     @property
     def waiting(self) -> int:
         """Files in the spool that the pipeline has not taken."""
-        return len(self._waiting) + len(self._saved)
+        with self._lock:  # one that goes from there to here is counted once
+            return len(self._waiting) + len(self._saved)
 
     @property
     def is_idle(self) -> bool:

@@ -307,11 +307,9 @@ class Camera:
         """Stop taking frames because they cannot be written (from another thread)."""
         message = f"frame {number} cannot be saved and stays in the frame buffer: {error.message}"
         failure = StorageError(message, code=error.code)
-        self.post(lambda: self._storage_failed(failure))
-
-    def _storage_failed(self, error: NightjarError) -> None:
-        self._health.set("storage", Level.FAILED, error.message)
-        self._fail_running(error)
+        # Here and not there: who saves it in the meantime says that all is well again.
+        self._health.set("storage", Level.FAILED, message)
+        self.post(lambda: self._fail_running(failure))
 
     def _fail_running(self, error: NightjarError) -> None:
         """End the sequence, where there is one; the health tells the trouble in any case."""
