@@ -132,19 +132,20 @@ class SerialLink:
         end = self._now_s() + self._options.timeout_s
         got = b""
         while not is_whole(got):
-            left = end - self._now_s()
-            if left <= 0 or len(got) > _LONGEST:
+            is_over = self._now_s() >= end  # first: what came while we were held up is there then
+            try:
+                waiting = port.in_waiting
+                part = port.read(max(1, waiting)) if waiting or not is_over else b""
+            except OSError as error:
+                raise self._gone(error) from error
+            got += part
+            if (is_over and not part) or len(got) > _LONGEST:
                 self.lost_answers += 1
                 told = f"only {got!r}" if got else "nothing"
                 raise NoAnswer(
                     f"{self.name} has answered {told} within {self._options.timeout_s:g} s: is it "
                     "connected and has it power?"
                 )
-            try:
-                part = port.read(max(1, port.in_waiting))
-            except OSError as error:
-                raise self._gone(error) from error
-            got += part
         log.debug("%s -> %r", self.name, got)
         return got
 
