@@ -334,6 +334,7 @@ class Saver:
             worker.start()
         except (NightjarError, OSError, ValueError) as error:
             log.error("saving process cannot be started: %s", error)
+            worker.end(kill=True)  # one that hangs would only make the next frame wait
             self._clock.wait(self._stopping, FIRST_PAUSE_S)
 
 
