@@ -39,8 +39,10 @@ def second() -> str:
     return json.dumps(body)
 
 
-def at_the_clock_of_files(site: Site) -> None:
-    site.clock.advance((time.time_ns() - START_NS) / NS_PER_S)
+def at_the_clock_of_files(site: Site, source: Source) -> None:
+    """Advance to when the newest of them came, on the disk's clock."""
+    newest_ns = max(path.stat().st_ctime_ns for path in source.folder.iterdir())
+    site.clock.advance((newest_ns - START_NS) / NS_PER_S)
 
 
 def test_a_log_that_comes_before_all_files_is_not_a_test_without_files(site: Site) -> None:
@@ -81,7 +83,7 @@ def test_files_that_are_older_than_the_log_say_nothing_of_one_that_is_missing(si
     while time.time_ns() < newest_ns + 1.5 * patience_s * NS_PER_S:
         time.sleep(0.01)
     source.log(obsids)
-    at_the_clock_of_files(site)
+    at_the_clock_of_files(site, source)
     site.write_campaign(tests=[["BIAS01"]], wait={"files_s": patience_s, "sleep_s": 0.05})
     source.steps = [lambda: source.give(obsids)]
     site.run(is_wait=True)
@@ -92,7 +94,7 @@ def test_files_that_are_older_than_the_log_say_nothing_of_one_that_is_missing(si
 def test_old_data_without_an_image_are_not_waited_for(site: Site) -> None:
     source = Source(site)
     source.give(source.take("BIAS01"), but=f"EUC_{FIRST + 1}_*CCD2*")
-    at_the_clock_of_files(site)
+    at_the_clock_of_files(site, source)
     site.clock.advance(3700)
     site.run(is_wait=True)
     assert site.clock.slept == 0

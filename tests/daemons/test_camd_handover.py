@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.sleepers import SleepersClock
 from nightjar.clock import ManualClock
 from nightjar.errors import NightjarError, Refused, TimedOut, Unreachable
 from nightjar.fits.header import Header
@@ -52,7 +53,7 @@ class Desk:
 
     def __init__(self, folder: Path, *, is_configured: bool = True) -> None:
         self.folder = folder
-        self.clock = ManualClock()
+        self.clock = SleepersClock()
         self.pipeline = Pipeline(self.clock)
         self.accepted: list[Path] = []
         self.failed: list[tuple[Path, NightjarError]] = []
@@ -79,7 +80,8 @@ class Desk:
         deadline = time.monotonic() + 10
         while not check():
             assert time.monotonic() < deadline, (self.pipeline.offers, self.failed)
-            self.clock.advance(advance_s)
+            if self.clock.is_slept_on():
+                self.clock.advance(advance_s)
             time.sleep(0.001)  # polling another thread, with a deadline
 
     def settle(self) -> None:

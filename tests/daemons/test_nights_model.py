@@ -552,8 +552,13 @@ def test_a_command_that_is_cancelled_goes_on_next_time(here: Site, truth: NightT
         force=False,
     )  # fmt: skip
     operation = here.operations.get(answer["operation"])
-    with pytest.raises(Busy, match="run_night is at work on it"):
+    refused = ""
+    try:
         here.run()
+    except Busy as busy:
+        refused = busy.message
+    # It may have ended before we came.
+    assert "run_night is at work on it" in refused or operation.is_done
     deadline = time.monotonic() + 30
     while not products_of(truth.folder) and not operation.is_done:
         assert time.monotonic() < deadline

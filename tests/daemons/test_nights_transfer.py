@@ -184,7 +184,7 @@ def test_a_file_that_changed_after_it_was_recorded_is_told_of_and_never_sent(
 
 def test_progress_is_live_and_cancel_ends_all_that_was_started(bench: Bench) -> None:
     bench.files(1, 6_000_000)
-    bench.add("vault", bandwidth=2.0)
+    bench.add("vault", bandwidth=1.0)
     seen: list[tuple[float | None, str | None]] = []
     enough = threading.Event()
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from kit.sleepers import SleepersClock
 from nightjar.api.states import Level
 from nightjar.api.streamlink import LINK_KEYS, STATUS_KEYS, STREAM_KEYS
 from nightjar.child import Backoff
@@ -59,7 +60,7 @@ def config(name="one", **more):
 
 class Bench:
     def __init__(self, *configs):
-        self.clock = ManualClock()
+        self.clock = SleepersClock()
         self.workers = []
         self.health = Health(self.clock.now_ns)
 
@@ -92,7 +93,8 @@ class Bench:
         thread = threading.Thread(target=run)
         thread.start()
         while not done.wait(0.002):
-            self.tick(0.02)
+            if self.clock.is_slept_on():
+                self.tick(0.02)
         thread.join()
         return result[0]
 

@@ -370,12 +370,14 @@ def test_midnight(tmp_path: Path) -> None:
 def test_a_mount_that_hangs_is_told(mounted: Bench) -> None:
     mounted.record()
     mounted.look()
-    mounted.source.reader.limit_s = 0.3
-    pid = mounted.source.reader.pid
+    reader = mounted.source.reader
+    pid, patient_s = reader.pid, reader.limit_s
+    reader.limit_s = 0.3
     freeze(pid)
     with pytest.raises(StorageError, match="does the mount hang"):
         mounted.look()
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), 5, "the stuck reader is gone")
+    reader.limit_s = patient_s
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), what="the stuck reader is gone")
     mounted.record(MINUTE0_NS + MINUTE_NS, serial=1)
     mounted.look()
     mounted.same()

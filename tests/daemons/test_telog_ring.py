@@ -321,14 +321,17 @@ def test_a_mount_that_hangs_costs_its_reader_and_nothing_else(
 ) -> None:
     bench = make()
     bench.ring.put(MINUTE0_NS)
-    bench.source.reader.limit_s = 0.3
+    reader = bench.source.reader
+    patient_s = reader.limit_s
     bench.look(1)
-    pid = bench.source.reader.pid
+    pid = reader.pid
     assert pid is not None
+    reader.limit_s = 0.3
     freeze(pid)
     with pytest.raises(StorageError, match=r"did not answer within 0\.3 s: does the mount hang"):
         bench.copier.tick()
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), 5, "the stuck reader is gone")
+    reader.limit_s = patient_s
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), what="the stuck reader is gone")
     bench.look()
     assert bench.path().exists()
     assert bench.source.reader.kills == 1

@@ -34,7 +34,8 @@ def served() -> Iterator[Callable[..., RawServer]]:
 
 
 def source_of(port: int | None, **changes: object) -> TelinfoSource:
-    return TelinfoSource(Telinfo(host="127.0.0.1", port=port, timeout_s=0.4, **changes))  # type: ignore[arg-type]
+    # A service that is held up is none that hangs.
+    return TelinfoSource(Telinfo(host="127.0.0.1", port=port, timeout_s=5.0, **changes))  # type: ignore[arg-type]
 
 
 def test_the_record_of_the_simulated_telescope_is_read_again_and_again() -> None:
@@ -74,8 +75,12 @@ def test_a_service_that_hangs_costs_its_timeout_and_is_asked_anew() -> None:
     source = source_of(server.port)
     source.read()
     server.is_dead = True
+    client = source._client
+    assert client is not None
+    client._timeout_s = 0.4
     with pytest.raises(TimedOut, match=r"did not answer within 0\.4 s"):
         source.read()
+    client._timeout_s = 5.0
     server.is_dead = False
     assert source.read()["az_deg"] == 123.25
     source.close()

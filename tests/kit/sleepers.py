@@ -29,6 +29,12 @@ class SleepersClock(ManualClock):
         super().__init__()
         self._moved: _Noting = _Noting()
 
+    def is_slept_on(self) -> bool:
+        """Tell whether somebody has slept since this was last asked."""
+        has_slept = self._moved.has_sleeper.is_set()
+        self._moved.has_sleeper.clear()
+        return has_slept
+
     def until_asleep(self) -> None:
         """Return when somebody sleeps on this clock, now."""
         self._moved.has_sleeper.clear()
