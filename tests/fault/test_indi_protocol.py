@@ -62,7 +62,7 @@ def detector(server: PlayedServer, clock: ManualClock) -> Iterator[IndiDetector]
     made = IndiDetector(
         IndiOptions(
             name="indi", host="127.0.0.1", port=server.port, device="Played",
-            reply_timeout=0.3, exposure_margin=5.0, answer_timeout=20.0,
+            call_timeout=30.0, reply_timeout=20.0, exposure_margin=5.0, answer_timeout=20.0,
         ), 0, clock,
     )  # fmt: skip
     made.open()
