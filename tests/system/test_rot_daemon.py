@@ -35,6 +35,7 @@ MOTION = {"speed_deg_s": 40.0, "acceleration_deg_s2": 200.0, "stop_deceleration_
           "fine_speed_deg_s": 4.0, "tolerance_deg": 0.1, "slip_deg": 8.0}  # fmt: skip
 HOMING = {"speed_deg_s": 10.0, "approach_speed_deg_s": 5.0, "edge_speed_deg_s": 1.0,
           "spread_deg": 0.5, "moved_tab_deg": 2.0, "proofs": 1}  # fmt: skip
+PATIENT = {"timeout_s": 0.6}  # tried four times: the rotator is in the test's own process
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class RotSite:
         power = [sys.executable, "-m", "nightjard.site", "simulate", "rotator-power",
                  str(self.station.folder)]  # fmt: skip
         value = config_value(
-            motor={"kind": "smartmotor", "port": str(self.station.folder / "motor")},
-            encoder={"kind": "sei", "port": str(self.station.folder / "encoder")},
+            motor={"kind": "smartmotor", "port": str(self.station.folder / "motor"), **PATIENT},
+            encoder={"kind": "sei", "port": str(self.station.folder / "encoder"), **PATIENT},
             power={"kind": "program", "command": power, "timeout_s": 20.0},
             lines={"kind": "wires", "file": str(self.wires_path)},
             motion=MOTION, homing=HOMING, poll_s=0.05, **changes,

@@ -64,7 +64,7 @@ def test_as_a_process(tmp_path: Path) -> None:
 def test_each_motor_answers_its_driver(tmp_path: Path, kind: str) -> None:
     station = Station(tmp_path / "r", kind)
     try:
-        motor = make_motor(motor_options(kind, str(tmp_path / "r" / "motor"), timeout_s=1.0))
+        motor = make_motor(motor_options(kind, str(tmp_path / "r" / "motor"), timeout_s=1.5))
         motor.open()
         assert motor.state().counts == 0
         motor.close()
