@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -87,8 +88,18 @@ def test_nonsense_ends_the_connection_and_nothing_else(
 def test_a_dead_service_takes_calls_and_says_nothing(
     link: socket.socket, server: TelinfoServer
 ) -> None:
-    server.is_dead = True
+    asked = threading.Event()
+
+    class Dead:
+        """True; tells that it was asked for, so that a call was read."""
+
+        def __bool__(self) -> bool:
+            asked.set()
+            return True
+
+    server.is_dead = Dead()  # type: ignore[assignment]
     link.sendall(_marked(_call()))
+    assert asked.wait(15)
     link.settimeout(0.3)
     with pytest.raises(TimeoutError):
         link.recv(1)
