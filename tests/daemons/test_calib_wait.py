@@ -287,9 +287,9 @@ def test_a_person_is_asked_and_may_answer_or_not(site: Site) -> None:
     site.write_campaign(tests=[["BIAS01"]], wait={"answer_s": 2})
     with Terminal("nightjard.calib", "run", str(site.path), "-R", "D11", "-W", "-T",
                   "--sleep", "0.05", "--give-up", "0.2") as terminal:  # fmt: skip
+        terminal.type("n\n")  # ahead: held up after the question, we would be late
         terminal.expect("Awaited: BIAS01 (3 frames)", 30)
         terminal.expect("Give up waiting? y/n, 2 s to answer:", 20)
-        terminal.type("n\n")
         terminal.expect("Give up waiting? y/n, 2 s to answer:", 20)
         terminal.expect("the wait is given up")
         assert terminal.wait() == 6
