@@ -202,7 +202,7 @@ def test_deadline_of_wait_is_exit_code_6_and_saving_goes_on(
     done = fitslog("vcam", "pause", "--wait", "--timeout", "0.4")
     assert done.code == 6
     assert "goes on" in done.err
-    assert site.streams()["vcam1"]["state"] == "finishing"
+    site.until("vcam1", state="finishing")
     assert fitslog("vcam", "pause", "--now", "--wait").code == 0
     assert site.streams()["vcam1"]["state"] == "armed"
 
