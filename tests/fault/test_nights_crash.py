@@ -21,10 +21,10 @@ from kit.depth import soaked
 from kit.nights import files_of, product_tags, products_of
 from kit.tiny_nights import DATE, RAW, bench_of, make_tiny
 from nightjar.errors import StorageError
+from nightjar.executor import pool as pool_module
 from nightjar.executor.pool import PoolExecutor
 from nightjard.archived.nights import engine
 from nightjard.archived.nights.functions import ALLOWED
-from nightjard.archived.nights.steps.context import Progress
 from nightjard.simulators.night.truth import NightTruth
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -126,32 +126,36 @@ def test_workers_end_with_their_parent_and_the_night_goes_on(
 
 
 def test_a_worker_that_dies_for_good_fails_the_night_and_loses_nothing(
-    truth: NightTruth, tmp_path: Path
+    truth: NightTruth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reference ignores it, deletes raw and calls the night processed."""
     night = tmp_path / "raw" / DATE
     shutil.copytree(truth.folder, night)
     raw = {name: files_of(night / name) for name in RAW}
     bench = bench_of(tmp_path / "raw", database(tmp_path / "state"))
-    pools: list[PoolExecutor] = []
+    steps: list[str] = []
     killed: list[int] = []
+    give = pool_module._Run._start
+
+    def kill(run: Any, process: Any, order: Any) -> None:
+        """Kill the worker with its task in hand: stopped before, it cannot have done it."""
+        pid = process.process.pid if steps[-1:] == ["consolidate"] and len(killed) < 2 else None
+        if pid is not None:
+            os.kill(pid, signal.SIGSTOP)
+        give(run, process, order)
+        if pid is not None:
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
 
     def pool() -> PoolExecutor:
-        pools.append(PoolExecutor(1, 10**9, allowed=ALLOWED, tries=1))
-        return pools[-1]
+        return PoolExecutor(1, 10**9, allowed=ALLOWED, tries=1)
 
-    def kill(progress: Progress) -> None:
-        if progress.step == "consolidate" and len(killed) < 2 and pools and pools[-1].pids():
-            pid = pools[-1].pids()[0]
-            if pid not in killed:
-                killed.append(pid)
-                os.kill(pid, signal.SIGKILL)
-
+    monkeypatch.setattr(pool_module._Run, "_start", kill)
     bench.tools = engine.Tools(**{**vars(bench.tools), "executor": pool})
     bench.engine = engine.Engine(bench.tools)
     with pytest.raises(StorageError, match=r"of \d+ products could not be written; .*SIGKILL"):
-        bench.run(night, progress=kill)
-    assert killed
+        bench.run(night, progress=lambda each: steps.append(each.step))
+    assert len(killed) == 2
     row = bench.night(night)
     assert (row["state"], row["processed_ns"]) == ("failed", None)
     assert "SIGKILL" in row["error"]
