@@ -75,7 +75,7 @@ class CutAt:
 
 def test_a_cut_in_mid_file_is_resumed_by_itself(bench: Bench) -> None:
     bench.files(1, 4_000_000)
-    bench.add("vault", bandwidth=1.5)  # rsync reports once a second: it must not be done by then
+    bench.add("vault", bandwidth=1.0)  # rsync reports once a second: it must not be done by then
     progress = CutAt(bench.sshd, "copy", 0.1)
     outcome = transfer(bench, progress=progress)
     assert progress.cut > 0
@@ -89,7 +89,7 @@ def test_what_arrived_before_a_cut_is_not_sent_again(
 ) -> None:
     monkeypatch.setattr(link_module, "TRIES", 1)
     (path,) = bench.files(1, 4_000_000)
-    bench.add("vault", bandwidth=2.0)
+    bench.add("vault", bandwidth=1.0)
     half = bench.far / "vgen2" / PARTIAL_FOLDER / path.name
     # The two processes of the far rsync race as they end: now and then nothing is kept.
     for _ in range(5):
