@@ -301,6 +301,38 @@ def test_a_reply_that_came_while_we_had_no_time_is_no_hang(make: Make) -> None:
         child._wait(time.monotonic() - 1.0, False, None, 1.0)
 
 
+def test_an_interrupt_finds_a_child_that_is_just_being_started(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(process.ChildProcess):
+        def __init__(self) -> None:
+            begun.set()
+            go.wait(20)
+            super().__init__()
+
+    monkeypatch.setattr(isolated, "ChildProcess", Slow)
+    detector = make(faults=[{"kind": "wedge", "at_call": "open"}], open_timeout=30.0)
+    seen: list[NightjarError] = []
+
+    def open_it() -> None:
+        try:
+            detector.open()
+        except NightjarError as error:
+            seen.append(error)
+
+    opener = threading.Thread(target=open_it)
+    opener.start()
+    assert begun.wait(10)
+    aborter = threading.Thread(target=detector.interrupt, args=("init was aborted",))
+    aborter.start()
+    go.set()
+    aborter.join(10)
+    opener.join(15)  # not the 30 s of its time-out
+    assert ["init was aborted" in error.message for error in seen] == [True]
+
+
 def test_a_close_outlasts_what_it_interrupts() -> None:
     """The thread whose call is interrupted reaps the child before it lets go."""
     assert isolated._LET_GO_S > isolated._CLOSE_S + 2 * process._REAP_S

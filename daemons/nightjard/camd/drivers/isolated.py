@@ -55,6 +55,7 @@ _CONFIGURE_FACTOR = 3.0
 _CANCEL_S = 1.0
 _CLOSE_S = 0.8
 _LEAVE_S = 0.2
+_BEING_MADE_S = 2.0
 _LET_GO_S = 5.0  # a thread whose call was interrupted reaps the child before it lets go
 _BYTES_PER_PIXEL = 2
 
@@ -84,7 +85,12 @@ class IsolatedDetector:
 
     def interrupt(self, reason: str) -> None:
         """End the child now, from any thread; a call that waits for it fails with `reason`."""
-        child = self._child
+        deadline = time.monotonic() + _BEING_MADE_S
+        # One that is just being started is waited for, or it would be opened all the same.
+        while (child := self._child) is None and self._lock.locked():
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.005)
         if child is not None:
             child.kill(reason)
 
