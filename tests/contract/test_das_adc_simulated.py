@@ -15,6 +15,7 @@ from nightjar.das.lines import levels
 from nightjar.errors import InvalidArgument
 from nightjard.dasd.drivers import make_adc
 from nightjard.dasd.drivers.base import Adc
+from nightjard.dasd.drivers.simulated import SimulatedAdc
 
 
 def made(**driver: object) -> tuple[Adc, ManualClock]:
@@ -49,6 +50,23 @@ def test_clocks_are_as_wrong_as_they_were_told() -> None:
     assert adc.host.now_ns() - clock.now_ns() == pytest.approx(0.8e9 - 27e-6 * 3660e9, abs=1e5)
     adc.fault("clock_step", 1, None, 1.3)
     assert adc.host.now_ns() - clock.now_ns() == pytest.approx(2.1e9 - 27e-6 * 3660e9, abs=1e5)
+
+
+def test_samples_are_of_their_time_although_the_start_was_held_up() -> None:
+    class HeldUp(ManualClock):
+        """Who reads UTC is held up before he has it."""
+
+        def now_ns(self) -> int:
+            self.advance(2.0)
+            return super().now_ns()
+
+    clock = HeldUp()
+    adc = make_adc(das_config(Path("/raw")), clock)
+    assert isinstance(adc, SimulatedAdc)
+    adc.open()
+    adc.start()
+    offset_ns = ManualClock.now_ns(clock) - clock.monotonic_ns()
+    assert adc._wall_ns - adc._start_ns == offset_ns
 
 
 def test_an_overrun_loses_what_it_says() -> None:

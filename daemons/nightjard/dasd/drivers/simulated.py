@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nightjar.clock import NS_PER_S, Clock
+from nightjar.clock import NS_PER_S, Clock, together_ns
 from nightjar.errors import DeviceLost, DeviceNotFound, InvalidArgument, Refused
 from nightjard.dasd.config import AdcConfig, SimulatedConfig
 from nightjard.dasd.drivers.base import Block, Capabilities
@@ -132,7 +132,7 @@ class SimulatedAdc:
         if not self._is_open:
             raise DeviceLost("the simulated ADC is not open")
         self._epoch += 1
-        self._start_ns, self._wall_ns = self._clock.monotonic_ns(), self._clock.now_ns()
+        self._wall_ns, self._start_ns = together_ns(self._clock)
         self._before += self._next
         self._next = self._lost = 0
         self._is_sampling = True
