@@ -43,8 +43,15 @@ FRAME_BYTES = 2 * SHAPE[0] * SHAPE[1]
 
 
 def live(*ends):
+    """Wait until the ends are connected and have their streams: what is published now counts."""
+
+    def is_live(end):
+        told = end.told
+        states = {told["state"], *(lane["state"] for lane in told["streams"].values())}
+        return states <= {"LIVE", "QUIET"}
+
     for end in ends:
-        eventually(lambda end=end: end.told["state"] in ("LIVE", "QUIET"), what="connected")
+        eventually(lambda end=end: is_live(end), what="connected")
 
 
 def says(end, words):
@@ -555,7 +562,7 @@ def test_killed_sender_and_killed_receiver_lose_nothing_that_the_ring_still_has(
         Process(receive_config(free_port)) as receiver,
         Process(send_config(free_port)) as sender,
     ):
-        eventually(lambda: sender.is_("QUIET") or sender.is_("LIVE"))
+        live(sender, receiver)
         source.publish(50, 0.002)
         follower.wait_for(50)
         for victim in (sender, receiver):
