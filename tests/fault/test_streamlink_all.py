@@ -47,7 +47,7 @@ def live(*ends):
 
     def is_live(end):
         told = end.told
-        states = {told["state"], *(lane["state"] for lane in told["streams"].values())}
+        states = {told["state"], *(lane["state"] for lane in told.get("streams", {}).values())}
         return states <= {"LIVE", "QUIET"}
 
     for end in ends:
