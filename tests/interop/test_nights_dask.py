@@ -264,11 +264,13 @@ def test_a_scheduler_that_dies_in_mid_run_is_said(cluster: Cluster, tmp_path: Pa
     got = Gathered()
     got.on_event = kill_scheduler
     with DaskExecutor(cluster.address, allowed=kit.ALLOWED, away_s=1) as dask:
+        dask.client().wait_for_workers(1, timeout=kit.LIMIT_S)
         with contextlib.suppress(Unreachable):
             got.run(dask, [task("t", kit.wait_for, started=str(started),
                                 gate=str(tmp_path / "never"))])  # fmt: skip
             assert isinstance(got.failures["t"], Unreachable)
         assert got.results == {}
+    assert cluster.scheduler.poll() is not None, "it was killed while the task ran"
 
 
 def test_no_scheduler_and_no_workers_are_said(free_ports: Callable[[int], list[int]]) -> None:
