@@ -197,18 +197,29 @@ def test_exposure_and_rate_change_while_it_streams(camera: GvCamera, make: Make)
     source.open()
     slot = slot_for(source, settings(rate_hz=20.0))
     source.start()
-    slow = frames(source, slot, 5)
+    seen: list[SourceFrame] = []
+
+    def assert_period(count: int, period_ns: float) -> None:
+        found_ns = []
+        for _ in range(5):  # the simulator is a process of this machine, too, and is held up
+            seen.extend(frames(source, slot, count))
+            starts_ns = [one.start_ns for one in seen[-count:]]
+            found_ns.append(float(np.median(np.diff(starts_ns))))
+            if found_ns[-1] == pytest.approx(period_ns, rel=0.1):
+                return
+        raise AssertionError(f"{found_ns} are no periods of {period_ns:g} ns")
+
+    assert_period(5, 5e7)
     geometry = source.configure(settings(exposure_s=0.001, rate_hz=200.0))
     assert geometry.exposure_s == pytest.approx(0.001)
     assert geometry.rate_hz == pytest.approx(200.0)
     changed_ns = time.time_ns()
-    while slow[-1].start_ns < changed_ns:  # what was on its way
-        slow += frames(source, slot, 1)
-    fast = frames(source, slot, 60)
+    while seen[-1].start_ns < changed_ns:  # what was on its way
+        seen += frames(source, slot, 1)
+    seen += frames(source, slot, 10)
     assert not slot.any()  # the simulator's pixels are zero at a tenth of the unit exposure
-    periods = [np.median(np.diff([one.start_ns for one in part])) for part in (slow[:5], fast[10:])]
-    assert periods == pytest.approx([5e7, 5e6], rel=0.1)
-    assert not any(one.lost_before for one in slow + fast)
+    assert_period(50, 5e6)
+    assert not any(one.lost_before for one in seen)
     for exposure_s, limit in ((0.01, 100.0), (0.0001, 1000.0)):
         geometry = source.configure(settings(exposure_s=exposure_s, rate_hz=5000.0))
         assert (geometry.max_rate_hz, geometry.rate_hz) == (limit, limit)
