@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def curves(
         if scale != "linear":
             one.set_xscale("log")
             one.set_yscale("log")
+            # Over five decades they cannot be told apart, and cost most of the drawing.
+            one.xaxis.set_minor_locator(NullLocator())
         else:
             one.ticklabel_format(useOffset=False)
     legend(figure, axes)
