@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Channel = tuple[int, str]
 _MOST_BESIDE = 8
 _MOST_PIXELS = 700
+_NARROW = 200.0  # a logarithmic axis of fewer than so many times its begin
 
 COLOURS = ("#1f5fa8", "#c23b22", "#2e8b57", "#8a5fb0", "#c98a00", "#5a5a5a")
 
@@ -127,12 +128,24 @@ def curves(
         if scale != "linear":
             one.set_xscale("log")
             one.set_yscale("log")
-            # Over five decades they cannot be told apart, and cost most of the drawing.
-            one.xaxis.set_minor_locator(NullLocator())
+            _thin_out(one.xaxis)
+            _thin_out(one.yaxis)
         else:
             one.ticklabel_format(useOffset=False)
     legend(figure, axes)
     return figure
+
+
+def _thin_out(axis: Any) -> None:
+    """Have few ticks along a logarithmic axis: a small panel has no room for more.
+
+    Those between the decades cost most of the drawing, too.
+    """
+    axis.set_minor_locator(NullLocator())
+    low, high = axis.get_view_interval()
+    if 0 < low < high < _NARROW * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _tell_empty(axes: Any) -> None:
