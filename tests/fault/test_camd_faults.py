@@ -30,6 +30,7 @@ from kit.site import (
     eventually,
     is_alive,
 )  # fmt: skip
+from kit.soon import assert_soon
 from nightjar.errors import NightjarError, Refused
 from nightjar.fits.verify import verify_image
 from nightjard.camd.drivers.embedded import read_embedded
@@ -130,8 +131,8 @@ def test_a_killed_detector_child_ends_the_sequence_and_init_brings_it_back(site:
 def test_a_wedged_detector_child_is_ended_within_five_seconds(site: Site) -> None:
     faults = site.folder / "faults.json"
     camera = site.camera({"fault_path": str(faults)})
-    taken: list[float] = []
-    while len(taken) < 3 and min(taken, default=5.0) >= 5.0:  # the quickest of three counts
+
+    def wedged() -> tuple[float, str]:
         reply = camera.call("start", count=0)
         eventually(lambda: camera.status()["sequence_frame_count"] >= 1)
         old = child_pids(camera)[0]
@@ -139,13 +140,15 @@ def test_a_wedged_detector_child_is_ended_within_five_seconds(site: Site) -> Non
         before = time.monotonic()
         assert_fast_status(camera)  # also while the driver hangs
         eventually(lambda: camera.status()["summary"] == "STANDBY")
-        taken.append(time.monotonic() - before)
+        taken_s = time.monotonic() - before
         assert camera.finish(reply)["code"] == "DEVICE_WEDGED"
         assert not is_alive(old)
         faults.write_text('{"faults": []}')
         assert camera.finish(camera.call("init"))["state"] == "done"
         assert_takes_frames(camera)
-    assert min(taken) < 5.0
+        return taken_s, "ending the child"
+
+    assert_soon(wedged, 5.0, tries=3)
 
 
 def test_a_failing_init_is_told_and_can_be_tried_again(site: Site) -> None:
@@ -380,19 +383,21 @@ def test_a_slow_pipeline_is_bounded_by_the_handover_timeout(site: Site) -> None:
     pipeline.gate.clear()
     with pipeline.served(site.registry):
         camera = site.camera(pipeline_daemon="pipeline", pipeline_handover_timeout=0.7)
-        taken: list[float] = []
-        while len(taken) < 3 and min(taken, default=2.5) >= 2.5:  # the quickest of three counts
+
+        def refused() -> tuple[float, str]:
             pipeline.gate.clear()
             before = time.monotonic()
             snapshot = camera.finish(camera.call("start", count=3))
-            taken.append(time.monotonic() - before)
+            taken_s = time.monotonic() - before
             assert snapshot["code"] == "TIMED_OUT"
-            assert taken[-1] > 0.6
+            assert taken_s > 0.6
             assert_fast_status(camera)
             pipeline.gate.set()
             eventually(lambda: camera.status()["frames_unsaved"] == 0)
             eventually(lambda: camera.status()["frames_waiting"] == 0, 40)
-        assert min(taken) < 2.5
+            return taken_s, "the sequence"
+
+        assert_soon(refused, 2.5, tries=3)
     # Offered again after the time-out: the same keys, so the pipeline can tell.
     assert len(pipeline.offers) > len(pipeline.accepted)
 

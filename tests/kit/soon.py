@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_TRIES = 4
 
-
-def assert_soon(attempt: Callable[[], tuple[float, str]], limit_s: float) -> None:
+def assert_soon(
+    attempt: Callable[[], tuple[float, str]], limit_s: float, *, tries: int = 4
+) -> None:
     """Fail where none of a few attempts was within `limit_s`; each tells its seconds, of what.
 
     Who waits where nobody may does so every time; a machine that stops for a moment does not.
     """
     taken = []
-    for _ in range(_TRIES):
+    for _ in range(tries):
         taken.append(attempt())
         if taken[-1][0] < limit_s:
             return

@@ -19,21 +19,18 @@ class FiniteNumber(FloatParamType):
         """Return the number."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number", param, ctx)
+            self.fail(f"{value} is not {self._wanted()}", param, ctx)
         return number
 
+    def _wanted(self) -> str:
+        return "a finite number"
 
-class FiniteRange(click.FloatRange):
+
+class FiniteRange(FiniteNumber, click.FloatRange):
     """A number within limits; ``nan`` is refused, which no comparison of limits does."""
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is not in the range {self._describe_range()}", param, ctx)
-        return number
+    def _wanted(self) -> str:
+        return f"in the range {self._describe_range()}"
 
 
 FINITE = FiniteNumber()
